@@ -1,0 +1,1 @@
+//! TernMQ: an MQTT broker for IoT devices, as a library.

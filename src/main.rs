@@ -1,0 +1,2 @@
+//! The `ternmq` program.
+fn main() {}
