@@ -1,2 +1,84 @@
-//! The `ternmq` program.
-fn main() {}
+//! The `ternmq` program: flags, configuration, logs, broker, signals, exit code. Everything else is in the library.
+//!
+//! Exit codes: 0 stopped as asked or `check` found nothing, 1 the broker could not start, 2 faults in the flags or the
+//! configuration, 128 + n a second signal ended a shutdown under way.
+
+mod cli;
+mod process;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use ternmq::Broker;
+use ternmq::config::{self, Loaded};
+use ternmq::logging;
+use tracing::{info, warn};
+
+use self::process::Signals;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    let is_check = arguments.is_check();
+    let loaded = match config::load(&arguments.into_sources(std::env::vars_os().collect())) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            complain(&faults);
+            return ExitCode::from(2);
+        }
+    };
+    if is_check {
+        // Whoever closed the pipe has read enough.
+        let _ = cli::print(&loaded);
+        return ExitCode::SUCCESS;
+    }
+    match start(loaded) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format_args!("ternmq: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line (or one per fault) on standard error, whatever the log's level and form.
+fn complain(what: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr(), "{what}");
+}
+
+fn start(loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    logging::init(&loaded.config.log)?;
+    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    process::raise_descriptor_limit(&loaded.config.limits);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(run(loaded));
+    // The broker has had its time to finish; a task that is stuck must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let mut signals = Signals::new()?;
+    let is_default_listener = loaded.has_default_listener();
+    let broker = tokio::select! {
+        broker = Broker::start(loaded.config) => broker?,
+        signal = signals.stop() => {
+            info!(signal = signal.name(), "stopped before the broker was up");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    if is_default_listener {
+        process::log_default_listener();
+    }
+    info!(version = env!("CARGO_PKG_VERSION"), "started");
+    let signal = signals.stop().await;
+    info!(signal = signal.name(), "shutting down; a second signal ends at once");
+    tokio::select! {
+        () = broker.shutdown() => {
+            info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        signal = signals.stop() => Ok(signal.exit_code()),
+    }
+}

@@ -1,0 +1,150 @@
+//! `Client`: one session behind its short lock, and the connection attached to it.
+//!
+//! Whoever has an event for the session takes the lock, hands it in, and leaves. Locks are taken in this order: registry shard, client,
+//! router or retained store; never two clients at once; never across an `.await`.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::Waker;
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::cause::Cause;
+use super::local::LocalQueue;
+use crate::protocol::QoS;
+use crate::router::{ReplayCursor, Subscriber};
+use crate::session::{KeepAlive, Session, Timestamp};
+
+/// What a connection's task is woken for, besides its socket.
+pub(crate) mod signal {
+    /// Write the output.
+    pub(crate) const FLUSH: u8 = 1;
+    /// End: the cause stands in the link.
+    pub(crate) const CLOSE: u8 = 2;
+    /// The keep alive has passed: read what there is, then judge.
+    pub(crate) const KEEP_ALIVE: u8 = 4;
+}
+
+/// One session. It lives as long as the session: a clean start makes a new one.
+pub(crate) struct Client {
+    /// Unique in this broker's run; the identity of a subscriber.
+    pub(crate) key: u64,
+    pub(crate) id: Arc<str>,
+    signals: AtomicU8,
+    /// Milliseconds of the broker's clock at the last packet.
+    last_packet: AtomicU64,
+    state: Mutex<ClientState>,
+}
+
+/// What the lock of a client guards.
+pub(crate) struct ClientState {
+    pub(crate) session: Session,
+    pub(crate) link: Option<Link>,
+    /// Retained messages of new subscriptions that are still to be sent.
+    pub(crate) replays: Option<Box<VecDeque<Replay>>>,
+    /// The queue of an in-process subscriber, in place of output.
+    pub(crate) local: Option<Box<LocalQueue>>,
+    /// Place in the timers, to be cancelled.
+    pub(crate) timer: Option<u64>,
+    /// When the session ends if no connection comes.
+    pub(crate) expires_at: Option<Timestamp>,
+    /// Raised by each connection that attaches.
+    pub(crate) epoch: u64,
+}
+
+/// A replay of retained messages for one new subscription.
+pub(crate) struct Replay {
+    pub(crate) filter: Arc<str>,
+    pub(crate) granted: QoS,
+    pub(crate) cursor: ReplayCursor,
+}
+
+/// The attached connection as others see it.
+pub(crate) struct Link {
+    /// Which attachment this is; an ended connection must not touch its successor.
+    pub(crate) epoch: u64,
+    pub(crate) peer: SocketAddr,
+    /// For plain TCP: whoever has output for this client may write it. `None`: only its own task can.
+    pub(crate) socket: Option<Arc<TcpStream>>,
+    pub(crate) keep_alive: Option<KeepAlive>,
+    /// Set by the connection's task when it first runs.
+    pub(crate) waker: Option<Waker>,
+    /// Somebody has promised to write the output at the end of his turn.
+    pub(crate) flush_promised: bool,
+    /// Somebody is writing now, without holding the lock.
+    pub(crate) writing: bool,
+    /// The socket took no more; the connection's own task waits for it and writes.
+    pub(crate) blocked: bool,
+    /// When the socket last accepted bytes.
+    pub(crate) progress: Timestamp,
+    pub(crate) close_cause: Option<Cause>,
+    /// Resolves when the connection's task is gone and its socket closed.
+    pub(crate) closed: oneshot::Receiver<()>,
+}
+
+impl Client {
+    pub(crate) fn new(key: u64, id: Arc<str>, session: Session, local: Option<Box<LocalQueue>>) -> Arc<Self> {
+        let state = ClientState {
+            session,
+            link: None,
+            replays: None,
+            local,
+            timer: None,
+            expires_at: None,
+            epoch: 0,
+        };
+        Arc::new(Self {
+            key,
+            id,
+            signals: AtomicU8::new(0),
+            last_packet: AtomicU64::new(0),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The short lock. Not to be held while another client's is taken.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ClientState> {
+        self.state.lock()
+    }
+
+    /// A complete packet came in.
+    pub(crate) fn heard(&self, now: Timestamp) {
+        self.last_packet.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn last_heard(&self) -> Timestamp {
+        Timestamp::from_millis(self.last_packet.load(Ordering::Relaxed))
+    }
+
+    /// Leaves a signal for the connection's task and wakes it.
+    pub(crate) fn signal(&self, link: &Link, bits: u8) {
+        let before = self.signals.fetch_or(bits, Ordering::AcqRel);
+        if before & bits != bits
+            && let Some(waker) = &link.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Takes the signals; called by the connection's task only.
+    pub(crate) fn take_signals(&self) -> u8 {
+        if self.signals.load(Ordering::Acquire) == 0 { 0 } else { self.signals.swap(0, Ordering::AcqRel) }
+    }
+}
+
+impl ClientState {
+    /// The attached connection, if it is the one with this epoch.
+    pub(crate) fn link_of(&mut self, epoch: u64) -> Option<&mut Link> {
+        self.link.as_mut().filter(|link| link.epoch == epoch)
+    }
+}
+
+impl Subscriber for Arc<Client> {
+    fn key(&self) -> u64 {
+        self.key
+    }
+}

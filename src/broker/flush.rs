@@ -1,0 +1,162 @@
+//! Writing a client's output to its plain TCP socket, by whoever has just added to it.
+//!
+//! The output is taken under the lock and written without it: others go on adding meanwhile, and the writer comes back for that. When the
+//! socket takes no more, the rest goes back and the connection's own task waits for the socket.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::client::signal;
+use super::{Cause, Client, Core};
+use crate::session::{Output, Timestamp};
+
+/// Rounds in which a writer comes back for what was added meanwhile, before it leaves that to the client's task.
+const ROUNDS_MAX: usize = 8;
+
+/// Who writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Another client's turn.
+    Publisher,
+    /// The client's own task.
+    OwnTask,
+}
+
+/// How a flush ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// Nothing is left, or somebody else sees to it.
+    Done,
+    /// The socket takes no more; the client's task must wait for it.
+    Blocked,
+}
+
+impl Core {
+    /// [`flush`] by the client's own task.
+    pub(crate) fn flush_own(&self, client: &Client) -> Flushed {
+        flush(self, client, self.now(), By::OwnTask)
+    }
+}
+
+/// Writes what the client has for its socket.
+pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flushed {
+    for _ in 0..ROUNDS_MAX {
+        let (socket, mut output) = {
+            let mut state = client.lock();
+            let state = &mut *state;
+            let Some(link) = &mut state.link else { return Flushed::Done };
+            link.flush_promised = false;
+            let Some(socket) = &link.socket else {
+                // TLS: only the client's task can write.
+                if by == By::Publisher {
+                    client.signal(link, signal::FLUSH);
+                }
+                return Flushed::Done;
+            };
+            if link.writing || !state.session.out.has_output() {
+                return Flushed::Done;
+            }
+            if link.blocked && by == By::Publisher {
+                return Flushed::Done;
+            }
+            link.writing = true;
+            link.blocked = false;
+            (Arc::clone(socket), state.session.out.take())
+        };
+        let result = write(&socket, &mut output);
+        let written = match &result {
+            Ok(n) | Err((n, _)) => *n,
+        };
+        core.metrics.bytes_sent.add(written as u64);
+        let mut state = client.lock();
+        let state = &mut *state;
+        let Some(link) = state.link.as_mut().filter(|link| link.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, &socket)))
+        else {
+            // Another connection took the session over while we wrote to the old one.
+            return Flushed::Done;
+        };
+        link.writing = false;
+        if written > 0 {
+            link.progress = now;
+        }
+        match result {
+            Ok(_) => {
+                give_spare(output.into_spare());
+                state.session.output_written(written);
+            }
+            Err((_, error)) => {
+                state.session.out.put_back(output);
+                state.session.out.written(written);
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    link.blocked = true;
+                    if by == By::Publisher {
+                        client.signal(link, signal::FLUSH);
+                    }
+                    return Flushed::Blocked;
+                }
+                link.close_cause.get_or_insert(Cause::from(error));
+                client.signal(link, signal::CLOSE);
+                return Flushed::Done;
+            }
+        }
+        if !state.session.out.has_output() {
+            return Flushed::Done;
+        }
+    }
+    // Much is coming in for this client: its own task goes on, this thread serves others.
+    let state = client.lock();
+    if let Some(link) = &state.link {
+        client.signal(link, signal::FLUSH);
+    }
+    Flushed::Done
+}
+
+/// Writes until all is written or the socket takes no more; in both cases with the number of bytes written.
+fn write(socket: &TcpStream, output: &mut Output) -> Result<usize, (usize, io::Error)> {
+    let mut total = 0;
+    while !output.is_empty() {
+        let result = if output.is_single() {
+            socket.try_write(output.first())
+        } else {
+            let mut slices = [IoSlice::new(&[]); 16];
+            let used = output.slices(&mut slices);
+            socket.try_write_vectored(slices.get(..used).unwrap_or_default())
+        };
+        match result {
+            Ok(0) => return Err((total, io::ErrorKind::WriteZero.into())),
+            Ok(n) => {
+                total += n;
+                output.advance(n);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err((total, error)),
+        }
+    }
+    Ok(total)
+}
+
+/// Buffers a thread keeps for the next output, so that idle clients hold none and busy ones need not allocate.
+const SPARES_MAX: usize = 64;
+const SPARE_BYTES_MAX: usize = 128 * 1024;
+
+thread_local! {
+    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty buffer, with capacity if one lies ready.
+pub(crate) fn take_spare() -> Vec<u8> {
+    SPARES.with_borrow_mut(|spares| spares.pop().unwrap_or_default())
+}
+
+pub(crate) fn give_spare(spare: Vec<u8>) {
+    if spare.capacity() > 0 && spare.capacity() <= SPARE_BYTES_MAX {
+        SPARES.with_borrow_mut(|spares| {
+            if spares.len() < SPARES_MAX {
+                spares.push(spare);
+            }
+        });
+    }
+}

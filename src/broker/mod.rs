@@ -1,0 +1,129 @@
+//! The broker's engine: sessions, router and retained messages tied together, without knowledge of listeners or TLS.
+//!
+//! The path of a PUBLISH: `net::connection` decodes it and calls [`Core::publish`] (`publish.rs`), which asks the session (QoS 2), the retained
+//! store and the router, and hands the message to each receiver's session (`deliver.rs`); at the end of the turn what was touched is written
+//! (`turn.rs`, `flush.rs`).
+//!
+//! Lock order: registry shard → client → router shard, retained store or timers. Never two clients, never across an `.await`.
+
+mod cause;
+mod client;
+mod connect;
+mod deliver;
+mod flush;
+mod lifecycle;
+mod local;
+mod publish;
+mod subscribe;
+pub(crate) mod sys;
+mod timers;
+mod turn;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use ahash::RandomState;
+use dashmap::DashMap;
+use tokio::sync::Notify;
+
+pub(crate) use cause::Cause;
+pub(crate) use client::{Client, ClientState, signal};
+pub(crate) use connect::{ConnectRequest, Attached};
+pub(crate) use flush::Flushed;
+pub use local::ReceivedMessage;
+pub(crate) use local::LocalQueue;
+pub(crate) use publish::Publisher;
+use timers::Timers;
+pub(crate) use timers::TICK_MS;
+pub(crate) use turn::Turn;
+
+use crate::config::Limits;
+use crate::metrics::{Metrics, MetricsSnapshot};
+use crate::router::{RetainedStore, Router};
+use crate::session::{Message, SessionLimits, Timestamp};
+
+/// Everything the connections of one broker share.
+pub(crate) struct Core {
+    pub(crate) limits: Limits,
+    session_limits: Arc<SessionLimits>,
+    /// Sessions by client id: those with a connection, and those that outlived theirs.
+    clients: DashMap<Arc<str>, Arc<Client>, RandomState>,
+    pub(crate) router: Router<Arc<Client>>,
+    pub(crate) retained: RetainedStore<Arc<Message>>,
+    pub(crate) timers: Timers,
+    pub(crate) metrics: Metrics,
+    /// Bytes of unfinished CONNECTs, above what each connection may hold anyway.
+    pub(crate) handshake_bytes: AtomicU64,
+    next_key: AtomicU64,
+    started: Instant,
+    shutting_down: AtomicBool,
+    /// Wakes those before CONNECT, the accept loops and the timers when the broker shuts down.
+    pub(crate) shutdown: Notify,
+    /// Told when the last socket is closed.
+    pub(crate) sockets_gone: Notify,
+}
+
+impl Core {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        let session_limits = Arc::new(SessionLimits {
+            inflight_max: limits.inflight_max,
+            queue_messages_max: limits.queue_messages_max,
+            queue_bytes_max: limits.queue_bytes_max,
+            subscriptions_max: limits.subscriptions_max,
+        });
+        Arc::new(Self {
+            limits,
+            session_limits,
+            clients: DashMap::default(),
+            router: Router::new(),
+            retained: RetainedStore::new(),
+            timers: Timers::default(),
+            metrics: Metrics::default(),
+            handshake_bytes: AtomicU64::new(0),
+            next_key: AtomicU64::new(1),
+            started: Instant::now(),
+            shutting_down: AtomicBool::new(false),
+            shutdown: Notify::new(),
+            sockets_gone: Notify::new(),
+        })
+    }
+
+    /// Now, on the broker's monotonic clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn session_limits(&self) -> &Arc<SessionLimits> {
+        &self.session_limits
+    }
+
+    pub(crate) fn next_key(&self) -> u64 {
+        self.next_key.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Acquire)
+    }
+
+    /// Waits until the broker shuts down.
+    pub(crate) async fn shut_down(&self) {
+        let notified = self.shutdown.notified();
+        tokio::pin!(notified);
+        // Registered before the flag is read, so that a shutdown between the two is not missed.
+        notified.as_mut().enable();
+        if !self.is_shutting_down() {
+            notified.await;
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> MetricsSnapshot {
+        let connected = self.metrics.clients_connected.get();
+        let sessions = self.clients.len() as u64;
+        self.metrics.snapshot(
+            sessions.saturating_sub(connected),
+            self.router.subscriptions() as u64,
+            self.retained.len() as u64,
+        )
+    }
+}

@@ -1,0 +1,65 @@
+//! `$SYS`: the broker's counters as retained messages, under the names that mosquitto's users know.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Core, Turn};
+use crate::protocol::QoS;
+use crate::session::Message;
+
+/// Publishes the counters every `interval` until the broker shuts down.
+pub(crate) async fn run(core: Arc<Core>, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    publish(&core, "$SYS/broker/version", &format!("ternmq version {}", env!("CARGO_PKG_VERSION")));
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => publish_counters(&core),
+            () = core.shut_down() => return,
+        }
+    }
+}
+
+fn publish_counters(core: &Core) {
+    let metrics = core.metrics();
+    let total = metrics.clients_connected + metrics.sessions_offline;
+    let numbers: [(&str, u64); 14] = [
+        ("clients/connected", metrics.clients_connected),
+        ("clients/disconnected", metrics.sessions_offline),
+        ("clients/total", total),
+        ("clients/expired", metrics.sessions_expired),
+        ("subscriptions/count", metrics.subscriptions),
+        ("retained messages/count", metrics.retained),
+        ("bytes/received", metrics.bytes_received),
+        ("bytes/sent", metrics.bytes_sent),
+        ("messages/received", metrics.packets_received),
+        ("publish/messages/received", metrics.publish_received),
+        ("publish/messages/sent", metrics.publish_sent),
+        ("publish/messages/queued", metrics.publish_queued),
+        ("publish/messages/dropped", metrics.dropped.values().sum()),
+        ("connections/total", metrics.connections),
+    ];
+    publish(core, "$SYS/broker/uptime", &format!("{} seconds", core.now().as_millis() / 1_000));
+    for (name, value) in numbers {
+        publish(core, &format!("$SYS/broker/{name}"), &value.to_string());
+    }
+    for (area, counts) in
+        [("publish/messages/dropped", &metrics.dropped), ("connections/closed", &metrics.closed), ("connections/refused", &metrics.refused)]
+    {
+        for (reason, value) in counts {
+            publish(core, &format!("$SYS/broker/{area}/{reason}"), &value.to_string());
+        }
+    }
+}
+
+fn publish(core: &Core, topic: &str, value: &str) {
+    // Unchanged values are not sent again: subscribers have them, and new ones get the retained message.
+    if core.retained.get(topic).is_some_and(|last| last.payload() == value.as_bytes()) {
+        return;
+    }
+    let message = Arc::new(Message::new(Arc::from(topic), Box::from(value.as_bytes()), QoS::AtMostOnce));
+    let mut turn = Turn::new();
+    turn.begin(core.now());
+    core.publish_message(&mut turn, &message, true);
+    turn.finish(core);
+}

@@ -1,0 +1,98 @@
+//! `Turn`: what one run through a connection's input gathers, and settles at its end.
+//!
+//! A turn handles every packet of one read. Receivers are noted once, not once per message; their output is written at the end, a bounded
+//! number of them directly by this thread, the rest by their own tasks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::client::signal;
+use super::{Client, Core, flush};
+use crate::session::{DropReason, EncodeScratch, Timestamp};
+
+/// Receivers whose output the publisher's thread writes itself in one turn.
+const DIRECT_FLUSHES_MAX: usize = 64;
+/// Time after which the rest is left to the receivers' tasks: the publisher's thread serves others too.
+const DIRECT_FLUSH_TIME_MAX: Duration = Duration::from_micros(500);
+
+/// See the module's documentation.
+pub(crate) struct Turn {
+    pub(crate) now: Timestamp,
+    touched: Vec<Arc<Client>>,
+    pub(crate) scratch: EncodeScratch,
+    /// A receiver that keeps reading is close to its bound: the publisher had better wait a moment.
+    pub(crate) congested: bool,
+    pub(crate) sent: u64,
+    pub(crate) queued: u64,
+    dropped: [u64; DropReason::ALL.len()],
+}
+
+impl Turn {
+    pub(crate) fn new() -> Self {
+        Self {
+            now: Timestamp::default(),
+            touched: Vec::new(),
+            scratch: EncodeScratch::default(),
+            congested: false,
+            sent: 0,
+            queued: 0,
+            dropped: [0; DropReason::ALL.len()],
+        }
+    }
+
+    pub(crate) fn begin(&mut self, now: Timestamp) {
+        self.now = now;
+        self.congested = false;
+    }
+
+    /// Notes a client whose output is to be written at the end of the turn.
+    pub(crate) fn touch(&mut self, client: &Arc<Client>) {
+        self.touched.push(Arc::clone(client));
+    }
+
+    pub(crate) fn count_drop(&mut self, reason: DropReason, n: u64) {
+        if let Some(count) = self.dropped.get_mut(reason as usize) {
+            *count += n;
+        }
+    }
+
+    /// Writes what the turn produced and adds up its counts.
+    pub(crate) fn finish(&mut self, core: &Core) {
+        self.settle_counts(core);
+        if self.touched.is_empty() {
+            return;
+        }
+        let mut direct = 0;
+        let mut started = None;
+        for client in self.touched.drain(..) {
+            let may_write = direct < DIRECT_FLUSHES_MAX
+                && match started {
+                    None => true,
+                    // The clock is read every eighth time.
+                    Some(started) => direct % 8 != 0 || Instant::elapsed(&started) < DIRECT_FLUSH_TIME_MAX,
+                };
+            if may_write {
+                started.get_or_insert_with(Instant::now);
+                direct += 1;
+                flush::flush(core, &client, self.now, flush::By::Publisher);
+            } else {
+                direct = DIRECT_FLUSHES_MAX;
+                let state = client.lock();
+                if let Some(link) = &state.link {
+                    client.signal(link, signal::FLUSH);
+                }
+            }
+        }
+        self.touched.shrink_to(1_024);
+        self.scratch.shrink();
+    }
+
+    fn settle_counts(&mut self, core: &Core) {
+        let metrics = &core.metrics;
+        metrics.publish_sent.add(std::mem::take(&mut self.sent));
+        metrics.publish_queued.add(std::mem::take(&mut self.queued));
+        for (reason, count) in DropReason::ALL.into_iter().zip(&mut self.dropped) {
+            metrics.dropped.add(reason.label(), std::mem::take(count));
+        }
+    }
+}

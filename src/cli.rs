@@ -1,0 +1,73 @@
+//! The command line: what can be typed, and what `check` prints.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use ternmq::config::{Flags, Loaded, Sources};
+
+/// An MQTT broker. Settings come from defaults, the file, TERNMQ_… environment variables and flags; later ones win.
+#[derive(Debug, Parser)]
+#[command(name = "ternmq", version)]
+pub(crate) struct Arguments {
+    /// Read settings from this TOML file
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen here, plain TCP, in place of the configured listeners
+    #[arg(long, global = true, value_name = "ADDR:PORT")]
+    bind: Option<String>,
+    /// Let clients without login use the listener of --bind even beyond loopback
+    #[arg(long, global = true)]
+    allow_anonymous: bool,
+    /// Keep durable state in this directory
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Log level: error, warn, info, debug, trace, or directives such as info,ternmq=debug
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+    /// Shape of log lines: text or json
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Command {
+    /// Print the effective configuration and where each value comes from, or every fault in it
+    Check,
+}
+
+impl Arguments {
+    /// Whether the configuration is to be shown and nothing started.
+    pub(crate) fn is_check(&self) -> bool {
+        matches!(self.command, Some(Command::Check))
+    }
+
+    /// Where the configuration comes from; values are judged when they are loaded, with all others.
+    pub(crate) fn into_sources(self, environment: Vec<(OsString, OsString)>) -> Sources {
+        let flags = Flags {
+            data_dir: self.data_dir,
+            bind: self.bind,
+            allow_anonymous: self.allow_anonymous,
+            log: self.log,
+            log_format: self.log_format,
+        };
+        Sources { file: self.config, environment, flags }
+    }
+}
+
+/// Prints the effective configuration to standard output, warnings to standard error.
+///
+/// # Errors
+/// That of the output.
+pub(crate) fn print(loaded: &Loaded) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    for setting in &loaded.settings {
+        writeln!(output, "{setting}")?;
+    }
+    output.flush()?;
+    let mut errors = io::stderr().lock();
+    loaded.warnings.iter().try_for_each(|warning| writeln!(errors, "warning: {warning}"))
+}

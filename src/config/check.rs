@@ -1,0 +1,164 @@
+//! What can be judged only when all sources are read: rules over several settings, and files that must be there.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::fault::Origin;
+use super::layers::{Reading, Report};
+use super::schema::ListenerDraft;
+use super::types::{ClientCertificate, ListenerConfig, TlsConfig, Transport, is_loopback};
+
+/// The listeners the broker will have; faults and origins go to the report. Paths of origins are those of the
+/// effective listeners afterwards.
+pub(crate) fn listeners(reading: &mut Reading) -> Vec<ListenerConfig> {
+    let report = &mut reading.report;
+    let bind_origin = report.origins.remove("bind");
+    let anonymous_origin = report.origins.remove("allow_anonymous");
+    match (bind_origin, &anonymous_origin) {
+        (Some(origin), _) => {
+            // The listeners of the file are replaced, and with them what is known about them.
+            report.origins.retain(|path, _| !path.starts_with("listeners["));
+            report.origins.insert("listeners[0].bind".to_owned(), origin.clone());
+            report.origins.insert("listeners[0].transport".to_owned(), origin.clone());
+            if let Some(anonymous) = anonymous_origin {
+                report.origins.insert("listeners[0].allow_anonymous".to_owned(), anonymous);
+            }
+            // Without a value, it has been reported as a bad one.
+            let Some(bind) = reading.bind.bind else { return Vec::new() };
+            let allowed = reading.bind.allow_anonymous;
+            if !is_loopback(&bind) && allowed != Some(true) {
+                let problem = "an address beyond loopback lets in anyone who reaches it, without login: if that is \
+                               meant, add --allow-anonymous (or TERNMQ_ALLOW_ANONYMOUS=true)";
+                report.fault("bind", Some(format!("\"{bind}\"")), problem.to_owned(), &origin);
+            }
+            let plain = ListenerConfig::tcp(bind);
+            vec![ListenerConfig { allow_anonymous: allowed.unwrap_or(plain.allow_anonymous), ..plain }]
+        }
+        (None, Some(origin)) => {
+            let problem = "speaks of the listener that --bind or TERNMQ_BIND sets, and there is none; in a file it is \
+                           allow_anonymous under [[listeners]]";
+            report.fault("allow_anonymous", None, problem.to_owned(), origin);
+            Vec::new()
+        }
+        (None, None) => match reading.drafts.take() {
+            None => vec![ListenerConfig::default()],
+            Some(drafts) => of_file(&drafts, report),
+        },
+    }
+}
+
+fn of_file(drafts: &[ListenerDraft], report: &mut Report) -> Vec<ListenerConfig> {
+    let mut listeners: Vec<ListenerConfig> = Vec::new();
+    let mut seen: Vec<(SocketAddr, usize)> = Vec::new();
+    for (n, draft) in drafts.iter().enumerate() {
+        let at = |key: &str| format!("listeners[{n}].{key}");
+        let tls = tls(draft, n, report);
+        let Some(bind) = draft.bind else {
+            missing(&at("bind"), "expected an address and port to listen on", report);
+            continue;
+        };
+        // Port 0 is another port each time.
+        if let Some((_, first)) = seen.iter().find(|(other, _)| *other == bind && bind.port() != 0) {
+            let problem = format!("the same address as listeners[{first}]");
+            let origin = report.origin(&at("bind"));
+            report.fault(&at("bind"), Some(format!("\"{bind}\"")), problem, &origin);
+        }
+        seen.push((bind, n));
+        listeners.push(ListenerConfig {
+            bind,
+            transport: tls.map_or(Transport::Tcp, Transport::Tls),
+            allow_anonymous: draft.allow_anonymous.unwrap_or_else(|| is_loopback(&bind)),
+        });
+    }
+    listeners
+}
+
+/// Reports a key that has to be there, unless it is there with a value that was already found wrong.
+fn missing(path: &str, problem: &str, report: &mut Report) {
+    if !report.origins.contains_key(path) {
+        // Keys of listeners come from the file and nowhere else.
+        let origin = report.file.clone().unwrap_or(Origin::Default);
+        report.fault(path, None, format!("missing: {problem}"), &origin);
+    }
+}
+
+fn tls(draft: &ListenerDraft, n: usize, report: &mut Report) -> Option<TlsConfig> {
+    let at = |key: &str| format!("listeners[{n}].{key}");
+    let has_table = report.origins.contains_key(&at("tls"));
+    if !draft.is_tls {
+        // With a transport that could not be read nobody knows whether the table belongs there.
+        let unreadable = report.faults.iter().any(|fault| fault.path == at("transport"));
+        if has_table && !unreadable {
+            let origin = report.origin(&at("tls"));
+            let problem = "has no effect without transport = \"tls\"".to_owned();
+            report.fault(&at("tls"), None, problem, &origin);
+        }
+        return None;
+    }
+    let mut need = |path: &Option<PathBuf>, key: &str, what: &str| match path {
+        Some(path) => check_file(path, &at(key), report),
+        None => missing(&at(key), what, report),
+    };
+    need(
+        &draft.certificate,
+        "tls.certificate",
+        "transport = \"tls\" needs the server's certificate, a PEM file",
+    );
+    need(
+        &draft.private_key,
+        "tls.private_key",
+        "transport = \"tls\" needs the certificate's key, a PEM file",
+    );
+    if draft.client_ca.is_some() || draft.client_certificate != ClientCertificate::None {
+        let what = "to ask clients for certificates needs the CA they come from, a PEM file";
+        need(&draft.client_ca, "tls.client_ca", what);
+    }
+    Some(TlsConfig {
+        certificate: draft.certificate.clone().unwrap_or_default(),
+        private_key: draft.private_key.clone().unwrap_or_default(),
+        client_ca: draft.client_ca.clone(),
+        client_certificate: draft.client_certificate,
+    })
+}
+
+/// A file that will be needed must be a file and readable, now, by this user.
+fn check_file(path: &Path, key: &str, report: &mut Report) {
+    // The kind first: opening a pipe would wait for its other end.
+    let problem = match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Some("expected a file, this is none".to_owned()),
+        Ok(_) => fs::File::open(path).err().map(|error| format!("cannot read the file: {error}")),
+        Err(error) => Some(format!("cannot read the file: {error}")),
+    };
+    if let Some(problem) = problem {
+        let origin = report.origin(key);
+        report.fault(key, Some(format!("{path:?}")), problem, &origin);
+    }
+}
+
+/// A data directory that is there must be a directory; one that is not will be made at start.
+pub(crate) fn data_dir(reading: &mut Reading) {
+    let Some(path) = &reading.config.data_dir else { return };
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir()) {
+        let origin = reading.report.origin("data_dir");
+        let problem = "expected a directory, this is none".to_owned();
+        reading.report.fault("data_dir", Some(format!("{path:?}")), problem, &origin);
+    }
+}
+
+/// What is allowed but hardly meant, one sentence each.
+pub(crate) fn warnings(listeners: &[ListenerConfig]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (n, listener) in listeners.iter().enumerate() {
+        if let Transport::Tls(tls) = &listener.transport
+            && tls.client_ca.is_some()
+            && tls.client_certificate == ClientCertificate::None
+        {
+            warnings.push(format!(
+                "listeners[{n}].tls.client_ca has no effect: client_certificate is \"none\", so clients are not asked \
+                 for a certificate"
+            ));
+        }
+    }
+    warnings
+}

@@ -1,0 +1,200 @@
+//! One kind of setting: where its value lives, how it is read, what is expected of it, how it is written.
+//!
+//! A `Field<T>` speaks of a setting inside a `T` (the whole `Config`, or the draft of one listener). The same field
+//! serves every source: a file has typed values, environment and flags have text only.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::ValueKind;
+
+use super::types::LogConfig;
+use super::units::{format_duration, format_size, parse_duration, parse_size};
+
+/// Access to the value of a setting.
+type At<T, V> = fn(&mut T) -> &mut V;
+
+/// Smallest and largest value accepted.
+pub(crate) type Range<V> = (V, V);
+
+/// What a setting is.
+pub(crate) enum Field<T: 'static> {
+    /// Bytes, with a unit or as a plain integer.
+    Size(At<T, usize>, Range<usize>),
+    /// A whole number.
+    Count(At<T, usize>, Range<usize>),
+    /// A whole number of 16 bits.
+    SmallCount(At<T, u16>, Range<u16>),
+    /// A time with its unit.
+    Time(At<T, Duration>, Range<Duration>),
+    /// A time with its unit, or the word that stands for `None`.
+    OptionalTime(At<T, Option<Duration>>, Range<Duration>, &'static str),
+    /// A path; a relative one is taken from the directory of the source.
+    Path(At<T, Option<PathBuf>>),
+    /// An IP address and a port.
+    Address(At<T, Option<SocketAddr>>),
+    /// `true` or `false`.
+    Switch(At<T, Option<bool>>),
+    /// A log level or filter directives.
+    Level(At<T, LogConfig>),
+    /// One of some words; set and get by their place in the list.
+    Choice(&'static [&'static str], fn(&mut T, usize), fn(&T) -> usize),
+}
+
+/// A value as a source has it.
+pub(crate) struct Written<'a> {
+    /// The value; always `String` where the source is untyped.
+    pub(crate) kind: &'a ValueKind,
+    /// Whether the source has nothing but text, so that "64" may be a number and "true" a switch.
+    pub(crate) untyped: bool,
+    /// What a relative path starts from.
+    pub(crate) directory: &'a Path,
+}
+
+impl Written<'_> {
+    fn text(&self) -> Option<&str> {
+        match self.kind {
+            ValueKind::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn integer(&self) -> Option<u64> {
+        match self.kind {
+            ValueKind::I64(number) => u64::try_from(*number).ok(),
+            ValueKind::U64(number) => Some(*number),
+            // `u64::from_str` takes a leading plus; a setting does not.
+            ValueKind::String(text) if self.untyped && !text.starts_with('+') => text.parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn switch(&self) -> Option<bool> {
+        match self.kind {
+            ValueKind::Boolean(value) => Some(*value),
+            ValueKind::String(text) if self.untyped => text.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// The value for a fault: strings quoted and escaped, so that nothing in them can imitate our own words.
+    pub(crate) fn show(&self) -> String {
+        match self.kind {
+            ValueKind::String(text) => format!("{text:?}"),
+            ValueKind::Table(_) => "{…}".to_owned(),
+            ValueKind::Array(_) => "[…]".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
+fn within<V: PartialOrd + Copy>(value: V, range: &Range<V>) -> Option<V> {
+    (range.0 <= value && value <= range.1).then_some(value)
+}
+
+impl<T> Field<T> {
+    /// Reads a value into `target`; `None` leaves it as it was and means the value is not what `expects` says.
+    pub(crate) fn read(&self, target: &mut T, written: &Written<'_>) -> Option<()> {
+        match self {
+            Field::Size(at, range) => {
+                let bytes = match written.kind {
+                    ValueKind::String(text) => parse_size(text)?,
+                    _ => written.integer()?,
+                };
+                *at(target) = within(usize::try_from(bytes).ok()?, range)?;
+            }
+            Field::Count(at, range) => {
+                *at(target) = within(usize::try_from(written.integer()?).ok()?, range)?;
+            }
+            Field::SmallCount(at, range) => {
+                *at(target) = within(u16::try_from(written.integer()?).ok()?, range)?;
+            }
+            Field::Time(at, range) => *at(target) = within(parse_duration(written.text()?)?, range)?,
+            Field::OptionalTime(at, range, absent) => {
+                let text = written.text()?.trim();
+                // The word for "absent" may itself be a duration ("0s"): any way to write that duration will do.
+                let time = parse_duration(text);
+                let is_absent = text == *absent || (time.is_some() && time == parse_duration(absent));
+                *at(target) = if is_absent { None } else { Some(within(time?, range)?) };
+            }
+            Field::Path(at) => {
+                let path = Path::new(written.text().filter(|text| !text.is_empty() && !text.contains('\0'))?);
+                *at(target) = Some(written.directory.join(path));
+            }
+            Field::Address(at) => *at(target) = Some(written.text()?.parse().ok()?),
+            Field::Switch(at) => *at(target) = Some(written.switch()?),
+            Field::Level(at) => {
+                let log = at(target);
+                let level = LogConfig { level: written.text()?.to_owned(), ..log.clone() };
+                level.filter()?;
+                *log = level;
+            }
+            Field::Choice(names, set, _) => {
+                let text = written.text()?;
+                set(target, names.iter().position(|name| *name == text)?);
+            }
+        }
+        Some(())
+    }
+
+    /// What a fault says is expected.
+    pub(crate) fn expects(&self) -> String {
+        match self {
+            Field::Size(_, (min, max)) => {
+                format!("a size such as \"16MB\" or \"64KiB\"{}", span(*min as u64, *max as u64, format_size))
+            }
+            Field::Count(_, (min, max)) => {
+                format!("a whole number{}", span(*min as u64, *max as u64, |n| n.to_string()))
+            }
+            Field::SmallCount(_, (min, max)) => format!("a whole number from {min} to {max}"),
+            Field::Time(_, range) => expects_time(range),
+            Field::OptionalTime(_, range, absent) => format!("{}, or \"{absent}\"", expects_time(range)),
+            Field::Path(_) => "a path".to_owned(),
+            Field::Address(_) => {
+                "an IP address and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\"".to_owned()
+            }
+            Field::Switch(_) => "true or false".to_owned(),
+            Field::Level(_) => {
+                "error, warn, info, debug, trace, off, or directives such as \"info,ternmq=debug\"".to_owned()
+            }
+            Field::Choice(names, ..) => {
+                let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+                quoted.join(" or ")
+            }
+        }
+    }
+
+    /// The value in `target` as a file would have it; `None` when it is not set.
+    pub(crate) fn show(&self, target: &mut T) -> Option<String> {
+        let quoted = |text: &str| format!("{text:?}");
+        match self {
+            Field::Size(at, _) => Some(quoted(&format_size(*at(target) as u64))),
+            Field::Count(at, _) => Some(at(target).to_string()),
+            Field::SmallCount(at, _) => Some(at(target).to_string()),
+            Field::Time(at, _) => Some(quoted(&format_duration(*at(target)))),
+            Field::OptionalTime(at, _, absent) => {
+                Some(quoted(&at(target).map_or_else(|| (*absent).to_owned(), format_duration)))
+            }
+            Field::Path(at) => at(target).as_ref().map(|path| format!("{path:?}")),
+            Field::Address(at) => at(target).map(|address| quoted(&address.to_string())),
+            Field::Switch(at) => at(target).map(|value| value.to_string()),
+            Field::Level(at) => Some(quoted(&at(target).level)),
+            Field::Choice(names, _, get) => names.get(get(target)).map(|name| quoted(name)),
+        }
+    }
+}
+
+/// A range in words; bounds that nobody meets are left out.
+fn span(min: u64, max: u64, write: fn(u64) -> String) -> String {
+    match (min, max) {
+        (0, super::schema::UNBOUNDED) => String::new(),
+        (min, super::schema::UNBOUNDED) => format!(", at least {}", write(min)),
+        (min, max) => format!(" from {} to {}", write(min), write(max)),
+    }
+}
+
+fn expects_time((min, max): &Range<Duration>) -> String {
+    let (min, max) = (format_duration(*min), format_duration(*max));
+    format!("a time with its unit (ms, s, m, h, d), such as \"10s\", from {min} to {max}")
+}

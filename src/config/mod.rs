@@ -1,0 +1,160 @@
+//! Configuration: defaults < TOML file < environment (`TERNMQ_…`) < flags, checked and typed.
+//!
+//! [`load`] reads every source to its end and either gives a configuration in which each value is within its bounds
+//! and each file is readable, or every fault at once, with path, value, what is expected, and where it stands.
+//! It reads nothing but what it is handed and the files named there: the environment is an argument.
+//!
+//! - `types`: what the broker reads, and the defaults.
+//! - `schema`: the one table of settings. `field`: how one setting is read and written. `units`: sizes and times.
+//! - `layers`: the sources. `check`: rules over several settings. `nearest`: the key that was meant.
+
+mod check;
+mod fault;
+mod field;
+mod layers;
+mod nearest;
+mod schema;
+mod types;
+mod units;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+pub use self::fault::{ConfigFaults, Fault, Origin};
+pub use self::types::{
+    ClientCertificate, Config, Limits, ListenerConfig, LogConfig, LogFormat, TlsConfig, Transport,
+};
+
+use self::layers::{Reading, Report};
+use self::schema::{LISTENER_SETTINGS, ListenerDraft, SETTINGS};
+
+/// Where a configuration is read from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The TOML file. Relative paths in it start from its directory.
+    pub file: Option<PathBuf>,
+    /// Environment variables; those that do not start with `TERNMQ_` are passed over. The program hands in
+    /// `std::env::vars_os().collect()`.
+    pub environment: Vec<(OsString, OsString)>,
+    /// What the command line says.
+    pub flags: Flags,
+}
+
+/// The flags of the command line that are settings, as they were typed.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--bind`: one plain TCP listener in the place of the configured ones.
+    pub bind: Option<String>,
+    /// `--allow-anonymous`: clients without login may use the listener of `--bind` even beyond loopback.
+    pub allow_anonymous: bool,
+    /// `--log`
+    pub log: Option<String>,
+    /// `--log-format`
+    pub log_format: Option<String>,
+}
+
+/// A configuration and where it came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What the broker is started with.
+    pub config: Config,
+    /// Every setting with its value and origin, listeners last.
+    pub settings: Vec<EffectiveSetting>,
+    /// What is allowed but hardly meant; the program logs these.
+    pub warnings: Vec<String>,
+}
+
+impl Loaded {
+    /// Whether nothing names a listener, so that the broker listens on 127.0.0.1:1883 by default.
+    pub fn has_default_listener(&self) -> bool {
+        let mut binds = self.settings.iter().filter(|setting| setting.path.ends_with("].bind"));
+        binds.any(|setting| setting.origin == Origin::Default)
+    }
+}
+
+/// One line of the effective configuration: `limits.inflight_max = 64  # default`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EffectiveSetting {
+    /// The setting's path, such as `log.level` or `listeners[0].bind`.
+    pub path: String,
+    /// The value as a file would have it; `None` if it is not set.
+    pub value: Option<String>,
+    /// Where the value was set.
+    pub origin: Origin,
+}
+
+impl fmt::Display for EffectiveSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.value.as_deref().unwrap_or("(not set)");
+        write!(f, "{} = {value}  # {}", self.path, self.origin)
+    }
+}
+
+/// Reads and checks the configuration.
+///
+/// # Errors
+/// Every fault of every source. Faults are found in values that are overridden, too; only files that a replaced
+/// listener names are not looked for.
+pub fn load(sources: &Sources) -> Result<Loaded, ConfigFaults> {
+    let mut reading = Reading::default();
+    if let Some(path) = &sources.file {
+        reading.read_file(path);
+    }
+    reading.read_environment(&sources.environment);
+    reading.read_flags(&sources.flags);
+    check::data_dir(&mut reading);
+    let listeners = check::listeners(&mut reading);
+    if !reading.report.faults.is_empty() {
+        return Err(ConfigFaults(reading.report.faults));
+    }
+    let config = Config { listeners, ..reading.config };
+    let settings = effective(&config, &reading.report);
+    let warnings = check::warnings(&config.listeners);
+    Ok(Loaded { config, settings, warnings })
+}
+
+fn effective(config: &Config, report: &Report) -> Vec<EffectiveSetting> {
+    let mut shown = config.clone();
+    let mut settings: Vec<EffectiveSetting> = SETTINGS
+        .iter()
+        .map(|setting| EffectiveSetting {
+            path: setting.path.to_owned(),
+            value: setting.field.show(&mut shown),
+            origin: report.origin(setting.path),
+        })
+        .collect();
+    for (n, listener) in config.listeners.iter().enumerate() {
+        let mut draft = ListenerDraft::from(listener);
+        let is_tls = draft.is_tls;
+        for setting in LISTENER_SETTINGS.iter().filter(|s| is_tls || !s.path.starts_with("tls.")) {
+            let path = format!("listeners[{n}].{}", setting.path);
+            let origin = report.origin(&path);
+            settings.push(EffectiveSetting { path, value: setting.field.show(&mut draft), origin });
+        }
+    }
+    settings
+}
+
+impl From<&ListenerConfig> for ListenerDraft {
+    fn from(listener: &ListenerConfig) -> Self {
+        let draft = ListenerDraft {
+            bind: Some(listener.bind),
+            allow_anonymous: Some(listener.allow_anonymous),
+            ..ListenerDraft::default()
+        };
+        match &listener.transport {
+            Transport::Tcp => draft,
+            Transport::Tls(tls) => ListenerDraft {
+                is_tls: true,
+                certificate: Some(tls.certificate.clone()),
+                private_key: Some(tls.private_key.clone()),
+                client_ca: tls.client_ca.clone(),
+                client_certificate: tls.client_certificate,
+                ..draft
+            },
+        }
+    }
+}

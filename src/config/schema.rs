@@ -1,0 +1,204 @@
+//! Every setting, once: its path, what it is, its bounds, what it is for.
+//!
+//! Reading the file, the environment and the flags, finding unknown keys, the output of `check` and the test of the
+//! sample file all go through these tables. Defaults are not here: they are the `Default`s of the types, and
+//! `Field::show` writes them. A setting that is missing here cannot be set, so the test below compares the tables
+//! with the fields of the types.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::field::Field;
+use super::types::{ClientCertificate, Config, LogFormat};
+
+/// One setting of a `T`.
+pub(crate) struct Setting<T: 'static> {
+    /// Its path in the file, with dots between levels.
+    pub(crate) path: &'static str,
+    /// Where it lives and how it is read.
+    pub(crate) field: Field<T>,
+    /// The flag that sets it, if one does.
+    pub(crate) flag: Option<&'static str>,
+}
+
+const fn setting<T>(path: &'static str, field: Field<T>) -> Setting<T> {
+    Setting { path, field, flag: None }
+}
+
+/// The upper bound of a size or count that needs none.
+pub(crate) const UNBOUNDED: u64 = isize::MAX as u64;
+const ANY: usize = isize::MAX as usize;
+const ONE_HOUR: Duration = Duration::from_secs(3_600);
+/// A hundred years: far enough for every purpose, and no sum with it overflows a clock or MQTT's 32-bit seconds.
+const CENTURY: Duration = Duration::from_secs(36_500 * 86_400);
+/// The largest packet MQTT can describe: one byte of type, four of length, 268,435,455 that follow.
+const PACKET_BYTES_CAP: usize = 268_435_460;
+/// A packet size below this could not carry a CONNECT with a client id worth having.
+const PACKET_BYTES_LEAST: usize = 64;
+/// A filter of 65,535 bytes has one level more than it can have separators.
+const TOPIC_LEVELS_CAP: usize = 65_536;
+
+/// The settings outside of listeners.
+pub(crate) const SETTINGS: &[Setting<Config>] = &[
+    Setting {
+        path: "data_dir",
+        field: Field::Path(|c: &mut Config| &mut c.data_dir),
+        flag: Some("--data-dir"),
+    },
+    setting(
+        "sys_interval",
+        Field::OptionalTime(|c| &mut c.sys_interval, (Duration::from_millis(100), CENTURY), "0s"),
+    ),
+    setting(
+        "limits.packet_bytes_max",
+        Field::Size(|c| &mut c.limits.packet_bytes_max, (PACKET_BYTES_LEAST, PACKET_BYTES_CAP)),
+    ),
+    setting("limits.connections_max", Field::Count(|c| &mut c.limits.connections_max, (1, ANY))),
+    setting("limits.inflight_max", Field::SmallCount(|c| &mut c.limits.inflight_max, (1, u16::MAX))),
+    setting("limits.queue_messages_max", Field::Count(|c| &mut c.limits.queue_messages_max, (1, ANY))),
+    setting("limits.queue_bytes_max", Field::Size(|c| &mut c.limits.queue_bytes_max, (1, ANY))),
+    setting(
+        "limits.connect_timeout",
+        Field::Time(|c| &mut c.limits.connect_timeout, (Duration::from_millis(1), ONE_HOUR)),
+    ),
+    setting(
+        "limits.session_expiry",
+        Field::OptionalTime(|c| &mut c.limits.session_expiry, (Duration::ZERO, CENTURY), "never"),
+    ),
+    setting("limits.subscriptions_max", Field::Count(|c| &mut c.limits.subscriptions_max, (1, ANY))),
+    setting(
+        "limits.topic_levels_max",
+        Field::Count(|c| &mut c.limits.topic_levels_max, (1, TOPIC_LEVELS_CAP)),
+    ),
+    setting("limits.handshake_bytes_max", Field::Size(|c| &mut c.limits.handshake_bytes_max, (0, ANY))),
+    setting(
+        "limits.shutdown_timeout",
+        Field::Time(|c| &mut c.limits.shutdown_timeout, (Duration::ZERO, ONE_HOUR)),
+    ),
+    Setting { path: "log.level", field: Field::Level(|c| &mut c.log), flag: Some("--log") },
+    Setting {
+        path: "log.format",
+        field: Field::Choice(
+            &["text", "json"],
+            |c, n| c.log.format = if n == 0 { LogFormat::Text } else { LogFormat::Json },
+            |c| match c.log.format {
+                LogFormat::Text => 0,
+                LogFormat::Json => 1,
+            },
+        ),
+        flag: Some("--log-format"),
+    },
+];
+
+/// A listener while it is being read: everything may be missing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ListenerDraft {
+    pub(crate) bind: Option<SocketAddr>,
+    pub(crate) is_tls: bool,
+    pub(crate) allow_anonymous: Option<bool>,
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) private_key: Option<PathBuf>,
+    pub(crate) client_ca: Option<PathBuf>,
+    pub(crate) client_certificate: ClientCertificate,
+}
+
+/// The settings of one `[[listeners]]`.
+pub(crate) const LISTENER_SETTINGS: &[Setting<ListenerDraft>] = &[
+    setting("bind", Field::Address(|l: &mut ListenerDraft| &mut l.bind)),
+    setting("transport", Field::Choice(&["tcp", "tls"], |l, n| l.is_tls = n == 1, |l| usize::from(l.is_tls))),
+    setting("allow_anonymous", Field::Switch(|l| &mut l.allow_anonymous)),
+    setting("tls.certificate", Field::Path(|l| &mut l.certificate)),
+    setting("tls.private_key", Field::Path(|l| &mut l.private_key)),
+    setting("tls.client_ca", Field::Path(|l| &mut l.client_ca)),
+    setting(
+        "tls.client_certificate",
+        Field::Choice(
+            &["none", "optional", "required"],
+            |l, n| {
+                l.client_certificate = match n {
+                    0 => ClientCertificate::None,
+                    1 => ClientCertificate::Optional,
+                    _ => ClientCertificate::Required,
+                }
+            },
+            |l| match l.client_certificate {
+                ClientCertificate::None => 0,
+                ClientCertificate::Optional => 1,
+                ClientCertificate::Required => 2,
+            },
+        ),
+    ),
+];
+
+/// The one listener that environment or flags can put in the place of the configured ones.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BindOverride {
+    pub(crate) bind: Option<SocketAddr>,
+    pub(crate) allow_anonymous: Option<bool>,
+}
+
+/// The settings of that listener; they are no keys of the file.
+pub(crate) const BIND_SETTINGS: &[Setting<BindOverride>] = &[
+    Setting { path: "bind", field: Field::Address(|b: &mut BindOverride| &mut b.bind), flag: Some("--bind") },
+    Setting {
+        path: "allow_anonymous",
+        field: Field::Switch(|b| &mut b.allow_anonymous),
+        flag: Some("--allow-anonymous"),
+    },
+];
+
+/// What the names of our environment variables start with.
+pub(crate) const ENVIRONMENT_PREFIX: &str = "TERNMQ_";
+
+/// The environment variable that sets `path`.
+pub(crate) fn environment_name(path: &str) -> String {
+    format!("{ENVIRONMENT_PREFIX}{}", path.replace('.', "__").to_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The field names in the `Debug` form of a value, in braces of any depth: `{:#?}` puts each on its own line.
+    fn field_names(debug: &str) -> BTreeSet<String> {
+        let names = debug.lines().filter_map(|line| line.trim().split_once(": "));
+        names.map(|(name, _)| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn every_field_of_the_types_is_a_setting() {
+        let mut fields =
+            field_names(&format!("{:#?}", Config { listeners: Vec::new(), ..Config::default() }));
+        for group in ["limits", "log", "listeners"] {
+            assert!(fields.remove(group), "{group}");
+        }
+        let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();
+        let known: BTreeSet<String> = SETTINGS.iter().map(|s| last(s.path)).collect();
+        assert_eq!(fields, known);
+
+        let mut fields = field_names(&format!("{:#?}", ListenerDraft::default()));
+        assert!(fields.remove("is_tls"));
+        fields.insert("transport".to_owned());
+        assert_eq!(fields, LISTENER_SETTINGS.iter().map(|s| last(s.path)).collect());
+    }
+
+    #[test]
+    fn every_default_can_be_written_in_a_file() {
+        let mut defaults = Config::default();
+        for setting in SETTINGS {
+            let Some(text) = setting.field.show(&mut defaults) else { continue };
+            let kind = match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+                Some(inner) => config::ValueKind::from(inner),
+                None => config::ValueKind::I64(text.parse().expect("a number")),
+            };
+            let written =
+                super::super::field::Written { kind: &kind, untyped: false, directory: "".as_ref() };
+            let mut read = Config::default();
+            assert!(setting.field.read(&mut read, &written).is_some(), "{} = {text}", setting.path);
+            assert_eq!(read, Config::default(), "{} = {text}", setting.path);
+        }
+    }
+}

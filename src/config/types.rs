@@ -1,0 +1,200 @@
+//! The checked, typed configuration: what the broker reads.
+//!
+//! Units are in the types: sizes are bytes, times are [`Duration`]. A value of these types that came from
+//! [`super::load`] is within its bounds; an embedder who builds one by hand is trusted. The defaults stand here and
+//! nowhere else: `check`, the sample file and the documentation test derive theirs from these `Default`s.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Everything a broker is started with. `Config::default()` is the broker without any configuration: one plain
+/// listener on 127.0.0.1:1883 that accepts anonymous clients, nothing kept on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where durable state lives; `None` (the default): nothing is kept on disk. Created (mode 0700) and locked at
+    /// start, so that two brokers cannot share it.
+    pub data_dir: Option<PathBuf>,
+    /// The listeners; an empty list makes sense for an embedded broker only.
+    pub listeners: Vec<ListenerConfig>,
+    /// The bounds on what clients can make the broker hold.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// Interval at which the `$SYS` topics are published; `None` (written "0s") switches them off. Default: 10 s.
+    pub sys_interval: Option<Duration>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            data_dir: None,
+            listeners: vec![ListenerConfig::tcp(DEFAULT_BIND)],
+            limits: Limits::default(),
+            log: LogConfig::default(),
+            sys_interval: Some(Duration::from_secs(10)),
+        }
+    }
+}
+
+/// The listener of a broker that is told nothing.
+pub(crate) const DEFAULT_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883);
+
+/// One address the broker accepts connections on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerConfig {
+    /// Address and port; port 0 lets the system choose.
+    pub bind: SocketAddr,
+    /// Plain TCP or TLS.
+    pub transport: Transport,
+    /// Whether clients that name no user are accepted. Default: on a loopback address yes, elsewhere no.
+    pub allow_anonymous: bool,
+}
+
+impl ListenerConfig {
+    /// A plain TCP listener with the default for anonymous clients (accepted on loopback, refused elsewhere).
+    pub fn tcp(bind: SocketAddr) -> Self {
+        ListenerConfig { bind, transport: Transport::Tcp, allow_anonymous: is_loopback(&bind) }
+    }
+}
+
+impl Default for ListenerConfig {
+    fn default() -> Self {
+        ListenerConfig::tcp(DEFAULT_BIND)
+    }
+}
+
+/// Whether only this machine can reach the address (an IPv4 address mapped into IPv6 counts as what it is).
+pub(crate) fn is_loopback(bind: &SocketAddr) -> bool {
+    bind.ip().to_canonical().is_loopback()
+}
+
+/// What carries MQTT on a listener.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Transport {
+    /// Plain TCP.
+    #[default]
+    Tcp,
+    /// TLS 1.2 or 1.3 over TCP.
+    Tls(TlsConfig),
+}
+
+/// The files of a TLS listener, all PEM, and what is asked of clients.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsConfig {
+    /// The server's certificate, followed by its intermediates.
+    pub certificate: PathBuf,
+    /// The private key of `certificate`.
+    pub private_key: PathBuf,
+    /// The CA certificates that client certificates must lead to.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients show a certificate; anything but `None` needs `client_ca`.
+    pub client_certificate: ClientCertificate,
+}
+
+/// Whether a TLS listener asks clients for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClientCertificate {
+    /// Not asked for.
+    #[default]
+    None,
+    /// Asked for; a client may come without, but one that is shown must be valid.
+    Optional,
+    /// The handshake fails without a valid one.
+    Required,
+}
+
+/// Bounds on everything a client can make the broker hold or wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest packet accepted, in bytes, fixed header included. Default 16,000,000 ("16MB"), at most 268,435,460
+    /// (the protocol's own limit). A larger one closes its connection as soon as its length is read.
+    pub packet_bytes_max: usize,
+    /// Client connections at one time. Default 100,000. One above it is closed right after it is accepted.
+    pub connections_max: usize,
+    /// QoS 1 and 2 messages on their way to one client and not yet acknowledged. Default 64, at most 65,535. Further
+    /// ones wait in the client's queue.
+    pub inflight_max: u16,
+    /// Messages waiting for one client. Default 10,000. Further ones are dropped for that client, counted and logged.
+    pub queue_messages_max: usize,
+    /// Bytes of messages waiting for one client. Default 64,000,000 ("64MB"). Further messages are dropped for that
+    /// client, counted and logged.
+    pub queue_bytes_max: usize,
+    /// Time from accepting a connection to its complete CONNECT, TLS handshake included. Default 10 s. A connection
+    /// that needs longer is closed.
+    pub connect_timeout: Duration,
+    /// How long the session of a client that is away is kept; `None`: for ever. Default 30 days. After it
+    /// subscriptions and queued messages of the session are gone.
+    pub session_expiry: Option<Duration>,
+    /// Subscriptions of one client. Default 1,000,000. Further ones are refused in SUBACK.
+    pub subscriptions_max: usize,
+    /// Levels of a topic filter that has wildcards. Default 200. A deeper filter is refused in SUBACK.
+    pub topic_levels_max: usize,
+    /// Bytes that all connections together may hold, above 4,096 each, before their CONNECT is complete. Default
+    /// 16,000,000 ("16MB"). A connection that would go beyond it is closed.
+    pub handshake_bytes_max: usize,
+    /// Time given to clients at shutdown to take what is already on its way to them. Default 5 s. Then they are
+    /// closed all the same.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            packet_bytes_max: 16_000_000,
+            connections_max: 100_000,
+            inflight_max: 64,
+            queue_messages_max: 10_000,
+            queue_bytes_max: 64_000_000,
+            connect_timeout: Duration::from_secs(10),
+            session_expiry: Some(Duration::from_secs(30 * 24 * 60 * 60)),
+            subscriptions_max: 1_000_000,
+            topic_levels_max: 200,
+            handshake_bytes_max: 16_000_000,
+            shutdown_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`, `off`) or directives such as `info,ternmq=debug`.
+    /// Default `info`.
+    pub level: String,
+    /// Text or JSON. Default text.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl LogConfig {
+    /// The filter that `level` stands for; `None` if it is neither a level nor a list of directives.
+    ///
+    /// A lone word that is no level would be taken by the filter as the name of a module, and silence all others:
+    /// a misspelt level must not do that.
+    pub(crate) fn filter(&self) -> Option<EnvFilter> {
+        let is_directive = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
+        if !self.level.split(',').all(|part| !part.trim().is_empty() && is_directive(part)) {
+            return None;
+        }
+        EnvFilter::builder().parse(&self.level).ok()
+    }
+}
+
+/// The shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// One line of text for people.
+    #[default]
+    Text,
+    /// One JSON object per line for machines.
+    Json,
+}

@@ -1,0 +1,242 @@
+//! Where log lines go: standard error, as text or as JSON, filtered by level.
+//!
+//! A line of the text form is one event, whatever the values in it are. tracing writes a value handed over as
+//! `Display` as it is, line breaks included; so control characters are escaped here for every field, and a value with
+//! blanks or quotes in it is put in quotes, its own ones escaped: neither a second line nor a second field can be
+//! forged. JSON does the same by its nature. What a client sent goes through [`crate::escape::escape`] before, which
+//! also bounds its length.
+//!
+//! A log that cannot be written (nobody reads the pipe any more) is lost in silence: it must not harm the broker.
+
+use std::fmt::{self, Write};
+use std::io::{self, IsTerminal};
+
+use tracing::field::{Field, Visit};
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt as log_format;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FormatFields, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Sends the log lines of the whole process to standard error.
+///
+/// # Errors
+/// [`LogError::Filter`] if the level is neither a level nor directives (a loaded configuration has none such),
+/// [`LogError::Twice`] if the process has a logger already.
+pub fn init(log: &LogConfig) -> Result<(), LogError> {
+    let filter = log.filter().ok_or_else(|| LogError::Filter(log.level.clone()))?;
+    let is_colored = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let lines = match log.format {
+        LogFormat::Text => text(io::stderr, is_colored).boxed(),
+        LogFormat::Json => json(io::stderr).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().map_err(|_| LogError::Twice)
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The level is none.
+    #[error("log.level = {0:?} is neither a level nor a list of directives")]
+    Filter(String),
+    /// Something else in this process receives the log already.
+    #[error("this process has a logger already")]
+    Twice,
+}
+
+fn text<S, W>(writer: W, is_colored: bool) -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'s> LookupSpan<'s>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    log_format::layer()
+        .with_writer(writer)
+        .with_ansi(is_colored)
+        // Its way to report an error is to print on standard error, which panics if that is what failed.
+        .log_internal_errors(false)
+        .fmt_fields(TextFields)
+}
+
+fn json<S, W>(writer: W) -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'s> LookupSpan<'s>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    log_format::layer().with_writer(writer).log_internal_errors(false).json().flatten_event(true)
+}
+
+/// Writes `message name=value name="a value"`.
+struct TextFields;
+
+impl<'writer> FormatFields<'writer> for TextFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut line = TextLine { writer, is_empty: true, result: Ok(()) };
+        fields.record(&mut line);
+        line.result
+    }
+}
+
+struct TextLine<'writer> {
+    writer: Writer<'writer>,
+    is_empty: bool,
+    result: fmt::Result,
+}
+
+impl TextLine<'_> {
+    fn write(&mut self, name: &str, value: &str) -> fmt::Result {
+        if !self.is_empty {
+            self.writer.write_char(' ')?;
+        }
+        self.is_empty = false;
+        if name == "message" {
+            return one_line(value, &mut self.writer);
+        }
+        write!(self.writer, "{name}=")?;
+        let needs_quotes = value.is_empty() || value.contains([' ', '"', '=']);
+        if !needs_quotes || is_quoted(value) {
+            return one_line(value, &mut self.writer);
+        }
+        self.writer.write_char('"')?;
+        let mut after_backslash = false;
+        for c in value.chars() {
+            if c == '"' && !after_backslash {
+                self.writer.write_char('\\')?;
+            }
+            one_line(c.encode_utf8(&mut [0; 4]), &mut self.writer)?;
+            after_backslash = c == '\\' && !after_backslash;
+        }
+        // A backslash at the end would make our quote one of the value's.
+        self.writer.write_str(if after_backslash { "\\\"" } else { "\"" })
+    }
+}
+
+impl Visit for TextLine<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // What events of the `log` crate carry besides their message; the line has it already.
+        if self.result.is_ok() && !field.name().starts_with("log.") {
+            self.result = self.write(field.name(), &format!("{value:?}"));
+        }
+    }
+}
+
+/// Whether `value` is one quoted string, as `Debug` writes it, and not something that only begins like one.
+fn is_quoted(value: &str) -> bool {
+    let Some(inner) = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')) else { return false };
+    let mut after_backslash = false;
+    for c in inner.chars() {
+        if c == '"' && !after_backslash {
+            return false;
+        }
+        after_backslash = c == '\\' && !after_backslash;
+    }
+    !after_backslash
+}
+
+/// Writes `value` with what could end a line, move a cursor or turn the writing around escaped.
+fn one_line(value: &str, writer: &mut impl Write) -> fmt::Result {
+    for c in value.chars() {
+        // Quotes and backslashes are nobody's business here; all else that `Debug` escapes is not for a log.
+        if matches!(c, '"' | '\'' | '\\') {
+            writer.write_char(c)?;
+        } else {
+            write!(writer, "{}", c.escape_debug())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::Registry;
+
+    use super::*;
+    use crate::escape::escape;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("one thread").write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The lines that `log` makes in text form, without their time, and in JSON.
+    fn logged(log: impl Fn()) -> (Vec<String>, Vec<String>) {
+        let (text_lines, json_lines) = (Lines::default(), Lines::default());
+        let (text_writer, json_writer) = (text_lines.clone(), json_lines.clone());
+        tracing::subscriber::with_default(
+            Registry::default().with(text(move || text_writer.clone(), false)),
+            &log,
+        );
+        tracing::subscriber::with_default(Registry::default().with(json(move || json_writer.clone())), &log);
+        let lines = |of: Lines| -> Vec<String> {
+            let bytes = of.0.lock().expect("one thread").clone();
+            String::from_utf8(bytes).expect("UTF-8").lines().map(str::to_owned).collect()
+        };
+        let text = lines(text_lines).into_iter();
+        (
+            text.map(|l| l.split_once(": ").map_or_else(|| l.clone(), |(_, rest)| rest.to_owned())).collect(),
+            lines(json_lines),
+        )
+    }
+
+    #[test]
+    fn a_line_has_message_and_fields() {
+        let (text, json) = logged(|| {
+            tracing::info!(client = %escape("sensor-1"), packets = 3, cause = "closed by peer", "disconnected");
+        });
+        assert_eq!(text, ["disconnected client=sensor-1 packets=3 cause=\"closed by peer\""]);
+        assert_eq!(json.len(), 1);
+        assert!(json[0].contains("\"client\":\"sensor-1\""), "{json:?}");
+        assert!(json[0].contains("\"message\":\"disconnected\""), "{json:?}");
+    }
+
+    #[test]
+    fn no_value_makes_a_second_line_or_a_second_field() {
+        let forged = "x\n2026-01-01T00:00:00Z  INFO ternmq: client=admin \u{1b}[2K\r\u{9b}2K\u{2028}\u{202e}";
+        let (text, json) = logged(|| {
+            tracing::info!(client = %forged, again = forged, debug = ?Some(forged), safe = %escape(forged), "{forged}");
+            tracing::info!(client = %"a\" admin=\"1", "quote");
+            tracing::info!(client = %"a b\\", admin = 0, "backslash at the end");
+            tracing::info!(client = %"\"a\" admin=\"1\"", "quotes around");
+            tracing::info!(client = %escape("a\" admin=\"1"), "escaped");
+            tracing::info!(client = %"", "empty");
+        });
+        assert_eq!(text.len(), 6, "{text:#?}");
+        assert_eq!(json.len(), 6, "{json:#?}");
+        for line in text.iter().chain(&json) {
+            assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
+        }
+        assert!(!text[0].contains(['\u{202e}', '\u{2028}']), "{:?}", text[0]);
+        assert_eq!(text[1], r#"quote client="a\" admin=\"1""#);
+        assert_eq!(text[2], r#"backslash at the end client="a b\\" admin=0"#);
+        assert_eq!(text[3], r#"quotes around client="\"a\" admin=\"1\"""#);
+        assert_eq!(text[4], r#"escaped client="a\" admin=\"1""#);
+        assert_eq!(text[5], r#"empty client="""#);
+    }
+
+    #[test]
+    fn a_writer_that_fails_is_borne() {
+        struct Broken;
+        impl io::Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let subscriber = Registry::default().with(text(|| Broken, false));
+        tracing::subscriber::with_default(subscriber, || tracing::error!("nobody reads this"));
+    }
+}

@@ -1,0 +1,150 @@
+//! What the broker counts. One list of numbers feeds `$SYS` and [`Broker::metrics`](crate::Broker::metrics).
+//!
+//! Counters on the path of a PUBLISH are gathered per turn of a connection and added here once (see `broker::turn`), so that cores do not
+//! fight over these cache lines. Counters by reason are rare events and stand in a small ordered map.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        if n > 0 {
+            self.0.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Adds one and returns the new value.
+    pub(crate) fn increment(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Takes one off and returns the new value.
+    pub(crate) fn decrement(&self) -> u64 {
+        self.0.fetch_sub(1, Ordering::AcqRel) - 1
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Counters by reason; the reasons are a fixed set of labels in the code.
+#[derive(Debug, Default)]
+pub(crate) struct ByReason(Mutex<BTreeMap<&'static str, u64>>);
+
+impl ByReason {
+    pub(crate) fn add(&self, reason: &'static str, n: u64) {
+        if n > 0 {
+            *self.0.lock().entry(reason).or_default() += n;
+        }
+    }
+
+    fn snapshot(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().clone()
+    }
+}
+
+/// The live counters.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    /// Sockets accepted and not yet closed, those before CONNECT included.
+    pub(crate) sockets: Gauge,
+    /// Connections past CONNECT.
+    pub(crate) clients_connected: Gauge,
+    pub(crate) connections: Counter,
+    pub(crate) refused: ByReason,
+    pub(crate) closed: ByReason,
+    pub(crate) bytes_received: Counter,
+    pub(crate) bytes_sent: Counter,
+    pub(crate) packets_received: Counter,
+    pub(crate) publish_received: Counter,
+    pub(crate) publish_sent: Counter,
+    pub(crate) publish_queued: Counter,
+    pub(crate) dropped: ByReason,
+    pub(crate) wills_published: Counter,
+    pub(crate) sessions_expired: Counter,
+    pub(crate) accept_errors: Counter,
+}
+
+/// The broker's counters at one moment. Counters start at 0 with the broker; gauges are current values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MetricsSnapshot {
+    /// Gauge: open sockets, those before CONNECT included.
+    pub sockets: u64,
+    /// Gauge: clients connected.
+    pub clients_connected: u64,
+    /// Gauge: sessions without a connection.
+    pub sessions_offline: u64,
+    /// Gauge: subscriptions of all sessions.
+    pub subscriptions: u64,
+    /// Gauge: topics with a retained message.
+    pub retained: u64,
+    /// Connections that got past CONNECT.
+    pub connections: u64,
+    /// Sockets and CONNECTs turned away, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Connections ended, by cause.
+    pub closed: BTreeMap<&'static str, u64>,
+    /// Bytes read from clients.
+    pub bytes_received: u64,
+    /// Bytes written to clients.
+    pub bytes_sent: u64,
+    /// MQTT packets from clients.
+    pub packets_received: u64,
+    /// PUBLISH packets from clients and in-process publishers.
+    pub publish_received: u64,
+    /// PUBLISH packets put into clients' output.
+    pub publish_sent: u64,
+    /// Messages that had to wait in a queue.
+    pub publish_queued: u64,
+    /// Messages that a client should have had and did not get, by reason; also publishes refused.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Wills published.
+    pub wills_published: u64,
+    /// Sessions ended because `limits.session_expiry` passed.
+    pub sessions_expired: u64,
+    /// Failed accepts, such as those for want of file descriptors.
+    pub accept_errors: u64,
+}
+
+impl Metrics {
+    pub(crate) fn snapshot(&self, sessions_offline: u64, subscriptions: u64, retained: u64) -> MetricsSnapshot {
+        MetricsSnapshot {
+            sockets: self.sockets.get(),
+            clients_connected: self.clients_connected.get(),
+            sessions_offline,
+            subscriptions,
+            retained,
+            connections: self.connections.get(),
+            refused: self.refused.snapshot(),
+            closed: self.closed.snapshot(),
+            bytes_received: self.bytes_received.get(),
+            bytes_sent: self.bytes_sent.get(),
+            packets_received: self.packets_received.get(),
+            publish_received: self.publish_received.get(),
+            publish_sent: self.publish_sent.get(),
+            publish_queued: self.publish_queued.get(),
+            dropped: self.dropped.snapshot(),
+            wills_published: self.wills_published.get(),
+            sessions_expired: self.sessions_expired.get(),
+            accept_errors: self.accept_errors.get(),
+        }
+    }
+}

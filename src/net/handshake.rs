@@ -1,0 +1,99 @@
+//! The time before CONNECT: a peer may make the broker hold little, and not for long.
+//!
+//! Up to [`FREE_BYTES`] of an unfinished CONNECT are held for each peer; what is longer (a large will, say) counts against
+//! `limits.handshake_bytes_max`, which all peers share. Nothing is ever reserved because a length was announced.
+
+use std::sync::atomic::Ordering;
+
+use super::stream::Stream;
+use crate::broker::{Cause, Core};
+use crate::protocol::{Framed, frame};
+
+/// Bytes of an unfinished CONNECT that are free to each peer.
+const FREE_BYTES: usize = 4 * 1024;
+
+/// The largest CONNECT there can be: fixed header, variable header and five fields of 65,535 bytes.
+const CONNECT_BYTES_MAX: usize = 5 + 12 + 5 * (2 + 65_535);
+
+/// CONNECT and what came in behind it.
+pub(super) struct FirstPacket {
+    pub(super) bytes: Vec<u8>,
+    /// Length of the CONNECT.
+    pub(super) total: usize,
+}
+
+/// Reads until CONNECT is complete. It is framed, not decoded.
+pub(super) async fn read_connect(core: &Core, stream: &mut Stream) -> Result<FirstPacket, Cause> {
+    let mut held = HeldBytes { core, charged: 0 };
+    let mut bytes = Vec::new();
+    loop {
+        let n = std::future::poll_fn(|cx| {
+            super::worker::with(|worker| {
+                // Small reads: what a peer sends behind its CONNECT stays in the kernel's buffer until we know the peer.
+                let buffer = worker.buffer.get_mut(..FREE_BYTES).unwrap_or_default();
+                let n = std::task::ready!(stream.poll_read(cx, buffer))?;
+                bytes.extend_from_slice(buffer.get(..n).unwrap_or_default());
+                std::task::Poll::Ready(std::io::Result::Ok(n))
+            })
+        })
+        .await?;
+        core.metrics.bytes_received.add(n as u64);
+        if n == 0 {
+            return Err(Cause::PeerClosed);
+        }
+        if bytes.first().is_some_and(|byte| byte >> 4 != CONNECT_TYPE) {
+            return Err(Cause::NotConnect { looks_like: looks_like(&bytes) });
+        }
+        let packet_bytes_max = core.limits.packet_bytes_max.min(CONNECT_BYTES_MAX);
+        match frame(&bytes, packet_bytes_max) {
+            Ok(Framed::Frame(frame)) => {
+                let total = frame.total();
+                return Ok(FirstPacket { bytes, total });
+            }
+            Ok(Framed::NeedMore { .. }) => held.charge(bytes.len().saturating_sub(FREE_BYTES))?,
+            Err(_) if looks_like(&bytes).is_some() => {
+                return Err(Cause::NotConnect { looks_like: looks_like(&bytes) });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+const CONNECT_TYPE: u8 = 1;
+
+/// Peers that speak another protocol are told so in the log: it is the usual mistake of a configuration.
+fn looks_like(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0x16, 0x03, ..] | [0x16] => Some("TLS on a plain port"),
+        [b'G', b'E', ..] | [b'P', b'O' | b'U' | b'R', ..] | [b'H', b'E', ..] | [b'O', b'P', ..] => Some("HTTP"),
+        [b'S', b'S', b'H', ..] => Some("SSH"),
+        _ => None,
+    }
+}
+
+/// What an unfinished CONNECT is charged with; given back when the handshake is over, however it ends.
+struct HeldBytes<'c> {
+    core: &'c Core,
+    charged: usize,
+}
+
+impl HeldBytes<'_> {
+    fn charge(&mut self, wanted: usize) -> Result<(), Cause> {
+        let more = wanted.saturating_sub(self.charged);
+        if more == 0 {
+            return Ok(());
+        }
+        let before = self.core.handshake_bytes.fetch_add(more as u64, Ordering::AcqRel);
+        self.charged += more;
+        if before + more as u64 > self.core.limits.handshake_bytes_max as u64 {
+            return Err(Cause::HandshakeBudget);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for HeldBytes<'_> {
+    fn drop(&mut self) {
+        self.core.handshake_bytes.fetch_sub(self.charged as u64, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,151 @@
+//! `Listener`: binds, accepts, and starts a task for each connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::connection;
+use super::tls::{TlsError, server_config};
+use crate::broker::Core;
+use crate::config::{ListenerConfig, Transport};
+
+/// Connections that the kernel completes before we accept them: a fleet that reconnects at once must not run into SYN retries.
+const BACKLOG: i32 = 4_096;
+
+/// Pauses after failed accepts, doubled from the first to the last.
+const BACK_OFF_MIN: Duration = Duration::from_millis(10);
+const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// A listener that is bound and will accept.
+pub(crate) struct BoundListener {
+    listener: TcpListener,
+    /// The address with the real port.
+    pub(crate) local_addr: SocketAddr,
+    shared: Arc<ListenerShared>,
+}
+
+/// What the connections of one listener share.
+pub(super) struct ListenerShared {
+    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) allow_anonymous: bool,
+}
+
+/// Why a listener could not be set up.
+#[derive(Debug)]
+pub(crate) enum BindError {
+    Io(io::Error),
+    Tls(TlsError),
+}
+
+/// Binds the address and loads the certificates; nothing is accepted yet.
+pub(crate) fn bind(config: &ListenerConfig) -> Result<BoundListener, BindError> {
+    let tls = match &config.transport {
+        Transport::Tcp => None,
+        Transport::Tls(tls) => Some(TlsAcceptor::from(server_config(tls).map_err(BindError::Tls)?)),
+    };
+    let listener = listen(config.bind).map_err(BindError::Io)?;
+    let local_addr = listener.local_addr().map_err(BindError::Io)?;
+    let shared = ListenerShared { tls, allow_anonymous: config.allow_anonymous };
+    Ok(BoundListener { listener, local_addr, shared: Arc::new(shared) })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // "[::]:1883" and "0.0.0.0:1883" are two listeners, wherever the system's default stands.
+        socket.set_only_v6(true)?;
+    }
+    // A restart must not wait for the connections of the last run to time out.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl BoundListener {
+    /// Accepts until the broker shuts down.
+    pub(crate) async fn run(self, core: Arc<Core>) {
+        let mut back_off = BackOff::default();
+        let mut full = false;
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = core.shut_down() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    back_off.succeeded(self.local_addr);
+                    let sockets = core.metrics.sockets.increment();
+                    let over = sockets > core.limits.connections_max as u64;
+                    if over && !full {
+                        tracing::warn!(
+                            listener = %self.local_addr,
+                            limit = "limits.connections_max",
+                            value = core.limits.connections_max,
+                            "connections turned away; said once until there is room again"
+                        );
+                    }
+                    full = over;
+                    if over {
+                        core.metrics.refused.add("connections_max", 1);
+                        drop(stream);
+                        connection::socket_closed(&core);
+                        continue;
+                    }
+                    start(Arc::clone(&core), Arc::clone(&self.shared), stream, peer);
+                }
+                Err(error) => {
+                    core.metrics.accept_errors.add(1);
+                    let pause = back_off.failed(self.local_addr, &error);
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = core.shut_down() => return,
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn start(core: Arc<Core>, shared: Arc<ListenerShared>, stream: TcpStream, peer: SocketAddr) {
+    // Packets are coalesced by us; waiting for more in the kernel only adds latency.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "TCP_NODELAY");
+    }
+    tokio::spawn(connection::run(core, shared, stream, peer));
+}
+
+/// Pauses between failed accepts, and one log line for a row of them.
+#[derive(Default)]
+struct BackOff {
+    failures: u32,
+}
+
+impl BackOff {
+    fn failed(&mut self, listener: SocketAddr, error: &io::Error) -> Duration {
+        if self.failures == 0 {
+            tracing::error!(
+                %listener,
+                %error,
+                "cannot accept connections; trying again, those connected are served (for want of file descriptors raise \
+                 the limit, `ulimit -n` or LimitNOFILE)"
+            );
+        }
+        let pause = BACK_OFF_MIN.saturating_mul(1 << self.failures.min(10)).min(BACK_OFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        pause
+    }
+
+    fn succeeded(&mut self, listener: SocketAddr) {
+        if self.failures > 0 {
+            tracing::info!(%listener, failures = self.failures, "accepting connections again");
+            self.failures = 0;
+        }
+    }
+}

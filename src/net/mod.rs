@@ -1,0 +1,11 @@
+//! The I/O shell: listeners, TLS, and the task of each connection. Nothing here decides what MQTT means; it moves bytes and wakes up.
+
+mod connection;
+mod handshake;
+mod listener;
+mod stream;
+mod tls;
+mod worker;
+
+pub(crate) use listener::{BindError, bind};
+pub use tls::TlsError;

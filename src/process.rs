@@ -1,0 +1,96 @@
+//! What the program asks of the operating system: descriptors, and signals to stop.
+
+use std::io;
+use std::process::ExitCode;
+
+use ternmq::config::Limits;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+/// Descriptors the program needs besides one for each client: listeners, files, the runtime's own.
+const OWN_DESCRIPTORS: u64 = 100;
+
+/// Allows this process as many descriptors as it may have, and says so if that is too few for `connections_max`.
+pub(crate) fn raise_descriptor_limit(limits: &Limits) {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(descriptors) => {
+            let wanted = (limits.connections_max as u64).saturating_add(OWN_DESCRIPTORS);
+            if wanted > descriptors {
+                warn!(
+                    nofile = descriptors,
+                    connections_max = limits.connections_max,
+                    "the limit of open files (NOFILE) is too low for limits.connections_max; raise the one or lower \
+                     the other"
+                );
+            }
+        }
+        Err(error) => warn!(%error, "cannot raise the limit of open files (NOFILE)"),
+    }
+}
+
+/// The signals the program obeys. Made before anything is started, so that none is missed.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// A signal to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Terminate,
+    Interrupt,
+}
+
+impl Stop {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Stop::Terminate => "SIGTERM",
+            Stop::Interrupt => "SIGINT",
+        }
+    }
+
+    /// What a shell reports of a program that such a signal ended.
+    pub(crate) fn exit_code(self) -> ExitCode {
+        match self {
+            Stop::Terminate => ExitCode::from(128 + 15),
+            Stop::Interrupt => ExitCode::from(128 + 2),
+        }
+    }
+}
+
+impl Signals {
+    /// Takes the signals over; must be called inside the runtime.
+    ///
+    /// # Errors
+    /// That of the operating system.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next signal to stop. Drops no signal if it is cancelled.
+    pub(crate) async fn stop(&mut self) -> Stop {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Stop::Terminate,
+                _ = self.interrupt.recv() => return Stop::Interrupt,
+                _ = self.hangup.recv() => warn!(
+                    "SIGHUP is ignored: no setting can be changed while the broker runs, neither listeners, \
+                     certificates, limits nor log; restart it"
+                ),
+            }
+        }
+    }
+}
+
+/// Says how to get from a broker for this machine to one for the network.
+pub(crate) fn log_default_listener() {
+    info!(
+        "no listener is configured: clients on this machine only, without login. To open the broker to the network \
+         start it with --bind 0.0.0.0:1883 --allow-anonymous, or set [[listeners]] in a file given with --config"
+    );
+}

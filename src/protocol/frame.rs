@@ -1,0 +1,326 @@
+//! Where one packet ends and the next begins.
+//!
+//! [`frame()`] looks at the start of the bytes read so far. It needs no state between calls, and its verdict on a
+//! prefix is the verdict on whatever follows: an error found early stays the same error however much arrives later.
+//! Byte 1 is judged as soon as it is there (type, direction, flags), then the length; a packet that is refused for
+//! either never has its body buffered.
+
+use super::error::DecodeError;
+
+/// The largest remaining length that four bytes can say (section 2.2.3).
+pub const REMAINING_LENGTH_MAX: usize = 268_435_455;
+
+const REMAINING_LENGTH_BYTES_MAX: usize = 4;
+
+/// The bytes of one whole packet, its fixed header judged. Only [`frame()`] and [`frame_from_server`] make one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    first_byte: u8,
+    wire: &'a [u8],
+    body: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Byte 1: packet type and flags.
+    #[inline]
+    pub const fn first_byte(&self) -> u8 {
+        self.first_byte
+    }
+
+    /// The upper half of byte 1.
+    #[inline]
+    pub const fn packet_type(&self) -> u8 {
+        self.first_byte >> 4
+    }
+
+    /// What the remaining length counts: variable header and payload.
+    #[inline]
+    pub const fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The whole packet with its fixed header.
+    #[inline]
+    pub const fn wire(&self) -> &'a [u8] {
+        self.wire
+    }
+
+    /// Bytes of the fixed header, 2 to 5.
+    #[inline]
+    pub const fn header_len(&self) -> usize {
+        self.wire.len() - self.body.len()
+    }
+
+    /// Bytes of the whole packet: the next one begins there.
+    #[inline]
+    pub const fn total(&self) -> usize {
+        self.wire.len()
+    }
+}
+
+/// What the bytes read so far amount to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framed<'a> {
+    /// A whole packet; more may follow behind its [`Frame::total`] bytes.
+    Frame(Frame<'a>),
+    /// Faultless so far, but not whole.
+    NeedMore {
+        /// Bytes of the whole packet, as soon as its length has arrived. Never above the limit that was given.
+        total: Option<usize>,
+    },
+}
+
+/// Finds the packet at the start of `buf`, which a client sent.
+///
+/// `packet_bytes_max` limits the whole packet with its fixed header. The remaining length has at most four bytes. MQTT
+/// 3.1.1 does not demand its shortest form (MQTT 5 does), so `0x80 0x00` is taken for 0; [`Frame::header_len`] counts
+/// the bytes that came.
+///
+/// # Errors
+/// As soon as the bytes there are show it: a type that is reserved or only for a server to send, flags other than table
+/// 2.2's, PUBLISH with QoS 3 or with QoS 0 and DUP, a remaining length of more than four bytes, a packet above the
+/// limit, an acknowledgement, PINGREQ or DISCONNECT of another than its only length. MQTT 3.1 let a client repeat
+/// PUBREL, SUBSCRIBE and UNSUBSCRIBE with DUP set; [MQTT-2.2.2-2] closes on it, and so does this, for the version is
+/// not known here and no client still in use was found to do it.
+#[inline]
+pub fn frame(buf: &[u8], packet_bytes_max: usize) -> Result<Framed<'_>, DecodeError> {
+    frame_from(Sender::Client, buf, packet_bytes_max)
+}
+
+/// Finds the packet at the start of `buf`, which a server sent: the counterpart of [`frame()`] for the client's side of a
+/// connection.
+///
+/// # Errors
+/// As [`frame()`], except that the packet types are those a server may send.
+pub fn frame_from_server(buf: &[u8], packet_bytes_max: usize) -> Result<Framed<'_>, DecodeError> {
+    frame_from(Sender::Server, buf, packet_bytes_max)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    Client,
+    Server,
+}
+
+#[inline]
+fn frame_from(sender: Sender, buf: &[u8], packet_bytes_max: usize) -> Result<Framed<'_>, DecodeError> {
+    let Some((&first_byte, after)) = buf.split_first() else {
+        return Ok(Framed::NeedMore { total: None });
+    };
+    judge_first_byte(sender, first_byte)?;
+    let Some((remaining_length, length_bytes)) = remaining_length(after)? else {
+        return Ok(Framed::NeedMore { total: None });
+    };
+    let header_len = 1 + length_bytes;
+    let total = header_len + remaining_length;
+    judge_length(first_byte >> 4, remaining_length)?;
+    if total > packet_bytes_max {
+        return Err(DecodeError::PacketTooLarge { total, packet_bytes_max });
+    }
+    match (buf.get(..total), buf.get(header_len..total)) {
+        (Some(wire), Some(body)) => Ok(Framed::Frame(Frame { first_byte, wire, body })),
+        _ => Ok(Framed::NeedMore { total: Some(total) }),
+    }
+}
+
+#[inline]
+fn judge_first_byte(sender: Sender, first_byte: u8) -> Result<(), DecodeError> {
+    const DUP: u8 = 0b1000;
+    const QOS: u8 = 0b0110;
+
+    let packet_type = first_byte >> 4;
+    let flags = first_byte & 0x0f;
+    // Table 2.1: who sends it; table 2.2: its flags.
+    let (right_sender, right_flags) = match packet_type {
+        3 if flags & QOS == QOS => return Err(DecodeError::PublishQos3),
+        // [MQTT-3.3.1-2] binds the sender, and no client in use was found to break it, so it is held against them like
+        // every other flag.
+        3 if flags & (QOS | DUP) == DUP => return Err(DecodeError::DupOnQos0),
+        3 => return Ok(()),
+        4 | 5 | 7 => (true, 0),
+        6 => (true, 0b0010),
+        1 | 12 | 14 => (sender == Sender::Client, 0),
+        8 | 10 => (sender == Sender::Client, 0b0010),
+        2 | 9 | 11 | 13 => (sender == Sender::Server, 0),
+        _ => return Err(DecodeError::ReservedPacketType { packet_type }),
+    };
+    if !right_sender {
+        return Err(DecodeError::UnexpectedPacketType { packet_type });
+    }
+    if flags != right_flags {
+        return Err(DecodeError::ReservedFlags { first_byte });
+    }
+    Ok(())
+}
+
+/// The remaining length and how many bytes said it, or `None` if it has not arrived whole.
+#[inline]
+fn remaining_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, DecodeError> {
+    let mut length = 0;
+    for (index, &byte) in bytes.iter().take(REMAINING_LENGTH_BYTES_MAX).enumerate() {
+        length |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok(Some((length, index + 1)));
+        }
+    }
+    if bytes.len() < REMAINING_LENGTH_BYTES_MAX {
+        Ok(None)
+    } else {
+        Err(DecodeError::RemainingLengthMalformed)
+    }
+}
+
+/// The packets that have one length only are refused for any other before their body arrives.
+#[inline]
+fn judge_length(packet_type: u8, remaining_length: usize) -> Result<(), DecodeError> {
+    let right = match packet_type {
+        2 | 4..=7 | 11 => 2,
+        12..=14 => 0,
+        _ => return Ok(()),
+    };
+    if remaining_length == right {
+        Ok(())
+    } else {
+        Err(DecodeError::WrongLength { packet_type, remaining_length })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 1 << 20;
+
+    fn error(bytes: &[u8]) -> DecodeError {
+        frame(bytes, MAX).expect_err("must be refused")
+    }
+
+    fn whole(bytes: &[u8]) -> Frame<'_> {
+        match frame(bytes, MAX) {
+            Ok(Framed::Frame(frame)) => frame,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_whole_packet_is_cut_off_from_what_follows() {
+        let frame = whole(&[0x30, 3, 0, 1, b'a', 0xc0, 0]);
+        assert_eq!((frame.first_byte(), frame.packet_type()), (0x30, 3));
+        assert_eq!(frame.body(), [0, 1, b'a']);
+        assert_eq!(frame.wire(), [0x30, 3, 0, 1, b'a']);
+        assert_eq!((frame.header_len(), frame.total()), (2, 5));
+    }
+
+    #[test]
+    fn an_unfinished_packet_needs_more() {
+        assert_eq!(frame(&[], MAX), Ok(Framed::NeedMore { total: None }));
+        assert_eq!(frame(&[0x30], MAX), Ok(Framed::NeedMore { total: None }));
+        assert_eq!(frame(&[0x30, 0x80], MAX), Ok(Framed::NeedMore { total: None }));
+        assert_eq!(frame(&[0x30, 0x80, 0x80, 0x80], MAX), Ok(Framed::NeedMore { total: None }));
+        assert_eq!(frame(&[0x30, 3], MAX), Ok(Framed::NeedMore { total: Some(5) }));
+        assert_eq!(frame(&[0x30, 0x80, 1, 7], MAX), Ok(Framed::NeedMore { total: Some(131) }));
+    }
+
+    /// Every first byte, held against tables 2.1 and 2.2. [MQTT-2.2.2-1], [MQTT-2.2.2-2], [MQTT-3.6.1-1],
+    /// [MQTT-3.8.1-1], [MQTT-3.10.1-1], [MQTT-3.14.1-1], [MQTT-3.3.1-2], [MQTT-3.3.1-4]
+    #[test]
+    fn first_bytes_outside_the_tables_are_refused_alone() {
+        let both = [0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x3a, 0x3b, 0x3c, 0x3d, 0x40, 0x50, 0x62, 0x70];
+        let client = [0x10, 0x82, 0xa2, 0xc0, 0xe0];
+        let server = [0x20, 0x90, 0xb0, 0xd0];
+        for byte in 0..=255 {
+            let by_client = frame(&[byte], MAX).is_ok();
+            let by_server = frame_from_server(&[byte], MAX).is_ok();
+            assert_eq!(
+                by_client,
+                both.contains(&byte) || client.contains(&byte),
+                "{byte:#04x} from a client"
+            );
+            assert_eq!(
+                by_server,
+                both.contains(&byte) || server.contains(&byte),
+                "{byte:#04x} from a server"
+            );
+        }
+    }
+
+    #[test]
+    fn first_byte_faults_are_told_apart() {
+        assert_eq!(error(&[0x00]), DecodeError::ReservedPacketType { packet_type: 0 });
+        assert_eq!(error(&[0xff]), DecodeError::ReservedPacketType { packet_type: 15 });
+        assert_eq!(error(&[0x20]), DecodeError::UnexpectedPacketType { packet_type: 2 });
+        assert_eq!(error(&[0x60]), DecodeError::ReservedFlags { first_byte: 0x60 });
+        assert_eq!(error(&[0x80]), DecodeError::ReservedFlags { first_byte: 0x80 });
+        assert_eq!(error(&[0x36]), DecodeError::PublishQos3);
+        assert_eq!(error(&[0x3e]), DecodeError::PublishQos3);
+        assert_eq!(error(&[0x38]), DecodeError::DupOnQos0);
+        assert_eq!(error(&[0x39]), DecodeError::DupOnQos0);
+        // The first bytes of HTTP ("GET ") and of a TLS handshake.
+        assert_eq!(error(b"G"), DecodeError::ReservedFlags { first_byte: b'G' });
+        assert_eq!(error(&[0x16, 0x03, 0x01]), DecodeError::ReservedFlags { first_byte: 0x16 });
+    }
+
+    #[test]
+    fn remaining_length_of_five_bytes_is_refused_at_the_fourth() {
+        assert_eq!(error(&[0x30, 0xff, 0xff, 0xff, 0xff]), DecodeError::RemainingLengthMalformed);
+        assert_eq!(error(&[0x30, 0x80, 0x80, 0x80, 0x80, 0x00]), DecodeError::RemainingLengthMalformed);
+    }
+
+    #[test]
+    fn remaining_length_covers_its_whole_range() {
+        for (bytes, length) in [
+            (&[0x7f][..], 127),
+            (&[0x80, 0x01], 128),
+            (&[0xff, 0x7f], 16_383),
+            (&[0x80, 0x80, 0x01], 16_384),
+            (&[0xff, 0xff, 0x7f], 2_097_151),
+            (&[0x80, 0x80, 0x80, 0x01], 2_097_152),
+            (&[0xff, 0xff, 0xff, 0x7f], REMAINING_LENGTH_MAX),
+        ] {
+            let mut packet = vec![0x30];
+            packet.extend_from_slice(bytes);
+            let total = Some(length + packet.len());
+            assert_eq!(frame(&packet, usize::MAX), Ok(Framed::NeedMore { total }));
+        }
+    }
+
+    #[test]
+    fn longer_forms_of_a_length_are_accepted() {
+        let frame = whole(&[0xc0, 0x80, 0x80, 0x80, 0x00]);
+        assert_eq!((frame.header_len(), frame.body().len()), (5, 0));
+        let frame = whole(&[0x30, 0x83, 0x00, 0, 1, b'a']);
+        assert_eq!((frame.header_len(), frame.body()), (3, &[0, 1, b'a'][..]));
+    }
+
+    #[test]
+    fn packet_too_large_is_refused_by_its_length() {
+        assert_eq!(frame(&[0x30, 98], 100), Ok(Framed::NeedMore { total: Some(100) }));
+        let error = Err(DecodeError::PacketTooLarge { total: 101, packet_bytes_max: 100 });
+        assert_eq!(frame(&[0x30, 99], 100), error);
+        assert_eq!(frame(&[[0x30, 99].as_slice(), &[0; 99]].concat(), 100), error);
+    }
+
+    #[test]
+    fn wrong_length_is_refused_before_the_body() {
+        for (first_byte, right) in [
+            (0x40, 2),
+            (0x50, 2),
+            (0x62, 2),
+            (0x70, 2),
+            (0xc0, 0),
+            (0xe0, 0),
+            (0x20, 2),
+            (0xb0, 2),
+            (0xd0, 0),
+        ] {
+            let packet_type = first_byte >> 4;
+            let side = if [2, 11, 13].contains(&packet_type) { frame_from_server } else { frame };
+            for length in (0..10).filter(|&length| length != right) {
+                let remaining_length = usize::from(length);
+                let error = DecodeError::WrongLength { packet_type, remaining_length };
+                assert_eq!(side(&[first_byte, length], MAX), Err(error));
+            }
+            assert!(side(&[first_byte, right], MAX).is_ok());
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! MQTT control packets: pure bytes to values and back.
+//!
+//! [`frame()`] finds the next whole packet in a read buffer and judges what byte 1 and the length tell before the body
+//! has arrived; [`decode()`] turns a whole packet into a borrowed [`Packet`]; [`encode`] appends packets to a buffer.
+//! What is spoken here is MQTT 3.1.1 and, from the same packets, MQTT 3.1.
+//!
+//! There is no I/O here, no clock, no runtime, and nothing of the rest of the crate. Decoding copies nothing and
+//! allocates nothing, whatever the peer sends. Whatever is accepted has been checked as a whole, so iterating over the
+//! filters of an accepted packet cannot fail. An error is final: it ends the connection.
+
+mod connect;
+pub mod encode;
+mod encode_client;
+mod error;
+mod frame;
+mod packet;
+mod publish;
+mod read;
+mod subscribe;
+mod topic;
+
+use std::fmt;
+use std::num::NonZeroU16;
+
+pub use connect::{Connect, ConnectWill};
+pub use error::{DecodeError, Field, TopicError};
+pub use frame::{Frame, Framed, REMAINING_LENGTH_MAX, frame, frame_from_server};
+pub use mqttbytes::QoS;
+pub use mqttbytes::v4::{ConnectReturnCode, SubscribeReasonCode};
+pub use packet::{Packet, decode};
+pub use publish::Publish;
+pub use subscribe::{Subscribe, SubscribeFilters, Unsubscribe, UnsubscribeFilters};
+pub use topic::{TOPIC_BYTES_MAX, levels_count, matches, validate_topic_filter, validate_topic_name};
+
+/// The protocol a connection speaks, as its CONNECT says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProtocolVersion {
+    /// MQTT 3.1: protocol name `MQIsdp`, level 3.
+    V31,
+    /// MQTT 3.1.1: protocol name `MQTT`, level 4.
+    V311,
+}
+
+impl ProtocolVersion {
+    /// The name people use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V31 => "3.1",
+            Self::V311 => "3.1.1",
+        }
+    }
+}
+
+/// A packet identifier (section 2.3.1): 1 to 65,535, never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PacketId(NonZeroU16);
+
+impl PacketId {
+    /// The lowest id.
+    pub const MIN: Self = Self(NonZeroU16::MIN);
+
+    /// The id of this number, or `None` for 0.
+    pub const fn new(id: u16) -> Option<Self> {
+        match NonZeroU16::new(id) {
+            Some(id) => Some(Self(id)),
+            None => None,
+        }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for PacketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,326 @@
+//! Routing: which sessions receive a message with a given topic name, and which messages are retained.
+//!
+//! Filters without a wildcard live in one concurrent map keyed by the filter itself; filters with one live in
+//! tries, 64 of them chosen by the first two levels and one for filters that have a wildcard there. Everything
+//! here is a data structure behind short locks: no await, no I/O, no call into a subscriber but `key()`, and no
+//! two locks of the subscriptions are ever held at once.
+//!
+//! Invariants:
+//! - Once `subscribe` has returned, every route computed or taken from a [`RouteCache`] afterwards has the
+//!   subscriber; once `unsubscribe` has returned, none has it (the argument stands at [`Router::generation`]).
+//! - A filter that nobody holds leaves nothing behind: [`Router::filter_nodes`] returns to 0.
+//! - No recursion, and no trie node is visited twice for one topic.
+//!
+//! Filters and topic names are taken as validated; an invalid one matches nothing and does no harm.
+
+mod cache;
+mod retained;
+mod skip_scan;
+mod subscribers;
+#[cfg(test)]
+mod tests;
+mod trie;
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use ahash::RandomState;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use parking_lot::RwLock;
+
+pub use self::cache::{
+    ROUTE_CACHE_ROUTES_MAX, ROUTE_CACHE_TOPIC_BYTES_MAX, ROUTE_CACHE_TOPICS_MAX, RouteCache,
+};
+pub use self::retained::{ReplayCursor, RetainedStore};
+use self::subscribers::{Removal, Subscribers};
+use self::trie::Trie;
+use crate::protocol::QoS;
+
+/// Tries of wildcard filters whose first two levels are literal; a power of two.
+const TRIE_SHARDS: usize = 64;
+/// Generation counters, chosen by the first two levels of a topic; a power of two, 32 KiB in all.
+const GENERATIONS: usize = 4096;
+const _: () = assert!(TRIE_SHARDS.is_power_of_two() && GENERATIONS.is_power_of_two());
+const _: () = assert!(GENERATIONS <= 1 << 16);
+
+/// What a subscription leads to; the broker uses a shared handle of a session.
+pub trait Subscriber: Clone + Send + Sync + 'static {
+    /// Unique per session, and the same for all handles of one session as long as it holds subscriptions.
+    ///
+    /// Must not call the router: it is called with the router's locks held. Cheapest if later sessions have
+    /// higher keys, for then a session joins the end of a list.
+    fn key(&self) -> u64;
+}
+
+/// What the subscriber asked for along with the filter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SubscriptionOptions {
+    /// Highest QoS at which messages are delivered through this subscription.
+    pub qos: QoS,
+}
+
+/// One session that receives a message.
+#[derive(Clone, Debug)]
+pub struct Route<S> {
+    /// The receiver.
+    pub subscriber: S,
+    /// Of overlapping subscriptions of one session, those with the highest QoS (MQTT 3.1.1, section 3.3.5).
+    pub options: SubscriptionOptions,
+}
+
+/// A moment in the life of the subscriptions that can concern one topic; see [`Router::generation`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Generation(u64);
+
+/// All subscriptions of the broker.
+pub struct Router<S> {
+    state: RandomState,
+    exact: DashMap<Arc<str>, Subscribers<S>, RandomState>,
+    /// Wildcard filters with literal first two levels, by the hash of these; the two levels are one edge.
+    shards: Box<[RwLock<Trie<S>>]>,
+    /// Wildcard filters with a wildcard in the first two levels.
+    broad: RwLock<Trie<S>>,
+    generations: Box<[AtomicU64]>,
+    broad_generation: AtomicU64,
+    subscriptions: AtomicUsize,
+}
+
+impl<S: Subscriber> Router<S> {
+    /// A router without subscriptions.
+    pub fn new() -> Self {
+        let state = RandomState::new();
+        Self {
+            exact: DashMap::with_hasher(state.clone()),
+            shards: (0..TRIE_SHARDS).map(|_| RwLock::new(Trie::new(state.clone()))).collect(),
+            broad: RwLock::new(Trie::new(state.clone())),
+            generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
+            broad_generation: AtomicU64::new(0),
+            subscriptions: AtomicUsize::new(0),
+            state,
+        }
+    }
+
+    /// Adds a subscription, or replaces that of the same session with the same filter; true if it is new.
+    ///
+    /// The map keeps a clone of `filter`, so that a caller which keeps it too shares its bytes.
+    pub fn subscribe(&self, filter: &Arc<str>, subscriber: S, options: SubscriptionOptions) -> bool {
+        let route = Route { subscriber, options };
+        let place = self.place(filter);
+        // What was replaced is dropped by this frame, after the lock: dropping a subscriber may do anything.
+        let replaced = match place {
+            Place::Exact { .. } => match self.exact.entry(Arc::clone(filter)) {
+                Entry::Occupied(mut entry) => entry.get_mut().insert(route),
+                Entry::Vacant(entry) => {
+                    entry.insert(Subscribers::One(route));
+                    None
+                }
+            },
+            Place::Shard { trie, .. } => {
+                let (head, rest) = split_head(filter);
+                trie.write().insert(head, rest, route)
+            }
+            Place::Broad => {
+                let (head, rest) = split_level(filter);
+                self.broad.write().insert(head, rest, route)
+            }
+        };
+        let new = replaced.is_none();
+        if new {
+            self.subscriptions.fetch_add(1, Ordering::Relaxed);
+        }
+        self.counter(&place).fetch_add(1, Ordering::AcqRel);
+        new
+    }
+
+    /// Removes the subscription of the session `key` with this very filter; false if there is none.
+    pub fn unsubscribe(&self, filter: &str, key: u64) -> bool {
+        let place = self.place(filter);
+        // Dropped by this frame, after the lock, as in `subscribe`.
+        let mut removed = None;
+        let found = match place {
+            Place::Exact { .. } => {
+                let mut found = false;
+                let last = self.exact.remove_if_mut(filter, |_, subscribers| match subscribers.remove(key) {
+                    Removal::Absent => false,
+                    Removal::Removed(route) => {
+                        found = true;
+                        removed = Some(route);
+                        false
+                    }
+                    Removal::Last => true,
+                });
+                found || last.is_some()
+            }
+            Place::Shard { trie, .. } => {
+                let (head, rest) = split_head(filter);
+                removed = trie.write().remove(head, rest, key);
+                removed.is_some()
+            }
+            Place::Broad => {
+                let (head, rest) = split_level(filter);
+                removed = self.broad.write().remove(head, rest, key);
+                removed.is_some()
+            }
+        };
+        if found {
+            self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+            self.counter(&place).fetch_add(1, Ordering::AcqRel);
+        }
+        drop(removed);
+        found
+    }
+
+    /// Appends the receivers of a message with this topic name: each session once, in the order of the keys.
+    ///
+    /// A filter that begins with a wildcard does not match a topic that begins with `$` (section 4.7.2).
+    pub fn route(&self, topic: &str, into: &mut Vec<Route<S>>) {
+        let start = into.len();
+        let mut lists = 0;
+        if let Some(subscribers) = self.exact.get(topic) {
+            subscribers.append_to(into);
+            lists += 1;
+        }
+        let mut collect = |subscribers: &Subscribers<S>| {
+            subscribers.append_to(into);
+            lists += 1;
+        };
+        let (head, rest) = split_head(topic);
+        if rest.is_some() || head.contains('/') {
+            // A filter of the shards has two literal levels, so a topic of one level has nothing there.
+            self.shard(self.hash(head)).read().matches(head, rest, true, &mut collect);
+        }
+        let (head, rest) = split_level(topic);
+        self.broad.read().matches(head, rest, !topic.starts_with('$'), &mut collect);
+        if lists > 1 {
+            merge(into, start);
+        }
+    }
+
+    /// Number of subscriptions: pairs of session and filter.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// Entries of the map and nodes of the tries: 0 when all subscriptions are gone. Takes each lock in turn.
+    pub fn filter_nodes(&self) -> usize {
+        let sharded: usize = self.shards.iter().map(|trie| trie.read().nodes()).sum();
+        self.exact.len() + sharded + self.broad.read().nodes()
+    }
+
+    /// Changes whenever the result of `route(topic)` may have changed; may change without that.
+    ///
+    /// Who keeps a route reads the generation *before* calling `route` and keeps it with the result. The kept
+    /// route may be used while the generation still has the kept value:
+    /// - A change is made under the lock of its structure first and counted second, and only then does
+    ///   `subscribe` or `unsubscribe` return.
+    /// - Suppose a use of a kept route begins after such a return. It loads counters that include the change.
+    ///   If the kept generation does not, the two differ and the route is computed afresh, after the change.
+    ///   If it does, then it was loaded (acquire) after the change was counted (release), hence after the
+    ///   change was made, and `route`, called after the load, took the lock after the change and saw it.
+    /// - If a route is computed while a change is between its two steps, it may or may not have it, but it
+    ///   is kept with the count from before and thrown away at the next use after the count.
+    ///
+    /// Both counters only grow, so their sum is equal at two moments only if both are.
+    pub fn generation(&self, topic: &str) -> Generation {
+        self.generation_of(self.generation_index(topic))
+    }
+
+    /// Which counter concerns the topic; for caches, which need not hash the topic again.
+    fn generation_index(&self, topic: &str) -> u16 {
+        let (head, _) = split_head(topic);
+        counter_index(self.hash(head)) as u16
+    }
+
+    fn generation_of(&self, index: u16) -> Generation {
+        let counted = self.generations[usize::from(index) & (GENERATIONS - 1)].load(Ordering::Acquire);
+        Generation(counted.wrapping_add(self.broad_generation.load(Ordering::Acquire)))
+    }
+
+    fn place(&self, filter: &str) -> Place<'_, S> {
+        let (head, _) = split_head(filter);
+        if !is_wildcard(filter) {
+            Place::Exact { counter: counter_index(self.hash(head)) }
+        } else if is_wildcard(head) {
+            Place::Broad
+        } else {
+            let hash = self.hash(head);
+            Place::Shard { trie: self.shard(hash), counter: counter_index(hash) }
+        }
+    }
+
+    fn counter(&self, place: &Place<'_, S>) -> &AtomicU64 {
+        match place {
+            Place::Exact { counter } | Place::Shard { counter, .. } => &self.generations[*counter],
+            Place::Broad => &self.broad_generation,
+        }
+    }
+
+    fn shard(&self, hash: u64) -> &RwLock<Trie<S>> {
+        // Other bits than those of the counter, so that one busy counter is not one busy trie.
+        &self.shards[(hash >> 32) as usize & (TRIE_SHARDS - 1)]
+    }
+
+    fn hash(&self, text: &str) -> u64 {
+        let mut hasher = self.state.build_hasher();
+        hasher.write(text.as_bytes());
+        hasher.finish()
+    }
+}
+
+impl<S: Subscriber> Default for Router<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where a filter is kept and which counter tells of its changes.
+enum Place<'a, S> {
+    Exact { counter: usize },
+    Shard { trie: &'a RwLock<Trie<S>>, counter: usize },
+    Broad,
+}
+
+fn counter_index(hash: u64) -> usize {
+    hash as usize & (GENERATIONS - 1)
+}
+
+/// Makes the routes from `start` on unique by session, keeping the highest QoS of each.
+fn merge<S: Subscriber>(routes: &mut Vec<Route<S>>, start: usize) {
+    let mut tail = routes.split_off(start);
+    // Each list that was appended is sorted: the stable sort finds these runs and only merges them.
+    tail.sort_by_key(|route| route.subscriber.key());
+    for route in tail {
+        match routes[start..].last_mut() {
+            Some(last) if last.subscriber.key() == route.subscriber.key() => {
+                if route.options.qos as u8 > last.options.qos as u8 {
+                    last.options = route.options;
+                }
+            }
+            _ => routes.push(route),
+        }
+    }
+}
+
+/// Whether a filter has a wildcard: in a valid filter these two bytes stand for nothing else.
+fn is_wildcard(filter: &str) -> bool {
+    filter.bytes().any(|byte| byte == b'+' || byte == b'#')
+}
+
+/// The first level, and what follows its `/` if there is one.
+fn split_level(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('/') {
+        Some((level, rest)) => (level, Some(rest)),
+        None => (text, None),
+    }
+}
+
+/// The first two levels as one, and what follows them.
+fn split_head(text: &str) -> (&str, Option<&str>) {
+    let mut slashes = text.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
+    match slashes.nth(1) {
+        Some((at, _)) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    }
+}

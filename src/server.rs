@@ -1,0 +1,232 @@
+//! `Broker`: the whole broker, started inside a program; publish and subscribe in-process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::broker::{Client, Core, LocalQueue, ReceivedMessage, Turn, sys};
+use crate::config::{Config, ListenerConfig, Transport};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::metrics::MetricsSnapshot;
+use crate::net::{self, BindError, TlsError};
+use crate::protocol::{QoS, TopicError, validate_topic_filter, validate_topic_name};
+use crate::router::ReplayCursor;
+use crate::session::{Message, Session};
+
+/// A running broker. Dropping it does not stop it; call [`shutdown`](Self::shutdown).
+pub struct Broker {
+    core: Arc<Core>,
+    local_addrs: Vec<SocketAddr>,
+    /// Holds the lock on the data directory for as long as the broker runs.
+    _data_dir: Option<DataDir>,
+}
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The TLS files of a listener cannot be used.
+    #[error("TLS for the listener on {address}: {source}")]
+    Tls {
+        /// The listener's address.
+        address: SocketAddr,
+        /// What is wrong.
+        source: TlsError,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+}
+
+/// Why an in-process subscription was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The filter is not a valid topic filter.
+    #[error(transparent)]
+    Filter(#[from] TopicError),
+    /// The filter has wildcards and more levels than `limits.topic_levels_max`.
+    #[error("the filter has more than {max} levels (limits.topic_levels_max)")]
+    TooManyLevels {
+        /// The limit.
+        max: usize,
+    },
+}
+
+impl Broker {
+    /// Binds every listener and starts. All addresses are bound when this returns.
+    ///
+    /// Must be called within a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let data_dir = config.data_dir.as_deref().map(DataDir::open).transpose()?;
+        let mut listeners = Vec::with_capacity(config.listeners.len());
+        for listener in &config.listeners {
+            listeners.push(net::bind(listener).map_err(|error| start_error(listener, error))?);
+        }
+        let core = Core::new(config.limits);
+        let local_addrs = listeners.iter().map(|listener| listener.local_addr).collect();
+        for (listener, config) in listeners.into_iter().zip(&config.listeners) {
+            announce(config, listener.local_addr);
+            tokio::spawn(listener.run(Arc::clone(&core)));
+        }
+        tokio::spawn(Arc::clone(&core).run_timers());
+        if let Some(interval) = config.sys_interval {
+            tokio::spawn(sys::run(Arc::clone(&core), interval));
+        }
+        Ok(Self { core, local_addrs, _data_dir: data_dir })
+    }
+
+    /// The addresses listened on, in the order of the configuration, with the real ports.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
+    }
+
+    /// Publishes a message as a client would.
+    ///
+    /// # Errors
+    /// The topic is not a valid topic name (MQTT 3.1.1 section 4.7).
+    pub fn publish(&self, topic: &str, payload: &[u8], qos: QoS, retain: bool) -> Result<(), TopicError> {
+        validate_topic_name(topic)?;
+        let message = Arc::new(Message::new(Arc::from(topic), Box::from(payload), qos));
+        let mut turn = Turn::new();
+        turn.begin(self.core.now());
+        self.core.metrics.publish_received.add(1);
+        self.core.publish_message(&mut turn, &message, retain);
+        turn.finish(&self.core);
+        Ok(())
+    }
+
+    /// Subscribes within the program. Messages wait for [`Subscription::recv`] within the bounds of a client's queue
+    /// (`limits.queue_messages_max`, `limits.queue_bytes_max`); retained messages come first.
+    ///
+    /// # Errors
+    /// The filter is not a valid topic filter (MQTT 3.1.1 section 4.7), or has more levels than `limits.topic_levels_max`.
+    pub fn subscribe(&self, filter: &str, qos: QoS) -> Result<Subscription, SubscribeError> {
+        validate_topic_filter(filter)?;
+        let core = Arc::clone(&self.core);
+        let session = Session::new(Arc::clone(core.session_limits()), false);
+        let client =
+            Client::new(core.next_key(), Arc::from("in-process"), session, Some(Box::new(LocalQueue::default())));
+        let added = {
+            let mut guard = client.lock();
+            core.add_subscription(&client, &mut guard, filter, qos)
+        };
+        match added {
+            Ok(filter) => Ok(Subscription { core, client, filter, qos, replay: Some(ReplayCursor::default()) }),
+            Err(_) => Err(SubscribeError::TooManyLevels { max: core.limits.topic_levels_max }),
+        }
+    }
+
+    /// The broker's counters at this moment.
+    pub fn metrics(&self) -> MetricsSnapshot {
+        self.core.metrics()
+    }
+
+    /// Stops accepting, publishes the wills of those connected, closes every connection after its output is written (for at most
+    /// `limits.shutdown_timeout`), and returns when all are closed.
+    pub async fn shutdown(&self) {
+        let gone = self.core.sockets_gone.notified();
+        tokio::pin!(gone);
+        gone.as_mut().enable();
+        self.core.begin_shutdown();
+        if self.core.metrics.sockets.get() == 0 {
+            return;
+        }
+        // Each connection bounds its own farewell; the second more is for the run through the tasks.
+        let patience = self.core.limits.shutdown_timeout + std::time::Duration::from_secs(1);
+        if tokio::time::timeout(patience, gone).await.is_err() {
+            tracing::warn!(
+                sockets = self.core.metrics.sockets.get(),
+                limit = "limits.shutdown_timeout",
+                "connections did not take their output in time and are cut"
+            );
+        }
+    }
+}
+
+fn start_error(listener: &ListenerConfig, error: BindError) -> StartError {
+    let address = listener.bind;
+    match error {
+        BindError::Io(source) => StartError::Listen { address, source },
+        BindError::Tls(source) => StartError::Tls { address, source },
+    }
+}
+
+fn announce(config: &ListenerConfig, address: SocketAddr) {
+    tracing::info!(
+        %address,
+        tls = matches!(config.transport, Transport::Tls(_)),
+        allow_anonymous = config.allow_anonymous,
+        "listening"
+    );
+}
+
+/// A subscription within the program. Dropping it unsubscribes.
+pub struct Subscription {
+    core: Arc<Core>,
+    client: Arc<Client>,
+    filter: Arc<str>,
+    qos: QoS,
+    /// Retained messages still to be fetched.
+    replay: Option<ReplayCursor>,
+}
+
+/// Retained topics looked at in one slice.
+const REPLAY_STEPS: usize = 128;
+
+impl Subscription {
+    /// The next message; `None` when the broker has shut down. Cancel safe.
+    pub async fn recv(&mut self) -> Option<ReceivedMessage> {
+        let core = Arc::clone(&self.core);
+        let shut_down = core.shut_down();
+        tokio::pin!(shut_down);
+        std::future::poll_fn(|cx| match self.poll_recv(cx) {
+            Poll::Ready(message) => Poll::Ready(Some(message)),
+            Poll::Pending => Pin::new(&mut shut_down).poll(cx).map(|()| None),
+        })
+        .await
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<ReceivedMessage> {
+        let mut guard = self.client.lock();
+        let Some(queue) = &mut guard.local else { return Poll::Pending };
+        while !queue.starts_with_retained()
+            && let Some(cursor) = &mut self.replay
+        {
+            // Under the lock, as for a connection: an older message must not come after a newer one.
+            let mut found = Vec::new();
+            if self.core.retained.replay(&self.filter, cursor, REPLAY_STEPS, &mut found) {
+                self.replay = None;
+            }
+            if !found.is_empty() {
+                queue.push_retained(found, self.qos);
+            }
+        }
+        match queue.pop() {
+            Some(message) => Poll::Ready(message),
+            None => {
+                queue.wake_on_message(cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.core.end_session(&self.client);
+    }
+}

@@ -1,0 +1,293 @@
+//! `Session`: what MQTT asks a server to remember about one client, as a plain value.
+//!
+//! Sans-IO: no socket, no clock, no runtime, no storage, no lock and no other client in here. The broker hands events in
+//! (`attach`, `accept_publish`, `handle_ack`, `deliver`, `output_written`, …); what the session wants sent stands in its
+//! [`OutBuffer`], what it wants done comes back as a value. A connected and an offline session are the same value: an
+//! offline one queues what a connected one sends.
+//!
+//! Bounds: unfinished deliveries by the in-flight window; waiting QoS 1 and 2 messages by `queue_messages_max` and
+//! `queue_bytes_max`; unwritten output of QoS 0 by `queue_bytes_max`; QoS 2 ids of the client by the 65,535 that exist.
+//! Order: messages of one QoS leave in the order in which they came in ([MQTT-4.6.0-6]).
+
+mod inflight;
+mod message;
+mod out_buffer;
+mod outbound;
+mod packet_ids;
+mod queue;
+mod subscriptions;
+mod time;
+mod will;
+
+use std::sync::Arc;
+
+use inflight::Inflight;
+pub use message::{EncodeScratch, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
+pub use out_buffer::{OutBuffer, Output};
+pub use outbound::{AckOutcome, Delivered};
+use packet_ids::PacketIdSet;
+use queue::MessageQueue;
+use subscriptions::Subscriptions;
+pub use time::{KeepAlive, Timestamp};
+pub use will::Will;
+
+use crate::protocol::encode::{self, AckKind};
+use crate::protocol::{ConnectReturnCode, PacketId, QoS, SubscribeReasonCode};
+
+/// Bounds that come from the broker's configuration; one value is shared by all sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Unfinished QoS 1 and 2 deliveries (`limits.inflight_max`).
+    pub inflight_max: u16,
+    /// Waiting QoS 1 and 2 messages (`limits.queue_messages_max`).
+    pub queue_messages_max: usize,
+    /// Bytes of waiting messages and unwritten output (`limits.queue_bytes_max`).
+    pub queue_bytes_max: usize,
+    /// Filters (`limits.subscriptions_max`).
+    pub subscriptions_max: usize,
+}
+
+/// Why a message did not reach a client that should have had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// QoS 0, and the client's unwritten output is at `limits.queue_bytes_max`.
+    QueueFullQos0,
+    /// QoS 1 or 2, and `limits.queue_messages_max` messages wait already.
+    QueueFull,
+    /// QoS 1 or 2, and the waiting messages are at `limits.queue_bytes_max`.
+    QueueFullBytes,
+    /// The message alone is larger than `limits.queue_bytes_max`.
+    TooLarge,
+    /// QoS 0 for a session without a connection: QoS 0 is not kept (MQTT 3.1.1 section 3.1.2.4).
+    OfflineQos0,
+}
+
+impl DropReason {
+    /// All reasons, for the list of counters.
+    pub const ALL: [Self; 5] =
+        [Self::QueueFullQos0, Self::QueueFull, Self::QueueFullBytes, Self::TooLarge, Self::OfflineQos0];
+
+    /// The label of the counter.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::QueueFullQos0 => "queue_full_qos0",
+            Self::QueueFull => "queue_full",
+            Self::QueueFullBytes => "queue_full_bytes",
+            Self::TooLarge => "too_large",
+            Self::OfflineQos0 => "offline_qos0",
+        }
+    }
+
+    /// The configuration key that moves the bound; `None` where the standard decides.
+    pub fn limit_key(self) -> Option<&'static str> {
+        match self {
+            Self::QueueFullQos0 | Self::QueueFullBytes | Self::TooLarge => Some("limits.queue_bytes_max"),
+            Self::QueueFull => Some("limits.queue_messages_max"),
+            Self::OfflineQos0 => None,
+        }
+    }
+}
+
+/// What becomes of a QoS 2 PUBLISH from the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reception {
+    /// New: route it, then acknowledge.
+    New,
+    /// A repetition of one not released yet: acknowledge only ([MQTT-4.3.3-2]).
+    Repeated,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Session {
+    limits: Arc<SessionLimits>,
+    /// Output in the order in which it is to be written.
+    pub out: OutBuffer,
+    inflight: Inflight,
+    queue: MessageQueue,
+    subscriptions: Subscriptions,
+    received_qos2: PacketIdSet,
+    will: Option<Box<Will>>,
+    /// In-flight positions still to be sent again after a reconnect.
+    resend_next: u64,
+    resend_end: u64,
+    state: State,
+    outlives_connection: bool,
+    /// Drop reasons reported to the log since the connection began, one bit each.
+    drops_reported: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Offline,
+    Connected,
+    /// The session is over; whoever still holds it finds nothing in it.
+    Ended,
+}
+
+impl Session {
+    /// A new session without a connection. `outlives_connection`: CleanSession was 0.
+    pub fn new(limits: Arc<SessionLimits>, outlives_connection: bool) -> Self {
+        Self {
+            limits,
+            out: OutBuffer::default(),
+            inflight: Inflight::new(),
+            queue: MessageQueue::default(),
+            subscriptions: Subscriptions::default(),
+            received_qos2: PacketIdSet::default(),
+            will: None,
+            resend_next: 0,
+            resend_end: 0,
+            state: State::Offline,
+            outlives_connection,
+            drops_reported: 0,
+        }
+    }
+
+    /// A connection begins: CONNACK is the first packet ([MQTT-3.2.0-1]), then what is unfinished is sent again, oldest first
+    /// ([MQTT-4.4.0-1]), then what waits.
+    pub fn attach(&mut self, session_present: bool, will: Option<Will>) {
+        self.out.clear();
+        self.state = State::Connected;
+        self.will = will.map(Box::new);
+        self.drops_reported = 0;
+        self.resend_next = self.inflight.start();
+        self.resend_end = self.inflight.end();
+        self.out.append_with(|out| encode::connack(out, session_present, ConnectReturnCode::Success));
+        self.pump();
+    }
+
+    /// The connection is gone. The will stays until [`take_will`](Self::take_will).
+    pub fn detach(&mut self) {
+        self.out.clear();
+        if self.state == State::Connected {
+            self.state = State::Offline;
+        }
+    }
+
+    /// The session is over: everything in it is given back, and the filters it held are returned for removal from the router.
+    #[must_use]
+    pub fn end(&mut self) -> Vec<Arc<str>> {
+        let filters = self.subscriptions.take_all();
+        let will = self.will.take();
+        *self = Self { state: State::Ended, will, ..Self::new(Arc::clone(&self.limits), false) };
+        filters
+    }
+
+    /// Whether the session has ended.
+    pub fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// Whether a connection is attached.
+    pub fn is_connected(&self) -> bool {
+        self.state == State::Connected
+    }
+
+    /// Whether it stays when its connection ends.
+    pub fn outlives_connection(&self) -> bool {
+        self.outlives_connection
+    }
+
+    /// Takes the will out: the connection is ending, and the caller publishes it, or drops it after DISCONNECT
+    /// ([MQTT-3.1.2-8], [MQTT-3.1.2-10]).
+    pub fn take_will(&mut self) -> Option<Will> {
+        self.will.take().map(|will| *will)
+    }
+
+    /// A QoS 2 PUBLISH with this id came in. The id counts, not the DUP flag: a first sighting with DUP set is new.
+    pub fn accept_publish(&mut self, id: PacketId) -> Reception {
+        if self.received_qos2.insert(id) { Reception::New } else { Reception::Repeated }
+    }
+
+    /// PUBREL from the client: the id is free for a new message. PUBCOMP answers it whether the id was known or not
+    /// (section 4.3.3: after a loss of state the exchange must still come to its end).
+    pub fn release(&mut self, id: PacketId) {
+        self.received_qos2.remove(id);
+    }
+
+    /// Appends the acknowledgements of one run of packets, in the order of those packets ([MQTT-4.6.0-2], [MQTT-4.6.0-3]).
+    pub fn send_acks(&mut self, acks: &[u8]) {
+        if self.state == State::Connected {
+            self.out.append(acks);
+        }
+    }
+
+    /// Adds or replaces a subscription. `Err` if the session is over or holds `subscriptions_max` filters.
+    pub fn subscribe(&mut self, filter: &str, qos: QoS) -> Result<Arc<str>, SubscribeError> {
+        if self.is_ended() {
+            return Err(SubscribeError::Ended);
+        }
+        let filter = match self.subscriptions.get(filter) {
+            Some((known, _)) => Arc::clone(known),
+            None if self.subscriptions.len() >= self.limits.subscriptions_max => {
+                return Err(SubscribeError::TooMany);
+            }
+            None => Arc::from(filter),
+        };
+        self.subscriptions.set(Arc::clone(&filter), qos);
+        Ok(filter)
+    }
+
+    /// Removes a subscription; `None` if there was none. Deliveries begun or queued stay ([MQTT-3.10.4-3]).
+    pub fn unsubscribe(&mut self, filter: &str) -> Option<Arc<str>> {
+        self.subscriptions.remove(filter)
+    }
+
+    /// Filters the session is subscribed to.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Appends SUBACK with one code per filter, in their order ([MQTT-3.9.3-1]).
+    pub fn send_suback(&mut self, id: PacketId, codes: &[SubscribeReasonCode]) {
+        self.out.append_with(|out| encode::suback(out, id, codes));
+    }
+
+    /// Appends UNSUBACK.
+    pub fn send_unsuback(&mut self, id: PacketId) {
+        self.out.append_with(|out| encode::unsuback(out, id));
+    }
+
+    /// Appends PINGRESP.
+    pub fn send_pingresp(&mut self) {
+        self.out.append_with(encode::pingresp);
+    }
+
+    /// Messages waiting, without those in flight.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Deliveries begun and not finished.
+    pub fn unfinished(&self) -> usize {
+        self.inflight.unfinished()
+    }
+
+    /// Whether this drop should be told to the log: the first of its kind on this connection.
+    pub fn report_drop(&mut self, reason: DropReason) -> bool {
+        let bit = 1 << reason as u8;
+        let first = self.drops_reported & bit == 0;
+        self.drops_reported |= bit;
+        first
+    }
+
+    /// The bounds of this session.
+    pub fn limits(&self) -> &SessionLimits {
+        &self.limits
+    }
+}
+
+/// Why a filter was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubscribeError {
+    /// The session holds `limits.subscriptions_max` filters.
+    TooMany,
+    /// The session ended while the packet was on its way.
+    Ended,
+}
+
+/// The four bytes of an acknowledgement, for the caller that gathers a run of them.
+pub fn ack(kind: AckKind, id: PacketId) -> [u8; 4] {
+    encode::ack(kind, id)
+}

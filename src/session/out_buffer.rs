@@ -1,0 +1,270 @@
+//! `OutBuffer`: the bytes a session wants sent, in order, and the account of what is not yet written.
+//!
+//! Small packets are appended to one growing tail; a large payload is referred to, not copied. The I/O shell takes the whole
+//! content, writes it without holding the session's lock, and reports how much the socket accepted.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use super::message::Message;
+
+/// A piece of output.
+#[derive(Debug)]
+enum Chunk {
+    Bytes(Vec<u8>),
+    /// The payload of a message which is shared with other receivers.
+    Payload(Arc<Message>),
+}
+
+impl Chunk {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Payload(message) => message.payload(),
+        }
+    }
+}
+
+/// Output which the I/O shell took and is writing.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Pieces before `last`; `None` in the common case of small packets only.
+    chunks: Option<Box<VecDeque<Chunk>>>,
+    last: Vec<u8>,
+    /// Bytes of the first piece that are written already.
+    written: usize,
+}
+
+impl Output {
+    /// Whether nothing is left to write.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_none() && self.written >= self.last.len()
+    }
+
+    /// The unwritten bytes, for a vectored write. Fills at most `slices.len()` of them and returns how many.
+    pub fn slices<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> usize {
+        let mut used = 0;
+        let mut skip = self.written;
+        let chunks = self.chunks.iter().flat_map(|chunks| chunks.iter().map(Chunk::as_slice));
+        for piece in chunks.chain(std::iter::once(self.last.as_slice())) {
+            let piece = piece.get(skip..).unwrap_or_default();
+            skip = 0;
+            if piece.is_empty() {
+                continue;
+            }
+            let Some(slot) = slices.get_mut(used) else { break };
+            *slot = IoSlice::new(piece);
+            used += 1;
+        }
+        used
+    }
+
+    /// The first unwritten piece.
+    pub fn first(&self) -> &[u8] {
+        let piece = match &self.chunks {
+            Some(chunks) => chunks.front().map(Chunk::as_slice).unwrap_or_default(),
+            None => &self.last,
+        };
+        piece.get(self.written..).unwrap_or_default()
+    }
+
+    /// Whether it is one piece, so that a plain write does.
+    pub fn is_single(&self) -> bool {
+        self.chunks.is_none()
+    }
+
+    /// The socket accepted `n` bytes.
+    pub fn advance(&mut self, n: usize) {
+        self.written += n;
+        while let Some(chunks) = &mut self.chunks {
+            let Some(front) = chunks.front() else {
+                self.chunks = None;
+                break;
+            };
+            let len = front.as_slice().len();
+            if self.written < len {
+                break;
+            }
+            self.written -= len;
+            chunks.pop_front();
+            if chunks.is_empty() {
+                self.chunks = None;
+            }
+        }
+    }
+
+    /// The buffer of the tail, emptied, for use elsewhere.
+    pub fn into_spare(self) -> Vec<u8> {
+        let mut spare = self.last;
+        spare.clear();
+        spare
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct OutBuffer {
+    chunks: Option<Box<VecDeque<Chunk>>>,
+    tail: Vec<u8>,
+    /// Bytes of the first chunk that are written already.
+    front_written: usize,
+    /// Bytes appended and not yet reported as written, those under way included.
+    pending: usize,
+}
+
+impl OutBuffer {
+    /// Bytes appended and not yet reported as written.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Whether there is something to take.
+    pub fn has_output(&self) -> bool {
+        !self.tail.is_empty() || self.chunks.is_some()
+    }
+
+    /// Lends an empty buffer with capacity if there is none, so that appending need not allocate.
+    pub fn lend(&mut self, spare: impl FnOnce() -> Vec<u8>) {
+        if self.tail.capacity() == 0 {
+            self.tail = spare();
+        }
+    }
+
+    /// Appends the bytes of a packet.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        self.pending += bytes.len();
+    }
+
+    /// Appends a PUBLISH image with its first byte and packet id patched in.
+    pub(super) fn append_patched(&mut self, image: &[u8], first_byte: u8, packet_id: Option<(usize, u16)>) {
+        let start = self.tail.len();
+        self.append(image);
+        if let Some(byte) = self.tail.get_mut(start) {
+            *byte = first_byte;
+        }
+        if let Some((offset, id)) = packet_id
+            && let Some(place) = self.tail.get_mut(start + offset..start + offset + 2)
+        {
+            place.copy_from_slice(&id.to_be_bytes());
+        }
+    }
+
+    /// Appends what `encode` writes into the tail. `encode` must not fail half-way.
+    pub(super) fn append_with(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.tail.len();
+        encode(&mut self.tail);
+        self.pending += self.tail.len() - before;
+    }
+
+    /// Appends the payload of `message` without copying it.
+    pub(super) fn append_payload(&mut self, message: Arc<Message>) {
+        self.pending += message.payload().len();
+        let chunks = self.chunks.get_or_insert_default();
+        if !self.tail.is_empty() {
+            chunks.push_back(Chunk::Bytes(std::mem::take(&mut self.tail)));
+        }
+        chunks.push_back(Chunk::Payload(message));
+    }
+
+    /// Takes all output for writing; what is appended meanwhile is taken the next time.
+    pub fn take(&mut self) -> Output {
+        let written = std::mem::take(&mut self.front_written);
+        Output { chunks: self.chunks.take(), last: std::mem::take(&mut self.tail), written }
+    }
+
+    /// Puts back what the socket did not take, before what was appended meanwhile.
+    pub fn put_back(&mut self, output: Output) {
+        let Output { chunks, mut last, written } = output;
+        if chunks.is_none() {
+            last.drain(..written.min(last.len()));
+        }
+        let Some(mut all) = chunks else {
+            if self.chunks.is_none() && self.tail.is_empty() {
+                self.tail = last;
+            } else if !last.is_empty() {
+                self.chunks.get_or_insert_default().push_front(Chunk::Bytes(last));
+            }
+            return;
+        };
+        all.push_back(Chunk::Bytes(last));
+        if let Some(later) = self.chunks.take() {
+            all.extend(*later);
+        }
+        self.front_written = written;
+        self.chunks = Some(all);
+    }
+
+    /// `n` bytes of what was taken are written.
+    pub fn written(&mut self, n: usize) {
+        self.pending = self.pending.saturating_sub(n);
+    }
+
+    /// The connection is gone: nothing of this will be written.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::QoS;
+
+    fn drain(mut output: Output, step: usize) -> Vec<u8> {
+        let mut seen = Vec::new();
+        while !output.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let used = output.slices(&mut slices);
+            assert!(used > 0, "not empty, yet nothing to write");
+            let mut left = step;
+            let mut taken = 0;
+            for slice in &slices[..used] {
+                let n = left.min(slice.len());
+                seen.extend_from_slice(&slice[..n]);
+                left -= n;
+                taken += n;
+            }
+            output.advance(taken);
+        }
+        seen
+    }
+
+    #[test]
+    fn any_partial_writes_give_the_bytes_in_order() {
+        let message = Arc::new(Message::new(Arc::from("t"), Box::from(&b"0123456789"[..]), QoS::AtMostOnce));
+        for step in 1..40 {
+            let mut out = OutBuffer::default();
+            out.append(b"head");
+            out.append_payload(Arc::clone(&message));
+            out.append_payload(Arc::clone(&message));
+            out.append(b"mid");
+            out.append_payload(Arc::clone(&message));
+            out.append(b"tail");
+            assert_eq!(out.pending(), 4 + 10 + 10 + 3 + 10 + 4);
+            let output = out.take();
+            assert!(!out.has_output());
+            assert_eq!(drain(output, step), b"head01234567890123456789mid0123456789tail");
+        }
+    }
+
+    #[test]
+    fn pending_counts_until_written() {
+        let mut out = OutBuffer::default();
+        out.append(b"abc");
+        let output = out.take();
+        assert_eq!((out.pending(), output.first()), (3, &b"abc"[..]));
+        out.append(b"de");
+        out.written(2);
+        assert_eq!(out.pending(), 3);
+    }
+
+    #[test]
+    fn patching_touches_only_the_packet_appended() {
+        let mut out = OutBuffer::default();
+        out.append(b"xxxx");
+        out.append_patched(b"\x30\x05\0\x01t\0\0", 0x32, Some((5, 0x0102)));
+        assert_eq!(out.take().first(), b"xxxx\x32\x05\0\x01t\x01\x02");
+    }
+}
