@@ -37,6 +37,8 @@ pub(crate) enum Cause {
     Tls(String),
     /// The broker is shutting down.
     Shutdown,
+    /// A fault of ours: the connection's task did not end in order.
+    Internal,
 }
 
 impl Cause {
@@ -63,6 +65,7 @@ impl Cause {
             },
             Self::Tls(_) => "tls",
             Self::Shutdown => "shutdown",
+            Self::Internal => "internal_error",
         }
     }
 }
@@ -86,6 +89,7 @@ impl fmt::Display for Cause {
             Self::Refused(code) => write!(f, "CONNECT refused: {code:?}"),
             Self::Tls(error) => write!(f, "TLS handshake: {error}"),
             Self::Shutdown => f.write_str("broker is shutting down"),
+            Self::Internal => f.write_str("internal error"),
         }
     }
 }

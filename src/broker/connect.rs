@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::client::{Link, signal};
-use super::{Cause, Client, Core, Turn};
+use super::{Cause, Client, Core, Turn, flush};
 use crate::escape::escape;
 use crate::protocol::{Connect, ConnectReturnCode};
 use crate::session::{KeepAlive, Message, Session, Will};
@@ -93,6 +93,7 @@ impl Core {
                 None => self.timers.cancel(&client, state),
             }
             state.link = Some(link);
+            state.session.out.lend(flush::take_spare);
             state.session.attach(session_present, will);
             let epoch = state.epoch;
             drop(guard);

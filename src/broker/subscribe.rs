@@ -1,6 +1,9 @@
 //! SUBSCRIBE and UNSUBSCRIBE, and the replay of retained messages in slices.
 
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+
+use ahash::RandomState;
 
 use super::client::Replay;
 use super::{Client, ClientState, Core, Turn, flush};
@@ -24,11 +27,7 @@ impl Core {
             match self.add_subscription(client, state, filter, qos) {
                 Ok(filter) => {
                     codes.push(SubscribeReasonCode::Success(qos));
-                    state.replays.get_or_insert_default().push_back(Replay {
-                        filter,
-                        granted: qos,
-                        cursor: ReplayCursor::default(),
-                    });
+                    self.owe_retained(state, filter, qos);
                 }
                 Err(why) => {
                     codes.push(SubscribeReasonCode::Failure);
@@ -52,6 +51,28 @@ impl Core {
         }
     }
 
+    /// Notes that the retained messages of this filter are to be sent ([MQTT-3.3.1-6]).
+    fn owe_retained(&self, state: &mut ClientState, filter: Arc<str>, granted: QoS) {
+        let nothing_there =
+            if is_wildcard(&filter) { self.retained.len() == 0 } else { self.retained.get(&filter).is_none() };
+        if nothing_there {
+            return;
+        }
+        let replays = state.replays.get_or_insert_default();
+        if replays.len() > 2 * state.session.subscriptions() + 16 {
+            // A client that subscribes again and again without reading: what it is owed last, once for each filter.
+            let mut seen: HashSet<Arc<str>, RandomState> = HashSet::default();
+            let mut kept: VecDeque<Replay> = VecDeque::new();
+            for replay in replays.drain(..).rev() {
+                if seen.insert(Arc::clone(&replay.filter)) {
+                    kept.push_front(replay);
+                }
+            }
+            **replays = kept;
+        }
+        replays.push_back(Replay { filter, granted, cursor: ReplayCursor::default() });
+    }
+
     /// Enters a filter into the session and the router; `Err` names the limit.
     pub(crate) fn add_subscription(
         &self,
@@ -61,7 +82,7 @@ impl Core {
         qos: QoS,
     ) -> Result<Arc<str>, &'static str> {
         // Exact filters cost one entry however many levels they have; those with wildcards a node a level.
-        if filter.contains(['+', '#']) && levels_count(filter) > self.limits.topic_levels_max {
+        if is_wildcard(filter) && levels_count(filter) > self.limits.topic_levels_max {
             return Err("topic_levels_max");
         }
         let filter = state.session.subscribe(filter, qos).map_err(|error| match error {
@@ -80,9 +101,6 @@ impl Core {
         for filter in unsubscribe.filters() {
             if state.session.unsubscribe(filter).is_some() {
                 self.router.unsubscribe(filter, client.key);
-                if let Some(replays) = &mut state.replays {
-                    replays.retain(|replay| *replay.filter != *filter);
-                }
             }
         }
         state.session.out.lend(flush::take_spare);
@@ -106,7 +124,9 @@ impl Core {
         {
             // One step at a time when the window is nearly closed: what is fetched must be sent.
             let room = state.session.replay_room();
-            let done = self.retained.replay(&replay.filter, &mut replay.cursor, room.min(REPLAY_STEPS), &mut found);
+            let unsubscribed = !state.session.is_subscribed(&replay.filter);
+            let steps = room.min(REPLAY_STEPS);
+            let done = unsubscribed || self.retained.replay(&replay.filter, &mut replay.cursor, steps, &mut found);
             let granted = replay.granted;
             if done {
                 replays.pop_front();
@@ -148,4 +168,8 @@ fn promise_flush(turn: &mut Turn, client: &Arc<Client>, state: &mut ClientState)
         link.flush_promised = true;
         turn.touch(client);
     }
+}
+
+fn is_wildcard(filter: &str) -> bool {
+    filter.contains(['+', '#'])
 }

@@ -129,6 +129,7 @@ async fn set_up(core: &Arc<Core>, shared: &ListenerShared, stream: TcpStream, pe
         output: None,
         hold: None,
         peer,
+        finished: false,
         _closed: closed_sender,
     };
     if core.is_shutting_down() {
@@ -196,6 +197,8 @@ struct Connection {
     /// Set while the connection is held for a receiver's sake.
     hold: Option<Pin<Box<Sleep>>>,
     peer: SocketAddr,
+    /// The end is settled with the broker.
+    finished: bool,
     /// Dropped with the connection: tells a successor that the socket is closed.
     _closed: oneshot::Sender<()>,
 }
@@ -204,6 +207,13 @@ struct Connection {
 enum Progress {
     Read,
     Waiting,
+}
+
+/// Whether the socket took all there was.
+#[derive(PartialEq, Eq)]
+enum Socket {
+    Takes,
+    Blocked,
 }
 
 impl Connection {
@@ -224,7 +234,10 @@ impl Connection {
         if signals & signal::CLOSE != 0 {
             return Err(self.close_cause());
         }
-        self.poll_output(cx)?;
+        if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
+            // A peer that asks and does not read its answers is not asked for more.
+            return Ok(());
+        }
         if let Some(hold) = &mut self.hold {
             if hold.as_mut().poll(cx).is_pending() {
                 return Ok(());
@@ -239,7 +252,11 @@ impl Connection {
                     }
                     return Ok(());
                 }
-                Progress::Read => self.poll_output(cx)?,
+                Progress::Read => {
+                    if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
+                        return Ok(());
+                    }
+                }
             }
             if self.hold_if_congested(cx) {
                 return Ok(());
@@ -268,6 +285,11 @@ impl Connection {
         let consumed = worker::with(|worker| self.handle_bytes(&mut worker.turn, &behind))?;
         self.keep(behind.get(consumed..).unwrap_or_default());
         Ok(())
+    }
+
+    /// Whether the client's unwritten output is at its bound, so that answers to further requests have no room.
+    fn output_is_full(&self) -> bool {
+        self.client.lock().session.out.pending() >= self.core.limits.queue_bytes_max
     }
 
     fn close_cause(&mut self) -> Cause {
@@ -451,7 +473,7 @@ impl Connection {
     }
 
     /// Writes what the session wants sent, as far as the socket takes it.
-    fn poll_output(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Result<Socket, Cause> {
         loop {
             match &self.stream {
                 Stream::Tcp(_) => loop {
@@ -459,18 +481,18 @@ impl Connection {
                         Flushed::Done => break,
                         Flushed::Blocked => match self.stream.poll_write_ready(cx) {
                             Poll::Ready(result) => result?,
-                            Poll::Pending => return Ok(()),
+                            Poll::Pending => return Ok(Socket::Blocked),
                         },
                     }
                 },
                 Stream::Tls(_) => {
                     if self.poll_tls_output(cx)?.is_pending() {
-                        return Ok(());
+                        return Ok(Socket::Blocked);
                     }
                 }
             }
             if !self.replaying {
-                return Ok(());
+                return Ok(Socket::Takes);
             }
             let more = worker::with(|worker| {
                 worker.turn.begin(self.core.now());
@@ -483,10 +505,10 @@ impl Connection {
             if more {
                 // Slices of a long replay: others on this thread get their turn in between.
                 cx.waker().wake_by_ref();
-                return Ok(());
+                return Ok(Socket::Takes);
             }
             if !guard.session.out.has_output() {
-                return Ok(());
+                return Ok(Socket::Takes);
             }
         }
     }
@@ -564,7 +586,18 @@ impl Connection {
 
     /// Settles the end with the broker and the log.
     fn finish(&mut self, cause: &Cause) {
+        self.finished = true;
         self.core.disconnected(&self.client, self.epoch, cause);
         tracing::info!(client_id = %escape(&self.client.id), peer = %self.peer, %cause, "disconnected");
+    }
+}
+
+impl Drop for Connection {
+    /// After a panic in this task the session must not believe that it still has a connection.
+    fn drop(&mut self) {
+        if !self.finished {
+            tracing::error!(client_id = %escape(&self.client.id), "a connection's task ended out of order");
+            self.finish(&Cause::Internal);
+        }
     }
 }

@@ -147,7 +147,7 @@ impl Session {
     /// A connection begins: CONNACK is the first packet ([MQTT-3.2.0-1]), then what is unfinished is sent again, oldest first
     /// ([MQTT-4.4.0-1]), then what waits.
     pub fn attach(&mut self, session_present: bool, will: Option<Will>) {
-        self.out.clear();
+        self.detach();
         self.state = State::Connected;
         self.will = will.map(Box::new);
         self.drops_reported = 0;
@@ -232,6 +232,11 @@ impl Session {
     /// Removes a subscription; `None` if there was none. Deliveries begun or queued stay ([MQTT-3.10.4-3]).
     pub fn unsubscribe(&mut self, filter: &str) -> Option<Arc<str>> {
         self.subscriptions.remove(filter)
+    }
+
+    /// Whether this very filter is subscribed to.
+    pub fn is_subscribed(&self, filter: &str) -> bool {
+        self.subscriptions.get(filter).is_some()
     }
 
     /// Filters the session is subscribed to.

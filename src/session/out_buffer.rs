@@ -203,7 +203,9 @@ impl OutBuffer {
 
     /// The connection is gone: nothing of this will be written.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        if self.pending > 0 {
+            *self = Self::default();
+        }
     }
 }
 
