@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// A data directory that this process holds until the value is dropped.
 #[derive(Debug)]
-pub struct DataDir {
-    path: PathBuf,
+pub(crate) struct DataDir {
     /// Closing it gives the directory free.
     _lock: File,
 }
@@ -44,7 +43,7 @@ impl DataDir {
     ///
     /// # Errors
     /// [`DataDirError`], with the path.
-    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let failed = |error| DataDirError::Io { path: path.to_owned(), error };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let mut options = OpenOptions::new();
@@ -60,12 +59,7 @@ impl DataDir {
         }
         // The process id is a help in the message above and nothing more, so a full disk is no reason not to start.
         let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        Ok(DataDir { path: path.to_owned(), _lock: lock })
-    }
-
-    /// The directory.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(DataDir { _lock: lock })
     }
 }
 
@@ -90,7 +84,6 @@ mod tests {
         let outer = tempfile::tempdir().expect("a directory");
         let path = outer.path().join("a/b");
         let held = DataDir::open(&path).expect("the first holder");
-        assert_eq!(held.path(), path);
         assert_eq!(fs::metadata(&path).expect("made").permissions().mode() & 0o777, 0o700);
 
         let error = DataDir::open(&path).expect_err("a second holder").to_string();

@@ -7,10 +7,10 @@
 use std::fmt::{self, Write};
 
 /// Most characters that [`escape`] writes, the ellipsis not counted.
-pub const ESCAPED_CHARS_MAX: usize = 256;
+pub(crate) const ESCAPED_CHARS_MAX: usize = 256;
 
 /// `text` for a log line: `tracing::info!(client = %escape(id), "connected")`.
-pub fn escape(text: &str) -> impl fmt::Display + '_ {
+pub(crate) fn escape(text: &str) -> impl fmt::Display + '_ {
     Escaped(text)
 }
 

@@ -121,6 +121,16 @@ impl Visit for TextLine<'_> {
             self.result = self.write(field.name(), &format!("{value:?}"));
         }
     }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        // One word needs no quotes; all else gets those of `Debug`.
+        let is_word = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '=');
+        if !value.is_empty() && value.chars().all(is_word) {
+            self.record_debug(field, &format_args!("{value}"));
+        } else {
+            self.record_debug(field, &value);
+        }
+    }
 }
 
 /// Whether `value` is one quoted string, as `Debug` writes it, and not something that only begins like one.
@@ -193,9 +203,9 @@ mod tests {
     #[test]
     fn a_line_has_message_and_fields() {
         let (text, json) = logged(|| {
-            tracing::info!(client = %escape("sensor-1"), packets = 3, cause = "closed by peer", "disconnected");
+            tracing::info!(client = %escape("sensor-1"), packets = 3, how = "kept", cause = "closed by peer", "disconnected");
         });
-        assert_eq!(text, ["disconnected client=sensor-1 packets=3 cause=\"closed by peer\""]);
+        assert_eq!(text, ["disconnected client=sensor-1 packets=3 how=kept cause=\"closed by peer\""]);
         assert_eq!(json.len(), 1);
         assert!(json[0].contains("\"client\":\"sensor-1\""), "{json:?}");
         assert!(json[0].contains("\"message\":\"disconnected\""), "{json:?}");
@@ -214,8 +224,11 @@ mod tests {
         });
         assert_eq!(text.len(), 6, "{text:#?}");
         assert_eq!(json.len(), 6, "{json:#?}");
-        for line in text.iter().chain(&json) {
+        for line in &text {
             assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
+        }
+        for line in &json {
+            assert!(!line.contains(|c: char| c.is_ascii_control()), "{line:?}");
         }
         assert!(!text[0].contains(['\u{202e}', '\u{2028}']), "{:?}", text[0]);
         assert_eq!(text[1], r#"quote client="a\" admin=\"1""#);

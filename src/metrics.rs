@@ -125,7 +125,12 @@ pub struct MetricsSnapshot {
 }
 
 impl Metrics {
-    pub(crate) fn snapshot(&self, sessions_offline: u64, subscriptions: u64, retained: u64) -> MetricsSnapshot {
+    pub(crate) fn snapshot(
+        &self,
+        sessions_offline: u64,
+        subscriptions: u64,
+        retained: u64,
+    ) -> MetricsSnapshot {
         MetricsSnapshot {
             sockets: self.sockets.get(),
             clients_connected: self.clients_connected.get(),

@@ -15,7 +15,8 @@ pub(crate) fn raise_descriptor_limit(limits: &Limits) {
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(descriptors) => {
             let wanted = (limits.connections_max as u64).saturating_add(OWN_DESCRIPTORS);
-            if wanted > descriptors {
+            // The default is meant as "as many as the system allows"; whoever wrote a number is told when it cannot be had.
+            if wanted > descriptors && limits.connections_max != Limits::default().connections_max {
                 warn!(
                     nofile = descriptors,
                     connections_max = limits.connections_max,

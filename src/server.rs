@@ -118,14 +118,20 @@ impl Broker {
         validate_topic_filter(filter)?;
         let core = Arc::clone(&self.core);
         let session = Session::new(Arc::clone(core.session_limits()), false);
-        let client =
-            Client::new(core.next_key(), Arc::from("in-process"), session, Some(Box::new(LocalQueue::default())));
+        let client = Client::new(
+            core.next_key(),
+            Arc::from("in-process"),
+            session,
+            Some(Box::new(LocalQueue::default())),
+        );
         let added = {
             let mut guard = client.lock();
             core.add_subscription(&client, &mut guard, filter, qos)
         };
         match added {
-            Ok(filter) => Ok(Subscription { core, client, filter, qos, replay: Some(ReplayCursor::default()) }),
+            Ok(filter) => {
+                Ok(Subscription { core, client, filter, qos, replay: Some(ReplayCursor::default()) })
+            }
             Err(_) => Err(SubscribeError::TooManyLevels { max: core.limits.topic_levels_max }),
         }
     }

@@ -80,7 +80,9 @@ impl fmt::Display for Cause {
             Self::TakenOver => f.write_str("client id taken over by a new connection"),
             Self::Malformed(error) => write!(f, "{error}"),
             Self::SecondConnect => f.write_str("second CONNECT on one connection"),
-            Self::NotConnect { looks_like: Some(what) } => write!(f, "first packet is not CONNECT; it looks like {what}"),
+            Self::NotConnect { looks_like: Some(what) } => {
+                write!(f, "first packet is not CONNECT; it looks like {what}")
+            }
             Self::NotConnect { looks_like: None } => f.write_str("first packet is not CONNECT"),
             Self::ConnectTimeout => f.write_str("no complete CONNECT within limits.connect_timeout"),
             Self::HandshakeBudget => {

@@ -12,7 +12,13 @@ const READING_WITHIN_MS: u64 = 100;
 
 impl Core {
     /// Delivers to one session under a subscription of QoS `granted`.
-    pub(crate) fn deliver(&self, turn: &mut Turn, client: &Arc<Client>, outgoing: &mut Outgoing<'_>, granted: QoS) {
+    pub(crate) fn deliver(
+        &self,
+        turn: &mut Turn,
+        client: &Arc<Client>,
+        outgoing: &mut Outgoing<'_>,
+        granted: QoS,
+    ) {
         let mut guard = client.lock();
         let state = &mut *guard;
         if let Some(local) = &mut state.local {

@@ -73,7 +73,8 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
         core.metrics.bytes_sent.add(written as u64);
         let mut state = client.lock();
         let state = &mut *state;
-        let Some(link) = state.link.as_mut().filter(|link| link.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, &socket)))
+        let Some(link) =
+            state.link.as_mut().filter(|link| link.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, &socket)))
         else {
             // Another connection took the session over while we wrote to the old one.
             return Flushed::Done;

@@ -29,13 +29,13 @@ use tokio::sync::Notify;
 
 pub(crate) use cause::Cause;
 pub(crate) use client::{Client, ClientState, signal};
-pub(crate) use connect::{ConnectRequest, Attached};
+pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use flush::Flushed;
-pub use local::ReceivedMessage;
 pub(crate) use local::LocalQueue;
+pub use local::ReceivedMessage;
 pub(crate) use publish::Publisher;
-use timers::Timers;
 pub(crate) use timers::TICK_MS;
+use timers::Timers;
 pub(crate) use turn::Turn;
 
 use crate::config::Limits;

@@ -21,7 +21,13 @@ pub(crate) struct Publisher {
 
 impl Core {
     /// A PUBLISH from a client. Its acknowledgement is added to `publisher.acks`.
-    pub(crate) fn publish(&self, turn: &mut Turn, client: &Arc<Client>, publisher: &mut Publisher, publish: &Publish<'_>) {
+    pub(crate) fn publish(
+        &self,
+        turn: &mut Turn,
+        client: &Arc<Client>,
+        publisher: &mut Publisher,
+        publish: &Publish<'_>,
+    ) {
         let reception = match (publish.qos, publish.packet_id) {
             (QoS::ExactlyOnce, Some(id)) => client.lock().session.accept_publish(id),
             _ => Reception::New,

@@ -53,8 +53,11 @@ impl Core {
 
     /// Notes that the retained messages of this filter are to be sent ([MQTT-3.3.1-6]).
     fn owe_retained(&self, state: &mut ClientState, filter: Arc<str>, granted: QoS) {
-        let nothing_there =
-            if is_wildcard(&filter) { self.retained.len() == 0 } else { self.retained.get(&filter).is_none() };
+        let nothing_there = if is_wildcard(&filter) {
+            self.retained.len() == 0
+        } else {
+            self.retained.get(&filter).is_none()
+        };
         if nothing_there {
             return;
         }
@@ -126,7 +129,8 @@ impl Core {
             let room = state.session.replay_room();
             let unsubscribed = !state.session.is_subscribed(&replay.filter);
             let steps = room.min(REPLAY_STEPS);
-            let done = unsubscribed || self.retained.replay(&replay.filter, &mut replay.cursor, steps, &mut found);
+            let done =
+                unsubscribed || self.retained.replay(&replay.filter, &mut replay.cursor, steps, &mut found);
             let granted = replay.granted;
             if done {
                 replays.pop_front();

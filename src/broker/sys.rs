@@ -43,9 +43,11 @@ fn publish_counters(core: &Core) {
     for (name, value) in numbers {
         publish(core, &format!("$SYS/broker/{name}"), &value.to_string());
     }
-    for (area, counts) in
-        [("publish/messages/dropped", &metrics.dropped), ("connections/closed", &metrics.closed), ("connections/refused", &metrics.refused)]
-    {
+    for (area, counts) in [
+        ("publish/messages/dropped", &metrics.dropped),
+        ("connections/closed", &metrics.closed),
+        ("connections/refused", &metrics.refused),
+    ] {
         for (reason, value) in counts {
             publish(core, &format!("$SYS/broker/{area}/{reason}"), &value.to_string());
         }

@@ -47,10 +47,4 @@ impl Timers {
         drop(entries);
         due.into_values().filter_map(|client| client.upgrade()).collect()
     }
-
-    /// Entries set.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.entries.lock().len()
-    }
 }

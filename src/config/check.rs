@@ -48,10 +48,11 @@ pub(crate) fn listeners(reading: &mut Reading) -> Vec<ListenerConfig> {
     }
 }
 
-fn of_file(drafts: &[ListenerDraft], report: &mut Report) -> Vec<ListenerConfig> {
+fn of_file(drafts: &[Option<ListenerDraft>], report: &mut Report) -> Vec<ListenerConfig> {
     let mut listeners: Vec<ListenerConfig> = Vec::new();
     let mut seen: Vec<(SocketAddr, usize)> = Vec::new();
     for (n, draft) in drafts.iter().enumerate() {
+        let Some(draft) = draft else { continue };
         let at = |key: &str| format!("listeners[{n}].{key}");
         let tls = tls(draft, n, report);
         let Some(bind) = draft.bind else {

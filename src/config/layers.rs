@@ -24,8 +24,8 @@ use super::types::Config;
 #[derive(Default)]
 pub(crate) struct Reading {
     pub(crate) config: Config,
-    /// The listeners of the file; `None` when it has none.
-    pub(crate) drafts: Option<Vec<ListenerDraft>>,
+    /// The listeners of the file, `None` in the place of what is no table; `None` when it has no listeners.
+    pub(crate) drafts: Option<Vec<Option<ListenerDraft>>>,
     pub(crate) bind: BindOverride,
     pub(crate) report: Report,
 }
@@ -37,6 +37,8 @@ pub(crate) struct Report {
     pub(crate) file: Option<Origin>,
     pub(crate) origins: BTreeMap<String, Origin>,
     pub(crate) faults: Vec<Fault>,
+    /// What is allowed but hardly meant, one sentence each.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Report {
@@ -105,18 +107,19 @@ impl Reading {
             self.report.fault("listeners", Some("[]".to_owned()), problem, origin);
         }
         for (n, listener) in tables.iter().enumerate() {
-            let prefix = format!("listeners[{n}].");
-            let mut draft = ListenerDraft::default();
-            if let ValueKind::Table(table) = &listener.kind {
-                if table.contains_key("tls") {
-                    self.report.origins.insert(format!("{prefix}tls"), origin.clone());
-                }
-                let walk = Walk { prefix: &prefix, directory, origin };
-                walk.table(LISTENER_SETTINGS, table, "", &mut draft, &mut self.report);
-            } else {
+            let ValueKind::Table(table) = &listener.kind else {
                 self.report.fault(&format!("listeners[{n}]"), None, EXPECTED.to_owned(), origin);
+                drafts.push(None);
+                continue;
+            };
+            let prefix = format!("listeners[{n}].");
+            if table.get("tls").is_some_and(|tls| matches!(tls.kind, ValueKind::Table(_))) {
+                self.report.origins.insert(format!("{prefix}tls"), origin.clone());
             }
-            drafts.push(draft);
+            let mut draft = ListenerDraft::default();
+            let walk = Walk { prefix: &prefix, directory, origin };
+            walk.table(LISTENER_SETTINGS, table, "", &mut draft, &mut self.report);
+            drafts.push(Some(draft));
         }
     }
 
@@ -169,7 +172,12 @@ impl Reading {
         }
     }
 
+    /// A variable with our prefix that is no setting. One that is written as a setting of a table is a fault like an unknown key of the
+    /// file; others may be somebody's own (`TERNMQ_VERSION` of an image, `TERNMQ_TEST_BROKER` of our tests) and are only told.
     fn unknown_variable(&mut self, name: &str, origin: &Origin) {
+        let is_key = name.trim_start_matches(ENVIRONMENT_PREFIX).contains("__")
+            || name.contains('.')
+            || name.to_uppercase().starts_with("TERNMQ_LISTENERS");
         let problem = if name.to_uppercase().starts_with("TERNMQ_LISTENERS") {
             "listeners are set in a file, or one plain one by TERNMQ_BIND".to_owned()
         } else {
@@ -177,7 +185,12 @@ impl Reading {
             let known: Vec<String> = paths.map(environment_name).collect();
             unknown("variable", nearest(&name.to_uppercase(), known.iter().map(String::as_str)))
         };
-        self.report.fault(&name.escape_debug().to_string(), None, problem, origin);
+        let name = name.escape_debug().to_string();
+        if is_key {
+            self.report.fault(&name, None, problem, origin);
+        } else {
+            self.report.warnings.push(format!("{name}: {problem} (in the environment; it has no effect)"));
+        }
     }
 
     /// Reads the flags of the command line.
@@ -274,8 +287,9 @@ fn is_service_link(name: &str, value: &str) -> bool {
     if rest.ends_with("_SERVICE_HOST") || rest.ends_with("_SERVICE_PORT") || rest.contains("_SERVICE_PORT_") {
         return true;
     }
-    if rest.ends_with("_PORT") {
-        return ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    if is_url && rest.ends_with("_PORT") {
+        return true;
     }
     // From the first `_PORT_` that a number follows: number, protocol, and perhaps which part of the URL it is.
     rest.match_indices("_PORT_").any(|(at, found)| {

@@ -112,7 +112,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigFaults> {
     }
     let config = Config { listeners, ..reading.config };
     let settings = effective(&config, &reading.report);
-    let warnings = check::warnings(&config.listeners);
+    let mut warnings = reading.report.warnings;
+    warnings.extend(check::warnings(&config.listeners));
     Ok(Loaded { config, settings, warnings })
 }
 

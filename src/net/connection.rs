@@ -54,7 +54,12 @@ pub(super) fn socket_closed(core: &Core) {
 }
 
 /// TLS and CONNECT, within `limits.connect_timeout` together.
-async fn set_up(core: &Arc<Core>, shared: &ListenerShared, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
+async fn set_up(
+    core: &Arc<Core>,
+    shared: &ListenerShared,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<Connection> {
     let first = async {
         let mut stream = match &shared.tls {
             None => Stream::Tcp(Arc::new(stream)),
@@ -295,7 +300,9 @@ impl Connection {
     fn close_cause(&mut self) -> Cause {
         let mut state = self.client.lock();
         // No link of ours: a successor has taken it.
-        state.link_of(self.epoch).map_or(Cause::TakenOver, |link| link.close_cause.take().unwrap_or(Cause::Shutdown))
+        state
+            .link_of(self.epoch)
+            .map_or(Cause::TakenOver, |link| link.close_cause.take().unwrap_or(Cause::Shutdown))
     }
 
     fn judge_keep_alive(&self) -> Result<(), Cause> {

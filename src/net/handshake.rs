@@ -65,7 +65,9 @@ const CONNECT_TYPE: u8 = 1;
 fn looks_like(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x16, 0x03, ..] | [0x16] => Some("TLS on a plain port"),
-        [b'G', b'E', ..] | [b'P', b'O' | b'U' | b'R', ..] | [b'H', b'E', ..] | [b'O', b'P', ..] => Some("HTTP"),
+        [b'G', b'E', ..] | [b'P', b'O' | b'U' | b'R', ..] | [b'H', b'E', ..] | [b'O', b'P', ..] => {
+            Some("HTTP")
+        }
         [b'S', b'S', b'H', ..] => Some("SSH"),
         _ => None,
     }

@@ -1,9 +1,9 @@
 //! CONNECT of MQTT 3.1.1 and 3.1.
 //!
-//! The protocol name and level are judged first and alone, because their answer differs: an unknown name just ends the
-//! connection, an unknown level is told (CONNACK 0x01), even if what follows makes no sense to this codec. The limits
-//! of a client id (empty with a session to keep, its length) are the broker's to judge, for they are answered too.
-//! Neither the password nor the payload of a will is ever printed.
+//! The protocol name and level are judged first and alone, because their answer differs: an unknown name just
+//! ends the connection, an unknown level is told (CONNACK 0x01), even if what follows makes no sense to this
+//! codec. The limits of a client id (empty with a session to keep, its length) are the broker's to judge, for
+//! they are answered too. Neither the password nor the payload of a will is ever printed.
 
 use std::fmt;
 
@@ -33,7 +33,8 @@ pub struct Connect<'a> {
     pub clean_session: bool,
     /// Seconds; 0 turns keep-alive off.
     pub keep_alive: u16,
-    /// Client identifier; may be empty. MQTT 3.1 asks for 1 to 23 characters, but its clients do not keep to that.
+    /// Client identifier; may be empty. MQTT 3.1 asks for 1 to 23 characters, but its clients do not keep to
+    /// that.
     pub client_id: &'a str,
     /// What to publish when the connection ends without DISCONNECT.
     pub will: Option<ConnectWill<'a>>,
@@ -103,12 +104,13 @@ pub(crate) fn decode<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, DecodeError> 
         return Err(DecodeError::PasswordWithoutUserName);
     }
 
-    // The order is that of the payload [MQTT-3.1.3-1]. MQTT 3.1 let a flagged user name or password be missing at the
-    // end; 3.1.1 does not, and the same is asked of both.
+    // The order is that of the payload [MQTT-3.1.3-1]. MQTT 3.1 let a flagged user name or password be
+    // missing at the end; 3.1.1 does not, and the same is asked of both.
     let keep_alive = reader.u16(Field::KeepAlive)?;
     let client_id = reader.string(Field::ClientId)?;
     let will = if has_will {
-        // A will is published like any message, so its topic is held to the same rules here rather than when it is due.
+        // A will is published like any message, so its topic is held to the same rules here rather than when
+        // it is due.
         let topic = reader.topic_name(Field::WillTopic)?;
         let payload = reader.bytes(Field::WillPayload)?;
         Some(ConnectWill { topic, payload, qos: will_qos, retain: flags & flag::WILL_RETAIN != 0 })
@@ -130,8 +132,8 @@ fn version(reader: &mut Reader<'_>) -> Result<ProtocolVersion, DecodeError> {
         b"MQIsdp" => (ProtocolVersion::V31, 3),
         _ => return Err(DecodeError::UnknownProtocolName),
     };
-    // Level 5 is refused like any other until this codec speaks MQTT 5. Bridges of mosquitto first try level 0x84 and
-    // fall back to 4 when that is answered with CONNACK 0x01.
+    // Level 5 is refused like any other until this codec speaks MQTT 5. Bridges of mosquitto first try level
+    // 0x84 and fall back to 4 when that is answered with CONNACK 0x01.
     let level = reader.u8(Field::ProtocolLevel)?;
     if level == level_known { Ok(name_version) } else { Err(DecodeError::UnsupportedLevel { level }) }
 }

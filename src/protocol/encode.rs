@@ -1,11 +1,12 @@
 //! Packets to bytes, appended to a buffer.
 //!
-//! Each function checks its lengths first and then appends one whole packet: what is in the buffer stays a stream of
-//! whole packets. Lengths are written in their shortest form.
+//! Each function checks its lengths first and then appends one whole packet: what is in the buffer stays a
+//! stream of whole packets. Lengths are written in their shortest form.
 //!
 //! CONNACK and UNSUBACK are mqttbytes' work, by way of a temporary. Not so PINGRESP (two constant bytes), the
-//! acknowledgements of PUBLISH and PUBLISH itself (the hot path: mqttbytes allocates and takes several times as long),
-//! and SUBACK (mqttbytes wants the codes twice more in memory). Tests hold all of them against mqttbytes' decoder.
+//! acknowledgements of PUBLISH and PUBLISH itself (the hot path, with no temporary in between and no owned
+//! topic), and SUBACK (mqttbytes wants the codes twice more in memory). Tests hold all of them against
+//! mqttbytes' decoder.
 
 use bytes::BytesMut;
 use mqttbytes::v4;
@@ -52,7 +53,8 @@ pub struct PublishHeader<'a> {
     pub retain: bool,
     /// A valid topic name.
     pub topic: &'a str,
-    /// Not written with QoS 0. With QoS 1 and 2 `None` leaves two zero bytes, to be patched before they are sent.
+    /// Not written with QoS 0. With QoS 1 and 2 `None` leaves two zero bytes, to be patched before they are
+    /// sent.
     pub packet_id: Option<PacketId>,
 }
 
@@ -65,13 +67,14 @@ pub fn publish(out: &mut Vec<u8>, header: &PublishHeader<'_>, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends a PUBLISH packet but for its payload, of which `payload_len` bytes are to follow; there is room for them
-/// afterwards. Returns where the packet id is, counted from the start of this packet, or 0 with QoS 0.
+/// Appends a PUBLISH packet but for its payload, of which `payload_len` bytes are to follow; there is room
+/// for them afterwards. Returns where the packet id is, counted from the start of this packet, or 0 with QoS
+/// 0.
 ///
 /// # Panics
 /// If the topic has more than [`TOPIC_BYTES_MAX`] bytes or the packet would have a remaining length above
-/// [`REMAINING_LENGTH_MAX`]; nothing has been appended then. Neither comes of a packet that was decoded; whoever makes
-/// messages of their own has to check.
+/// [`REMAINING_LENGTH_MAX`]; nothing has been appended then. Neither comes of a packet that was decoded;
+/// whoever makes messages of their own has to check.
 pub fn publish_header(out: &mut Vec<u8>, header: &PublishHeader<'_>, payload_len: usize) -> usize {
     let has_packet_id = header.qos != QoS::AtMostOnce;
     let remaining_length = publish_remaining_length(header.topic.len(), has_packet_id, payload_len);
@@ -104,7 +107,8 @@ pub fn connack(out: &mut Vec<u8>, session_present: bool, code: ConnectReturnCode
 /// Appends SUBACK with one code for each filter of the SUBSCRIBE, in its order.
 ///
 /// # Panics
-/// If the codes are more than fit into a packet, which takes a SUBSCRIBE four times as large as a packet can be.
+/// If the codes are more than fit into a packet, which takes a SUBSCRIBE four times as large as a packet can
+/// be.
 pub fn suback(out: &mut Vec<u8>, id: PacketId, codes: &[SubscribeReasonCode]) {
     fixed_header(out, 0x90, size_of::<u16>() + codes.len());
     out.extend_from_slice(&id.get().to_be_bytes());
@@ -137,8 +141,8 @@ pub(crate) fn fixed_header(out: &mut Vec<u8>, first_byte: u8, remaining_length: 
     out.push(rest as u8);
 }
 
-/// Appends bytes behind their two-byte length (section 1.5.3). The caller has checked the length, before the packet was
-/// begun.
+/// Appends bytes behind their two-byte length (section 1.5.3). The caller has checked the length, before the
+/// packet was begun.
 pub(crate) fn bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
     out.extend_from_slice(bytes);
@@ -159,8 +163,8 @@ const fn fixed_header_len(remaining_length: usize) -> usize {
     }
 }
 
-/// mqttbytes' writers can fail when half a packet is written, hence not into `out`. These two do not fail: they do so
-/// only for a remaining length above the limit, and theirs is 2.
+/// mqttbytes' writers can fail when half a packet is written, hence not into `out`. These two do not fail:
+/// they do so only for a remaining length above the limit, and theirs is 2.
 fn through_temporary(
     out: &mut Vec<u8>,
     write: impl FnOnce(&mut BytesMut) -> Result<usize, mqttbytes::Error>,

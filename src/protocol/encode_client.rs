@@ -1,7 +1,7 @@
 //! The packets only a client sends, and any [`Packet`] as it is: for tests, for embedders, later for bridges.
 //!
-//! Values that [`super::decode()`] gave are always encodable. Values made by hand must keep the documented bounds of
-//! their fields; lengths are checked, before anything is appended.
+//! Values that [`super::decode()`] gave are always encodable. Values made by hand must keep the documented
+//! bounds of their fields; lengths are checked, before anything is appended.
 
 use super::connect::flag;
 use super::encode::{self, AckKind, PublishHeader};
@@ -40,7 +40,8 @@ pub fn packet(out: &mut Vec<u8>, packet: &Packet<'_>) {
 /// Appends CONNECT.
 ///
 /// # Panics
-/// If a field has more than 65,535 bytes, or there is a password without a user name; nothing has been appended then.
+/// If a field has more than 65,535 bytes, or there is a password without a user name; nothing has been
+/// appended then.
 pub fn connect(out: &mut Vec<u8>, connect: &Connect<'_>) {
     let (name, level): (&[u8], u8) = match connect.version {
         ProtocolVersion::V31 => (b"MQIsdp", 3),
@@ -81,8 +82,8 @@ pub fn connect(out: &mut Vec<u8>, connect: &Connect<'_>) {
 /// Appends SUBSCRIBE.
 ///
 /// # Panics
-/// If a filter has more than 65,535 bytes or all of them are more than fit into a packet; nothing has been appended
-/// then. Filters are not validated.
+/// If a filter has more than 65,535 bytes or all of them are more than fit into a packet; nothing has been
+/// appended then. Filters are not validated.
 pub fn subscribe(out: &mut Vec<u8>, id: PacketId, filters: &[(&str, QoS)]) {
     let strings_len = strings_len(filters.iter().map(|(filter, _)| filter.as_bytes()));
     encode::fixed_header(out, 0x82, size_of::<u16>() + strings_len + filters.len());
@@ -191,17 +192,17 @@ mod tests {
 
     #[test]
     fn a_field_too_long_is_not_begun() {
+        const ID: PacketId = PacketId::new(1).unwrap();
         let long = "a".repeat(STRING_BYTES_MAX + 1);
-        let id = PacketId::new(1).unwrap();
-        let attempts: [&dyn Fn(&mut Vec<u8>); 4] = [
-            &|out| connect(out, &Connect { client_id: &long, ..CONNECT }),
-            &|out| connect(out, &Connect { password: Some(b"p"), ..CONNECT }),
-            &|out| subscribe(out, id, &[("a", QoS::AtMostOnce), (&long, QoS::AtMostOnce)]),
-            &|out| unsubscribe(out, id, &["a", &long]),
+        let attempts: [fn(&mut Vec<u8>, &str); 4] = [
+            |out, long| connect(out, &Connect { client_id: long, ..CONNECT }),
+            |out, _| connect(out, &Connect { password: Some(b"p"), ..CONNECT }),
+            |out, long| subscribe(out, ID, &[("a", QoS::AtMostOnce), (long, QoS::AtMostOnce)]),
+            |out, long| unsubscribe(out, ID, &["a", long]),
         ];
         for attempt in attempts {
             let mut out = Vec::new();
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attempt(&mut out)));
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attempt(&mut out, &long)));
             assert!(result.is_err() && out.is_empty());
         }
     }

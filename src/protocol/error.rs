@@ -1,8 +1,8 @@
 //! What can be wrong with bytes from a peer, and with topic strings from anywhere.
 //!
-//! One variant per fault, with what a debugger needs to see and nothing that could be secret or long: no text of the
-//! peer is kept. Every fault is the peer's and ends its connection; only [`DecodeError::UnsupportedLevel`] is answered
-//! first, with CONNACK 0x01.
+//! One variant per fault, with what a debugger needs to see and nothing that could be secret or long: no text
+//! of the peer is kept. Every fault is the peer's and ends its connection; only
+//! [`DecodeError::UnsupportedLevel`] is answered first, with CONNACK 0x01.
 
 use std::fmt;
 
@@ -102,7 +102,8 @@ pub enum DecodeError {
     /// CONNECT with a protocol name other than `MQTT` and `MQIsdp` [MQTT-3.1.2-1].
     #[error("unknown protocol name")]
     UnknownProtocolName,
-    /// CONNECT with a protocol level this codec does not speak [MQTT-3.1.2-2]: answer with CONNACK 0x01, then close.
+    /// CONNECT with a protocol level this codec does not speak [MQTT-3.1.2-2]: answer with CONNACK 0x01, then
+    /// close.
     #[error("unsupported protocol level {level}")]
     UnsupportedLevel {
         /// The level: 5 is MQTT 5; bit 7 is how mosquitto's bridges mark themselves.
@@ -111,7 +112,8 @@ pub enum DecodeError {
     /// CONNECT with bit 0 of the connect flags set [MQTT-3.1.2-3].
     #[error("reserved connect flag is set")]
     ConnectReservedFlag,
-    /// CONNECT with will QoS or will retain but no will flag [MQTT-3.1.2-11], [MQTT-3.1.2-13], [MQTT-3.1.2-15].
+    /// CONNECT with will QoS or will retain but no will flag [MQTT-3.1.2-11], [MQTT-3.1.2-13],
+    /// [MQTT-3.1.2-15].
     #[error("will QoS or will retain without a will")]
     WillFlagsWithoutWill,
     /// CONNECT with will QoS 3 [MQTT-3.1.2-14].

@@ -1,9 +1,9 @@
 //! Where one packet ends and the next begins.
 //!
-//! [`frame()`] looks at the start of the bytes read so far. It needs no state between calls, and its verdict on a
-//! prefix is the verdict on whatever follows: an error found early stays the same error however much arrives later.
-//! Byte 1 is judged as soon as it is there (type, direction, flags), then the length; a packet that is refused for
-//! either never has its body buffered.
+//! [`frame()`] looks at the start of the bytes read so far. It needs no state between calls, and its verdict
+//! on a prefix is the verdict on whatever follows: an error found early stays the same error however much
+//! arrives later. Byte 1 is judged as soon as it is there (type, direction, flags), then the length; a packet
+//! that is refused for either never has its body buffered.
 
 use super::error::DecodeError;
 
@@ -12,7 +12,8 @@ pub const REMAINING_LENGTH_MAX: usize = 268_435_455;
 
 const REMAINING_LENGTH_BYTES_MAX: usize = 4;
 
-/// The bytes of one whole packet, its fixed header judged. Only [`frame()`] and [`frame_from_server`] make one.
+/// The bytes of one whole packet, its fixed header judged. Only [`frame()`] and [`frame_from_server`] make
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
     first_byte: u8,
@@ -65,30 +66,34 @@ pub enum Framed<'a> {
     Frame(Frame<'a>),
     /// Faultless so far, but not whole.
     NeedMore {
-        /// Bytes of the whole packet, as soon as its length has arrived. Never above the limit that was given.
+        /// Bytes of the whole packet, as soon as its length has arrived. Never above the limit that was
+        /// given.
         total: Option<usize>,
     },
 }
 
 /// Finds the packet at the start of `buf`, which a client sent.
 ///
-/// `packet_bytes_max` limits the whole packet with its fixed header. The remaining length has at most four bytes. MQTT
-/// 3.1.1 does not demand its shortest form (MQTT 5 does), so `0x80 0x00` is taken for 0; [`Frame::header_len`] counts
-/// the bytes that came.
+/// `packet_bytes_max` limits the whole packet with its fixed header. The remaining length has at most four
+/// bytes. MQTT 3.1.1 does not demand its shortest form (MQTT 5 does), so `0x80 0x00` is taken for 0;
+/// [`Frame::header_len`] counts the bytes that came.
 ///
 /// # Errors
-/// As soon as the bytes there are show it: a type that is reserved or only for a server to send, flags other than table
-/// 2.2's, PUBLISH with QoS 3 or with QoS 0 and DUP, a remaining length of more than four bytes, a packet above the
-/// limit, an acknowledgement, PINGREQ or DISCONNECT of another than its only length. MQTT 3.1 let a client repeat
-/// PUBREL, SUBSCRIBE and UNSUBSCRIBE with DUP set; [MQTT-2.2.2-2] closes on it, and so does this, for the version is
-/// not known here and no client still in use was found to do it.
+/// As soon as the bytes there are show it: a type that is reserved or only for a server to send, flags other
+/// than table 2.2's, PUBLISH with QoS 3 or with QoS 0 and DUP, a remaining length of more than four bytes, a
+/// packet above the limit, an acknowledgement, PINGREQ or DISCONNECT of another than its only length.
+///
+/// MQTT 3.1 let a client repeat PUBREL, SUBSCRIBE and UNSUBSCRIBE with DUP set. The version is not known
+/// here, and the flags of 3.1.1 [MQTT-2.2.2-2], [MQTT-3.6.1-1] are asked of both: a 3.1 client that repeats
+/// so is closed. So are client libraries up to 2018 which kept the habit under 3.1.1 for PUBREL after a
+/// reconnect; there the standard leaves no choice.
 #[inline]
 pub fn frame(buf: &[u8], packet_bytes_max: usize) -> Result<Framed<'_>, DecodeError> {
     frame_from(Sender::Client, buf, packet_bytes_max)
 }
 
-/// Finds the packet at the start of `buf`, which a server sent: the counterpart of [`frame()`] for the client's side of a
-/// connection.
+/// Finds the packet at the start of `buf`, which a server sent: the counterpart of [`frame()`] for the
+/// client's side of a connection.
 ///
 /// # Errors
 /// As [`frame()`], except that the packet types are those a server may send.
@@ -133,8 +138,7 @@ fn judge_first_byte(sender: Sender, first_byte: u8) -> Result<(), DecodeError> {
     // Table 2.1: who sends it; table 2.2: its flags.
     let (right_sender, right_flags) = match packet_type {
         3 if flags & QOS == QOS => return Err(DecodeError::PublishQos3),
-        // [MQTT-3.3.1-2] binds the sender, and no client in use was found to break it, so it is held against them like
-        // every other flag.
+        // [MQTT-3.3.1-2] binds the sender; it is held to it as to every other flag.
         3 if flags & (QOS | DUP) == DUP => return Err(DecodeError::DupOnQos0),
         3 => return Ok(()),
         4 | 5 | 7 => (true, 0),

@@ -1,12 +1,12 @@
 //! MQTT control packets: pure bytes to values and back.
 //!
-//! [`frame()`] finds the next whole packet in a read buffer and judges what byte 1 and the length tell before the body
-//! has arrived; [`decode()`] turns a whole packet into a borrowed [`Packet`]; [`encode`] appends packets to a buffer.
-//! What is spoken here is MQTT 3.1.1 and, from the same packets, MQTT 3.1.
+//! [`frame()`] finds the next whole packet in a read buffer and judges what byte 1 and the length tell before
+//! the body has arrived; [`decode()`] turns a whole packet into a borrowed [`Packet`]; [`encode`] appends
+//! packets to a buffer. What is spoken here is MQTT 3.1.1 and, from the same packets, MQTT 3.1.
 //!
-//! There is no I/O here, no clock, no runtime, and nothing of the rest of the crate. Decoding copies nothing and
-//! allocates nothing, whatever the peer sends. Whatever is accepted has been checked as a whole, so iterating over the
-//! filters of an accepted packet cannot fail. An error is final: it ends the connection.
+//! There is no I/O here, no clock, no runtime, and nothing of the rest of the crate. Decoding copies nothing
+//! and allocates nothing, whatever the peer sends. Whatever is accepted has been checked as a whole, so
+//! iterating over the filters of an accepted packet cannot fail. An error is final: it ends the connection.
 
 mod connect;
 pub mod encode;

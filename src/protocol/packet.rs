@@ -1,7 +1,7 @@
 //! Whole packets as values.
 //!
-//! [`decode()`] takes apart the body of a frame whose header [`super::frame()`] has judged. Every byte must be accounted
-//! for: a field that is cut, or a byte behind the last field, is an error.
+//! [`decode()`] takes apart the body of a frame whose header [`super::frame()`] has judged. Every byte must
+//! be accounted for: a field that is cut, or a byte behind the last field, is an error.
 
 use super::PacketId;
 use super::connect::{self, Connect};

@@ -1,7 +1,7 @@
 //! PUBLISH as a view on the bytes it came in.
 //!
-//! The view keeps the whole packet at hand, so that whoever forwards it may copy the bytes and patch the packet id in
-//! place of encoding afresh. The payload is never looked at, and never printed.
+//! The view keeps the whole packet at hand, so that whoever forwards it may copy the bytes and patch the
+//! packet id in place of encoding afresh. The payload is never looked at, and never printed.
 
 use std::fmt;
 
@@ -12,8 +12,9 @@ use super::{PacketId, QoS};
 
 /// A PUBLISH packet (section 3.3).
 ///
-/// Two are equal when they say the same; [`wire`](Self::wire) and [`packet_id_offset`](Self::packet_id_offset) do not
-/// count, for one packet can be written with lengths of several forms.
+/// Two are equal when they say the same; [`wire`](Self::wire) and
+/// [`packet_id_offset`](Self::packet_id_offset) do not count, for one packet can be written with lengths of
+/// several forms.
 #[derive(Clone, Copy)]
 pub struct Publish<'a> {
     /// Set by a sender that sends the packet again. Never set with QoS 0.
@@ -30,7 +31,8 @@ pub struct Publish<'a> {
     pub payload: &'a [u8],
     /// The whole packet with its fixed header.
     pub wire: &'a [u8],
-    /// Where in [`wire`](Self::wire) the packet id is; with QoS 0, where it would stand (the start of the payload).
+    /// Where in [`wire`](Self::wire) the packet id is; with QoS 0, where it would stand (the start of the
+    /// payload).
     pub packet_id_offset: usize,
 }
 
@@ -133,7 +135,7 @@ mod tests {
 
     #[test]
     fn an_empty_payload_is_legal() {
-        assert_eq!(publish(&[0x31, 3, 0, 1, b'a']).payload, []);
+        assert_eq!(publish(&[0x31, 3, 0, 1, b'a']).payload, b"");
     }
 
     /// [MQTT-2.3.1-1]

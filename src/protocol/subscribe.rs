@@ -1,7 +1,8 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 //!
-//! The payload is checked as a whole when the packet is decoded and then only iterated over: a packet of 16 MB with
-//! four million filters costs the bytes it came in and no list beside them. Behind the check iterating cannot fail.
+//! The payload is checked as a whole when the packet is decoded and then only iterated over: a packet of 16
+//! MB with four million filters costs the bytes it came in and no list beside them. Behind the check
+//! iterating cannot fail.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -256,7 +257,8 @@ mod tests {
         assert_eq!(subscribe_error(b"\x00\x01\x00\x01a"), cut(Field::RequestedQos));
     }
 
-    /// [MQTT-1.5.3-1], [MQTT-1.5.3-2], [MQTT-3.8.3-1], [MQTT-3.10.3-1]; the second filter counts like the first.
+    /// [MQTT-1.5.3-1], [MQTT-1.5.3-2], [MQTT-3.8.3-1], [MQTT-3.10.3-1]; the second filter counts like the
+    /// first.
     #[test]
     fn bad_strings_are_refused() {
         let field = Field::TopicFilter;

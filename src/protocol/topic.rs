@@ -1,7 +1,8 @@
 //! The rules of topic names and topic filters (section 4.7).
 //!
-//! Everything here goes along the string once and without recursion: a topic of 65,535 slashes is 65,536 levels and no
-//! deeper stack. [`matches`] is the plain definition that faster structures are tested against, not what routes.
+//! Everything here goes along the string once and without recursion: a topic of 65,535 slashes is 65,536
+//! levels and no deeper stack. [`matches()`] is the plain definition that faster structures are tested
+//! against, not what routes.
 
 use super::error::TopicError;
 
@@ -11,8 +12,9 @@ pub const TOPIC_BYTES_MAX: usize = 65_535;
 /// Whether one may publish to this topic.
 ///
 /// # Errors
-/// If it is empty [MQTT-4.7.3-1], longer than [`TOPIC_BYTES_MAX`] [MQTT-4.7.3-3], or contains U+0000 [MQTT-4.7.3-2] or
-/// a wildcard [MQTT-3.3.2-2]. Of several faults the first in this order, then in the order of the string.
+/// If it is empty [MQTT-4.7.3-1], longer than [`TOPIC_BYTES_MAX`] [MQTT-4.7.3-3], or contains U+0000
+/// [MQTT-4.7.3-2] or a wildcard [MQTT-3.3.2-2]. Of several faults the first in this order, then in the order
+/// of the string.
 pub fn validate_topic_name(topic: &str) -> Result<(), TopicError> {
     validate_length(topic)?;
     for &byte in topic.as_bytes() {
@@ -28,9 +30,10 @@ pub fn validate_topic_name(topic: &str) -> Result<(), TopicError> {
 /// Whether one may subscribe to this filter.
 ///
 /// # Errors
-/// If it is empty [MQTT-4.7.3-1], longer than [`TOPIC_BYTES_MAX`] [MQTT-4.7.3-3], or contains U+0000 [MQTT-4.7.3-2], a
-/// `#` that is not the whole of the last level [MQTT-4.7.1-2], or a `+` that is not the whole of a level
-/// [MQTT-4.7.1-3]. Of several faults the first in this order, then in the order of the string.
+/// If it is empty [MQTT-4.7.3-1], longer than [`TOPIC_BYTES_MAX`] [MQTT-4.7.3-3], or contains U+0000
+/// [MQTT-4.7.3-2], a `#` that is not the whole of the last level [MQTT-4.7.1-2], or a `+` that is not the
+/// whole of a level [MQTT-4.7.1-3]. Of several faults the first in this order, then in the order of the
+/// string.
 pub fn validate_topic_filter(filter: &str) -> Result<(), TopicError> {
     validate_length(filter)?;
     // What stands before and after a byte; the ends of the filter count as separators.
@@ -54,8 +57,8 @@ pub fn validate_topic_filter(filter: &str) -> Result<(), TopicError> {
 /// Whether a message published to `topic` goes to a subscriber of `filter`.
 ///
 /// Both should be valid; for others the answer is of no use, but there is one. Levels compare byte by byte
-/// [MQTT-4.7.3-4]; `a/#` matches `a` too; a filter that begins with a wildcard does not match a topic that begins with
-/// `$` [MQTT-4.7.2-1].
+/// [MQTT-4.7.3-4]; `a/#` matches `a` too; a filter that begins with a wildcard does not match a topic that
+/// begins with `$` [MQTT-4.7.2-1].
 pub fn matches(topic: &str, filter: &str) -> bool {
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;
@@ -97,17 +100,21 @@ pub(crate) fn forbidden_in_topic_name(bytes: &[u8]) -> bool {
 /// Not 0 if, and only if, a byte of the word is 0, `+` or `#`.
 #[inline]
 const fn forbidden_in_word(word: u64) -> u64 {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    zero_in_word(word) | zero_in_word(word ^ (ONES * b'+' as u64)) | zero_in_word(word ^ (ONES * b'#' as u64))
+    // One bit apart, so one test serves for both.
+    const DIFFERENCE: u8 = b'+' ^ b'#';
+    const _: () = assert!(DIFFERENCE.is_power_of_two() && b'+' & DIFFERENCE != 0);
+    zero_in_word(word) | zero_in_word((word & !(ONES * DIFFERENCE as u64)) ^ (ONES * b'#' as u64))
 }
 
-/// Not 0 if, and only if, a byte of the word is 0: subtracting 1 sets the upper bit of a byte that had it clear only in
-/// a zero byte or, by the borrow, in a byte above one.
+/// Not 0 if, and only if, a byte of the word is 0: subtracting 1 sets the upper bit of a byte that had it
+/// clear only in a zero byte or, by the borrow, in a byte above one.
 #[inline]
 const fn zero_in_word(word: u64) -> u64 {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
     word.wrapping_sub(ONES) & !word & (ONES << 7)
 }
+
+/// Each byte 1.
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
 
 fn validate_length(topic: &str) -> Result<(), TopicError> {
     match topic.len() {

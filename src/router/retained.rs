@@ -157,3 +157,46 @@ impl Position {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `change` while the names cannot be changed, and says whether it waits with the topic locked.
+    fn holds_the_topic(store: &RetainedStore<u8>, topic: &str, change: impl FnOnce() + Send) -> bool {
+        std::thread::scope(|scope| {
+            let names = store.names.read();
+            let changing = scope.spawn(change);
+            // A waiting writer keeps further readers out.
+            while store.names.try_read().is_some() && !changing.is_finished() {
+                std::thread::yield_now();
+            }
+            let locked = store.messages.try_get(topic).is_locked();
+            drop(names);
+            locked
+        })
+    }
+
+    #[test]
+    fn a_topic_stays_locked_until_its_name_has_changed_too() {
+        let store = RetainedStore::new();
+        let topic: Arc<str> = "a/b".into();
+        assert!(holds_the_topic(&store, &topic, || assert_eq!(store.set(&topic, 1), None)), "it appears");
+        assert!(
+            holds_the_topic(&store, &topic, || assert_eq!(store.remove(&topic), Some(1))),
+            "it disappears"
+        );
+        assert_eq!((store.len(), store.get(&topic)), (0, None));
+    }
+
+    #[test]
+    fn an_update_does_not_touch_the_names() {
+        let store = RetainedStore::new();
+        let topic: Arc<str> = "a/b".into();
+        store.set(&topic, 1);
+        let names = store.names.read();
+        assert_eq!(store.set(&topic, 2), Some(1));
+        drop(names);
+        assert_eq!(store.get(&topic), Some(2));
+    }
+}

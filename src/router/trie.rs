@@ -2,7 +2,8 @@
 //!
 //! The edges to literal children of all nodes are one hash table of node numbers, keyed by (parent, level) and
 //! compared with what the node itself says; `+` is a field of its parent, and a filter that ends in `#` is kept
-//! in the node before the `#`. Nodes that nothing needs any more are freed at once, up the chain.
+//! in the node before the `#`. Subscribers stand in a table of their own, for most nodes have none.
+//! Nodes that nothing needs any more are freed at once, up the chain.
 //! The first edge may be several levels of a filter at once (the caller cuts off the head).
 //! Insertion, removal and matching are loops; the deepest filter costs heap, never stack.
 
@@ -25,18 +26,21 @@ const ARENA_KEPT: usize = 16;
 pub(super) struct Trie<S> {
     state: RandomState,
     /// The root is always there; freed nodes are chained through `parent`.
-    nodes: Vec<Node<S>>,
+    nodes: Vec<Node>,
     edges: HashTable<u32>,
     free: u32,
     free_len: usize,
+    slots: Vec<Slot<S>>,
+    slot_free: u32,
 }
 
-struct Node<S> {
+/// 40 bytes, and the text of a level that does not fit in.
+struct Node {
     level: Level,
-    /// Of the filter that ends here.
-    subscribers: Option<Subscribers<S>>,
-    /// Of the filter that ends in `#` after this level.
-    subtree_subscribers: Option<Subscribers<S>>,
+    /// The slot of the filter that ends here.
+    filter: u32,
+    /// The slot of the filter that ends in `#` after this level.
+    subtree_filter: u32,
     parent: u32,
     plus: u32,
     /// Literal children: how many edges begin here.
@@ -45,18 +49,21 @@ struct Node<S> {
 
 impl<S: Subscriber> Trie<S> {
     pub(super) fn new(state: RandomState) -> Self {
-        Self { state, nodes: vec![Node::new(NONE, "")], edges: HashTable::new(), free: NONE, free_len: 0 }
+        Self {
+            state,
+            nodes: vec![Node::new(NONE, "")],
+            edges: HashTable::new(),
+            free: NONE,
+            free_len: 0,
+            slots: Vec::new(),
+            slot_free: NONE,
+        }
     }
 
-    /// Nodes in use besides the root.
+    /// Nodes in use; the root counts while the filter `#` is there.
     pub(super) fn nodes(&self) -> usize {
-        self.nodes.len() - 1 - self.free_len
-    }
-
-    /// Nodes the arena has room made for, in use or not.
-    #[cfg(test)]
-    pub(super) fn arena_len(&self) -> usize {
-        self.nodes.len()
+        let root = usize::from(self.node(ROOT).subtree_filter != NONE);
+        self.nodes.len() - 1 - self.free_len + root
     }
 
     /// Adds a subscriber to the filter `head`/`rest`; returns what it replaces.
@@ -64,11 +71,11 @@ impl<S: Subscriber> Trie<S> {
         let (mut at, mut level, mut rest) = (ROOT, head, rest);
         loop {
             if level == "#" && rest.is_none() {
-                return add(&mut self.node_mut(at).subtree_subscribers, route);
+                return self.add(at, End::Subtree, route);
             }
             at = if level == "+" { self.plus_or_insert(at) } else { self.literal_or_insert(at, level) };
             match rest {
-                None => return add(&mut self.node_mut(at).subscribers, route),
+                None => return self.add(at, End::Here, route),
                 Some(text) => (level, rest) = split_level(text),
             }
         }
@@ -79,11 +86,11 @@ impl<S: Subscriber> Trie<S> {
         let (mut at, mut level, mut rest) = (ROOT, head, rest);
         let removed = loop {
             if level == "#" && rest.is_none() {
-                break take(&mut self.node_mut(at).subtree_subscribers, key)?;
+                break self.take(at, End::Subtree, key)?;
             }
             at = if level == "+" { self.plus(at)? } else { self.literal(at, level)? };
             match rest {
-                None => break take(&mut self.node_mut(at).subscribers, key)?,
+                None => break self.take(at, End::Here, key)?,
                 Some(text) => (level, rest) = split_level(text),
             }
         };
@@ -108,7 +115,7 @@ impl<S: Subscriber> Trie<S> {
         loop {
             let node = self.node(at);
             let wildcards = at != ROOT || wildcard_first;
-            if wildcards && let Some(subscribers) = &node.subtree_subscribers {
+            if wildcards && let Some(subscribers) = self.subscribers(node.subtree_filter) {
                 found(subscribers);
             }
             let literal = if node.literals > 0 { self.literal(at, level) } else { None };
@@ -118,10 +125,8 @@ impl<S: Subscriber> Trie<S> {
                     for child in [literal, plus].into_iter().flatten() {
                         let child = self.node(child);
                         // "sport/#" matches "sport" too (section 4.7.1.2).
-                        [&child.subscribers, &child.subtree_subscribers]
-                            .into_iter()
-                            .flatten()
-                            .for_each(&mut *found);
+                        let both = [child.filter, child.subtree_filter];
+                        both.into_iter().filter_map(|slot| self.subscribers(slot)).for_each(&mut *found);
                     }
                     waiting.pop()
                 }
@@ -140,12 +145,12 @@ impl<S: Subscriber> Trie<S> {
         }
     }
 
-    fn node(&self, at: u32) -> &Node<S> {
+    fn node(&self, at: u32) -> &Node {
         // Numbers come from this arena alone.
         &self.nodes[at as usize]
     }
 
-    fn node_mut(&mut self, at: u32) -> &mut Node<S> {
+    fn node_mut(&mut self, at: u32) -> &mut Node {
         &mut self.nodes[at as usize]
     }
 
@@ -189,10 +194,7 @@ impl<S: Subscriber> Trie<S> {
         }
         // The length stays below NONE: that many nodes would be 256 GiB.
         let at = self.nodes.len() as u32;
-        if self.nodes.len() == self.nodes.capacity() {
-            // Doubling would leave a third of the arena unused on average.
-            self.nodes.reserve_exact(4 + self.nodes.len() / 8);
-        }
+        reserve_some(&mut self.nodes);
         self.nodes.push(node);
         at
     }
@@ -221,20 +223,82 @@ impl<S: Subscriber> Trie<S> {
             self.edges = HashTable::new();
             self.free = NONE;
             self.free_len = 0;
+            self.slots = Vec::new();
+            self.slot_free = NONE;
+        }
+    }
+
+    fn subscribers(&self, slot: u32) -> Option<&Subscribers<S>> {
+        match self.slots.get(slot as usize) {
+            Some(Slot::Used(subscribers)) => Some(subscribers),
+            // No slot has the number NONE.
+            Some(Slot::Free { .. }) | None => None,
+        }
+    }
+
+    fn add(&mut self, at: u32, end: End, route: Route<S>) -> Option<Route<S>> {
+        let slot = *self.node_mut(at).slot_of(end);
+        if let Some(Slot::Used(subscribers)) = self.slots.get_mut(slot as usize) {
+            return subscribers.insert(route);
+        }
+        let used = Slot::Used(Subscribers::One(route));
+        let slot = match self.slots.get_mut(self.slot_free as usize) {
+            Some(free) => {
+                let slot = self.slot_free;
+                if let Slot::Free { next } = std::mem::replace(free, used) {
+                    self.slot_free = next;
+                }
+                slot
+            }
+            None => {
+                // There are at most two per node, so this too stays far below NONE.
+                let slot = self.slots.len() as u32;
+                reserve_some(&mut self.slots);
+                self.slots.push(used);
+                slot
+            }
+        };
+        *self.node_mut(at).slot_of(end) = slot;
+        None
+    }
+
+    fn take(&mut self, at: u32, end: End, key: u64) -> Option<Route<S>> {
+        let slot = *self.node_mut(at).slot_of(end);
+        let place = self.slots.get_mut(slot as usize)?;
+        let Slot::Used(subscribers) = place else { return None };
+        match subscribers.remove(key) {
+            Removal::Absent => None,
+            Removal::Removed(route) => Some(route),
+            Removal::Last => {
+                let used = std::mem::replace(place, Slot::Free { next: self.slot_free });
+                self.slot_free = slot;
+                *self.node_mut(at).slot_of(end) = NONE;
+                match used {
+                    Slot::Used(Subscribers::One(route)) => Some(route),
+                    // `Last` is said of `One` alone.
+                    Slot::Used(Subscribers::Many(_)) | Slot::Free { .. } => None,
+                }
+            }
         }
     }
 }
 
-impl<S> Node<S> {
+/// Place for the subscribers of one filter.
+enum Slot<S> {
+    Used(Subscribers<S>),
+    Free { next: u32 },
+}
+
+/// Which of the two filters that a node can end.
+#[derive(Clone, Copy)]
+enum End {
+    Here,
+    Subtree,
+}
+
+impl Node {
     fn new(parent: u32, level: &str) -> Self {
-        Self {
-            level: Level::new(level),
-            subscribers: None,
-            subtree_subscribers: None,
-            parent,
-            plus: NONE,
-            literals: 0,
-        }
+        Self { level: Level::new(level), filter: NONE, subtree_filter: NONE, parent, plus: NONE, literals: 0 }
     }
 
     fn is(&self, parent: u32, level: &str) -> bool {
@@ -242,10 +306,15 @@ impl<S> Node<S> {
     }
 
     fn is_bare(&self) -> bool {
-        self.subscribers.is_none()
-            && self.subtree_subscribers.is_none()
-            && self.plus == NONE
-            && self.literals == 0
+        let fields = [self.filter, self.subtree_filter, self.plus];
+        fields == [NONE; 3] && self.literals == 0
+    }
+
+    fn slot_of(&mut self, end: End) -> &mut u32 {
+        match end {
+            End::Here => &mut self.filter,
+            End::Subtree => &mut self.subtree_filter,
+        }
     }
 
     fn hash(&self, state: &RandomState) -> u64 {
@@ -287,24 +356,61 @@ fn edge_hash(state: &RandomState, parent: u32, level: &[u8]) -> u64 {
     hasher.finish()
 }
 
-fn add<S: Subscriber>(slot: &mut Option<Subscribers<S>>, route: Route<S>) -> Option<Route<S>> {
-    match slot {
-        Some(subscribers) => subscribers.insert(route),
-        None => {
-            *slot = Some(Subscribers::One(route));
-            None
-        }
+/// Makes room for one more if there is none, without the third that doubling leaves unused on average.
+fn reserve_some<T>(items: &mut Vec<T>) {
+    if items.len() == items.capacity() {
+        items.reserve_exact(4 + items.len() / 8);
     }
 }
 
-fn take<S: Subscriber>(slot: &mut Option<Subscribers<S>>, key: u64) -> Option<Route<S>> {
-    match slot.as_mut()?.remove(key) {
-        Removal::Absent => None,
-        Removal::Removed(route) => Some(route),
-        Removal::Last => match slot.take() {
-            Some(Subscribers::One(route)) => Some(route),
-            // `Last` is said of `One` alone.
-            Some(Subscribers::Many(_)) | None => None,
-        },
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::protocol::QoS;
+    use crate::router::SubscriptionOptions;
+    use crate::router::tests::Peer;
+
+    fn route(key: u64) -> Route<Peer> {
+        Route { subscriber: Peer(key), options: SubscriptionOptions { qos: QoS::AtMostOnce } }
+    }
+
+    #[test]
+    fn nodes_and_slots_have_the_size_the_memory_target_counts_on() {
+        assert_eq!(size_of::<Node>(), 40);
+        assert_eq!(size_of::<Slot<Arc<u64>>>(), 16);
+    }
+
+    #[test]
+    fn freed_nodes_and_slots_are_used_again() {
+        let mut trie = Trie::new(RandomState::new());
+        trie.insert("stays", Some("+"), route(1));
+        for n in 0..10_000 {
+            let head = format!("head {n}");
+            assert!(trie.insert(&head, Some("+/x/#"), route(n)).is_none());
+            assert!(trie.insert(&head, Some("+"), route(n)).is_none());
+            assert_eq!(trie.nodes(), 5);
+            assert!(trie.remove(&head, Some("+/x/#"), n).is_some());
+            assert!(trie.remove(&head, Some("+"), n).is_some());
+        }
+        assert_eq!((trie.nodes(), trie.nodes.len(), trie.slots.len(), trie.edges.len()), (2, 6, 3, 1));
+    }
+
+    #[test]
+    fn an_emptied_trie_gives_its_memory_back() {
+        let mut trie = Trie::new(RandomState::new());
+        trie.insert("#", None, route(1));
+        for n in 0..1_000 {
+            trie.insert(&format!("head {n}"), Some("#"), route(n));
+        }
+        for n in 0..1_000 {
+            assert!(trie.remove(&format!("head {n}"), Some("#"), n).is_some());
+        }
+        assert!(trie.remove("#", None, 1).is_some(), "the last filter stands in the root");
+        assert_eq!((trie.nodes.capacity(), trie.slots.capacity(), trie.edges.capacity()), (1, 0, 0));
+        assert!(trie.insert("again", Some("#"), route(1)).is_none());
+        assert!(trie.remove("again", Some("#"), 1).is_some());
+        assert_eq!(trie.nodes(), 0);
     }
 }

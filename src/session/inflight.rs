@@ -1,8 +1,10 @@
 //! `Inflight`: the QoS 1 and 2 deliveries a client has not finished, and the packet ids they hold.
 //!
 //! Deliveries have positions 0, 1, 2, … in the order in which they were first sent; the packet id follows from the position. So
-//! looking one up takes constant time, an id is never given out twice while it is in use ([MQTT-2.3.1-4]), and the order of redelivery is the order of
-//! sending ([MQTT-4.6.0-1]). A delivery finished out of order leaves a gap that closes once the older ones are finished.
+//! looking one up takes constant time, an id is never given out twice while it is in use ([MQTT-2.3.1-4]), and the order of redelivery is
+//! the order of sending ([MQTT-4.6.0-1]). A delivery finished out of order leaves a gap that closes once the older ones are finished. One
+//! that a client leaves unfinished while thousands of later ones are done is put aside, so that it neither holds up the others nor keeps
+//! their gaps in memory; its id is skipped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ pub(super) struct Delivery {
 #[derive(Debug)]
 pub(super) struct Inflight {
     deliveries: VecDeque<Delivery>,
+    /// Put aside, oldest first; all before `start`.
+    stragglers: Vec<(u64, Delivery)>,
     /// Position of the oldest delivery held, or of the next one if there is none.
     start: u64,
     unfinished: u16,
@@ -44,9 +48,12 @@ pub(super) struct Inflight {
 /// Packet ids run from 1 to 65,535.
 const IDS: u64 = u16::MAX as u64;
 
+/// The ring may be this much longer than what is unfinished in it before its oldest deliveries are put aside.
+const GAPS_MAX: usize = 1_024;
+
 impl Inflight {
     pub(super) fn new() -> Self {
-        Self { deliveries: VecDeque::new(), start: 0, unfinished: 0 }
+        Self { deliveries: VecDeque::new(), stragglers: Vec::new(), start: 0, unfinished: 0 }
     }
 
     /// Deliveries not finished.
@@ -54,13 +61,23 @@ impl Inflight {
         self.unfinished.into()
     }
 
-    /// Whether every packet id is held, finished or not.
+    /// Whether every packet id is in use.
     pub(super) fn is_exhausted(&self) -> bool {
-        self.deliveries.len() >= IDS as usize
+        u64::from(self.unfinished) >= IDS
     }
 
     /// Begins a delivery; the caller has checked the window and [`is_exhausted`](Self::is_exhausted).
     pub(super) fn begin(&mut self, qos: QoS, retain: bool, message: Option<Arc<Message>>) -> PacketId {
+        while self.deliveries.len() > usize::from(self.unfinished) + GAPS_MAX
+            || self.deliveries.len() as u64 >= IDS
+        {
+            self.put_oldest_aside();
+        }
+        // Ids that are in use from long ago are passed over.
+        while self.is_straggler(id_of(self.end())) {
+            self.deliveries.push_back(Delivery { awaiting: Awaiting::Nothing, retain: false, message: None });
+            self.close_gap();
+        }
         let id = id_of(self.end());
         let awaiting = if qos == QoS::ExactlyOnce { Awaiting::PubRec } else { Awaiting::PubAck };
         self.deliveries.push_back(Delivery { awaiting, retain, message });
@@ -70,8 +87,7 @@ impl Inflight {
 
     /// Moves the delivery with this id from `from` to `to`. `false` if it is not there or is not in `from`.
     pub(super) fn advance(&mut self, id: PacketId, from: Awaiting, to: Awaiting) -> bool {
-        let index = self.index_of(id);
-        let Some(delivery) = self.deliveries.get_mut(index) else { return false };
+        let Some(delivery) = self.find_mut(id) else { return false };
         if delivery.awaiting != from {
             return false;
         }
@@ -82,30 +98,54 @@ impl Inflight {
         }
         if to == Awaiting::Nothing {
             self.unfinished -= 1;
+            self.stragglers.retain(|(_, delivery)| delivery.awaiting != Awaiting::Nothing);
             self.close_gap();
         }
         true
     }
 
     /// Whether the delivery with this id awaits `awaiting`.
-    pub(super) fn awaits(&self, id: PacketId, awaiting: Awaiting) -> bool {
-        self.deliveries.get(self.index_of(id)).is_some_and(|delivery| delivery.awaiting == awaiting)
+    pub(super) fn awaits(&mut self, id: PacketId, awaiting: Awaiting) -> bool {
+        self.find_mut(id).is_some_and(|delivery| delivery.awaiting == awaiting)
     }
 
-    /// Position of the oldest delivery held.
-    pub(super) fn start(&self) -> u64 {
-        self.start
-    }
-
-    /// Position of the next delivery.
+    /// Position of the next delivery to begin.
     pub(super) fn end(&self) -> u64 {
         self.start + self.deliveries.len() as u64
     }
 
-    /// The delivery at a position.
-    pub(super) fn at(&self, position: u64) -> Option<(PacketId, &Delivery)> {
-        let index = usize::try_from(position.checked_sub(self.start)?).ok()?;
-        Some((id_of(position), self.deliveries.get(index)?))
+    /// The oldest unfinished delivery from a position on.
+    pub(super) fn next_unfinished(&self, from: u64) -> Option<(u64, PacketId, &Delivery)> {
+        let aside = self.stragglers.iter().map(|(position, delivery)| (*position, delivery));
+        let first = usize::try_from(from.saturating_sub(self.start)).unwrap_or(usize::MAX);
+        let ring = self.deliveries.iter().enumerate().skip(first);
+        let ring = ring.map(|(index, delivery)| (self.start + index as u64, delivery));
+        aside
+            .chain(ring)
+            .find(|(position, delivery)| *position >= from && delivery.awaiting != Awaiting::Nothing)
+            .map(|(position, delivery)| (position, id_of(position), delivery))
+    }
+
+    fn find_mut(&mut self, id: PacketId) -> Option<&mut Delivery> {
+        match self.stragglers.iter().position(|(position, _)| id_of(*position) == id) {
+            Some(place) => self.stragglers.get_mut(place).map(|(_, delivery)| delivery),
+            None => {
+                let index = self.index_of(id);
+                self.deliveries.get_mut(index)
+            }
+        }
+    }
+
+    fn is_straggler(&self, id: PacketId) -> bool {
+        self.stragglers.iter().any(|(position, _)| id_of(*position) == id)
+    }
+
+    fn put_oldest_aside(&mut self) {
+        if let Some(oldest) = self.deliveries.pop_front() {
+            self.stragglers.push((self.start, oldest));
+            self.start += 1;
+        }
+        self.close_gap();
     }
 
     fn close_gap(&mut self) {
@@ -147,22 +187,62 @@ mod tests {
             assert!(finish(&mut inflight, id));
             expected = if expected == u16::MAX { 1 } else { expected + 1 };
         }
-        assert_eq!((inflight.end() - inflight.start(), inflight.unfinished()), (0, 0));
+        assert_eq!((inflight.deliveries.len(), inflight.unfinished()), (0, 0));
     }
 
     #[test]
     fn an_unfinished_delivery_keeps_its_id_from_being_reused() {
         let mut inflight = Inflight::new();
         let stuck = inflight.begin(QoS::AtLeastOnce, false, None);
-        while !inflight.is_exhausted() {
+        for _ in 0..140_000 {
             let id = inflight.begin(QoS::AtLeastOnce, false, None);
             assert_ne!(id, stuck);
             assert!(finish(&mut inflight, id));
         }
-        assert_eq!((inflight.end() - inflight.start(), inflight.unfinished()), (65_535, 1));
+        assert!(
+            inflight.deliveries.len() <= GAPS_MAX + 2,
+            "gaps stay in memory: {}",
+            inflight.deliveries.len()
+        );
+        assert_eq!(inflight.next_unfinished(0).map(|(position, id, _)| (position, id)), Some((0, stuck)));
         assert!(finish(&mut inflight, stuck));
-        assert_eq!(inflight.start(), inflight.end());
-        assert_eq!(inflight.begin(QoS::AtLeastOnce, false, None), stuck);
+        assert_eq!((inflight.unfinished(), inflight.deliveries.len(), inflight.stragglers.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn every_id_can_be_in_use_at_once() {
+        let mut inflight = Inflight::new();
+        let mut ids = std::collections::BTreeSet::new();
+        while !inflight.is_exhausted() {
+            assert!(ids.insert(inflight.begin(QoS::AtLeastOnce, false, None)));
+        }
+        assert_eq!(ids.len(), 65_535);
+        // Finished from the newest on: the gaps are many, and all ids come free.
+        for id in ids.into_iter().rev() {
+            assert!(finish(&mut inflight, id));
+        }
+        assert_eq!((inflight.unfinished(), inflight.deliveries.len()), (0, 0));
+    }
+
+    #[test]
+    fn unfinished_ones_are_found_in_the_order_of_sending() {
+        let mut inflight = Inflight::new();
+        let mut kept = Vec::new();
+        for n in 0..10_000 {
+            let id = inflight.begin(QoS::AtLeastOnce, false, None);
+            if n % 900 == 0 {
+                kept.push(id);
+            } else {
+                assert!(finish(&mut inflight, id));
+            }
+        }
+        assert!(!inflight.stragglers.is_empty());
+        let (mut found, mut from) = (Vec::new(), 0);
+        while let Some((position, id, _)) = inflight.next_unfinished(from) {
+            found.push(id);
+            from = position + 1;
+        }
+        assert_eq!(found, kept);
     }
 
     #[test]

@@ -150,7 +150,8 @@ impl<'a> Outgoing<'a> {
     pub fn message(&mut self) -> Arc<Message> {
         let (topic, payload, qos) = (self.topic, self.payload, self.qos);
         Arc::clone(
-            self.message.get_or_insert_with(|| Arc::new(Message::new(Arc::from(topic), Box::from(payload), qos))),
+            self.message
+                .get_or_insert_with(|| Arc::new(Message::new(Arc::from(topic), Box::from(payload), qos))),
         )
     }
 

@@ -151,7 +151,7 @@ impl Session {
         self.state = State::Connected;
         self.will = will.map(Box::new);
         self.drops_reported = 0;
-        self.resend_next = self.inflight.start();
+        self.resend_next = 0;
         self.resend_end = self.inflight.end();
         self.out.append_with(|out| encode::connack(out, session_present, ConnectReturnCode::Success));
         self.pump();

@@ -41,7 +41,9 @@ impl Session {
         match self.state {
             State::Ended => Delivered::Ended,
             State::Connected if qos == QoS::AtMostOnce => self.deliver_qos0(outgoing, retain),
-            State::Connected if self.may_begin() && self.queue.is_empty() && self.resend_next >= self.resend_end => {
+            State::Connected
+                if self.may_begin() && self.queue.is_empty() && self.resend_next >= self.resend_end =>
+            {
                 self.begin(outgoing, qos, retain);
                 Delivered::Sent
             }
@@ -114,10 +116,7 @@ impl Session {
             return;
         }
         while self.resend_next < self.resend_end && self.out.pending() < ENCODE_AHEAD_BYTES {
-            // What was acknowledged meanwhile is gone from the front.
-            let position = self.resend_next.max(self.inflight.start());
-            self.resend_next = position + 1;
-            self.resend(position);
+            self.resend_next = self.resend(self.resend_next);
         }
         if self.resend_next < self.resend_end {
             return;
@@ -173,28 +172,37 @@ impl Session {
         let QueuedMessage { message, qos, retain } = queued;
         let kept = self.outlives_connection.then(|| Arc::clone(&message));
         let id = self.inflight.begin(qos, retain, kept);
-        self.append_owned(&message, PublishHeader { dup: false, qos, retain, topic: message.topic(), packet_id: Some(id) });
-    }
-
-    /// Sends the unfinished delivery at a position again, with its old id ([MQTT-4.4.0-1]).
-    fn resend(&mut self, position: u64) {
-        let Some((id, delivery)) = self.inflight.at(position) else { return };
-        let qos = match delivery.awaiting {
-            Awaiting::Nothing => return,
-            Awaiting::PubComp => {
-                self.out.append(&encode::ack(AckKind::PubRel, id));
-                return;
-            }
-            Awaiting::PubAck => QoS::AtLeastOnce,
-            Awaiting::PubRec => QoS::ExactlyOnce,
-        };
-        let retain = delivery.retain;
-        let Some(message) = delivery.message.clone() else { return };
         self.append_owned(
             &message,
-            // DUP says that this may have been sent before ([MQTT-3.3.1-1]).
-            PublishHeader { dup: true, qos, retain, topic: message.topic(), packet_id: Some(id) },
+            PublishHeader { dup: false, qos, retain, topic: message.topic(), packet_id: Some(id) },
         );
+    }
+
+    /// Sends the oldest unfinished delivery from a position on again, with its old id ([MQTT-4.4.0-1]); returns where to go on. What was
+    /// acknowledged meanwhile is passed over.
+    fn resend(&mut self, from: u64) -> u64 {
+        let Some((position, id, delivery)) = self.inflight.next_unfinished(from) else {
+            return self.resend_end;
+        };
+        if position >= self.resend_end {
+            return self.resend_end;
+        }
+        let qos = match delivery.awaiting {
+            Awaiting::PubAck => QoS::AtLeastOnce,
+            Awaiting::PubRec => QoS::ExactlyOnce,
+            Awaiting::PubComp | Awaiting::Nothing => {
+                self.out.append(&encode::ack(AckKind::PubRel, id));
+                return position + 1;
+            }
+        };
+        let retain = delivery.retain;
+        if let Some(message) = delivery.message.clone() {
+            // DUP says that this may have been sent before ([MQTT-3.3.1-1]).
+            let header =
+                PublishHeader { dup: true, qos, retain, topic: message.topic(), packet_id: Some(id) };
+            self.append_owned(&message, header);
+        }
+        position + 1
     }
 
     fn append_owned(&mut self, message: &Arc<Message>, header: PublishHeader<'_>) {
@@ -212,8 +220,7 @@ impl Session {
     fn append_publish(&mut self, outgoing: &mut Outgoing<'_>, qos: QoS, retain: bool, id: Option<PacketId>) {
         if outgoing.payload().len() > SHARE_PAYLOAD_ABOVE {
             let message = outgoing.message();
-            let header =
-                PublishHeader { dup: false, qos, retain, topic: message.topic(), packet_id: id };
+            let header = PublishHeader { dup: false, qos, retain, topic: message.topic(), packet_id: id };
             self.append_owned(&message, header);
             return;
         }

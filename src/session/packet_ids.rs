@@ -13,7 +13,10 @@ pub(super) enum PacketIdSet {
     #[default]
     Empty,
     List(Vec<u16>),
-    Bitmap { words: Box<[u64; WORDS]>, len: u32 },
+    Bitmap {
+        words: Box<[u64; WORDS]>,
+        len: u32,
+    },
 }
 
 impl PacketIdSet {

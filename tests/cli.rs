@@ -1,0 +1,252 @@
+//! The program from outside: `check`, `--version`, faults, signals, the hold on the data directory.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+fn ternmq() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ternmq"));
+    // What the machine that runs the tests has set is not for them.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TERNMQ_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("the program runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code(), text(stdout), text(stderr))
+}
+
+fn file(directory: &Path, text: &str) -> String {
+    let path = directory.join("ternmq.toml");
+    fs::write(&path, text).expect("a file");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn version_is_printed() {
+    let (code, stdout, _) = run(ternmq().arg("--version"));
+    assert_eq!((code, stdout), (Some(0), format!("ternmq {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn check_prints_each_setting_with_its_origin() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path =
+        file(directory.path(), "[limits]\nqueue_bytes_max = \"8MB\"\n[[listeners]]\nbind = \"[::1]:1\"");
+    let (code, stdout, stderr) = run(ternmq()
+        .args(["check", "--config", &path, "--log", "debug"])
+        .env("TERNMQ_LIMITS__SESSION_EXPIRY", "never"));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = stdout.lines().collect();
+    for line in [
+        "data_dir = (not set)  # default".to_owned(),
+        "limits.inflight_max = 64  # default".to_owned(),
+        format!("limits.queue_bytes_max = \"8MB\"  # {path}"),
+        "limits.session_expiry = \"never\"  # environment TERNMQ_LIMITS__SESSION_EXPIRY".to_owned(),
+        "log.level = \"debug\"  # --log".to_owned(),
+        format!("listeners[0].bind = \"[::1]:1\"  # {path}"),
+        "listeners[0].allow_anonymous = true  # default".to_owned(),
+    ] {
+        assert!(lines.contains(&line.as_str()), "no {line:?} in {stdout}");
+    }
+}
+
+#[test]
+fn check_warns_without_failing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = "[[listeners]]\nbind = \"[::1]:1\"\ntransport = \"tls\"\n[listeners.tls]\n\
+                certificate = \"ternmq.toml\"\nprivate_key = \"ternmq.toml\"\nclient_ca = \"ternmq.toml\"";
+    let (code, stdout, stderr) = run(ternmq().args(["check", "--config", &file(directory.path(), text)]));
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("listeners[0].tls.client_certificate = \"none\"  # default"), "{stdout}");
+    assert!(stderr.starts_with("warning: listeners[0].tls.client_ca"), "{stderr}");
+}
+
+#[test]
+fn faults_end_check_and_start_alike() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = file(directory.path(), "inflight_mx = 1\n[limits]\ninflight_max = 0");
+    for arguments in [&["check", "--config", &path] as &[&str], &["--config", &path]] {
+        let (code, stdout, stderr) = run(ternmq().args(arguments).args(["--bind", "0.0.0.0:0"]));
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{arguments:?}");
+        assert_eq!(stderr.lines().count(), 3, "{stderr}");
+        assert!(stderr.contains(&format!(
+            "limits.inflight_max = 0: expected a whole number from 1 to 65535 (in {path})"
+        )));
+        assert!(stderr.contains("inflight_mx: unknown key, did you mean limits.inflight_max?"), "{stderr}");
+        assert!(stderr.contains("--allow-anonymous"), "{stderr}");
+    }
+}
+
+#[test]
+fn unknown_flags_are_refused() {
+    let (code, _, stderr) = run(ternmq().arg("--prot"));
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("--prot"), "{stderr}");
+}
+
+/// Far longer than anything here takes; what has not happened by then will not.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A broker that runs, and the lines it logs.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child =
+            command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the program starts");
+        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let (sender, lines) = channel();
+        // Ends with the broker, which `Drop` sees to.
+        thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Running { child, lines }
+    }
+
+    /// Waits for the line with `word` in it; gives all that was logged since the last call.
+    #[track_caller]
+    fn until(&mut self, word: &str) -> String {
+        let mut read = String::new();
+        loop {
+            let line =
+                self.lines.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("no {word:?}: {e}: {read}"));
+            read = read + &line + "\n";
+            if line.contains(word) {
+                return read;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        signal(&self.child, name);
+    }
+
+    /// Waits for its end; gives exit code and the rest of its log.
+    #[track_caller]
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => rest = rest + &line + "\n",
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("still runs: {rest}"),
+            }
+        }
+        (self.child.wait().expect("it was started").code(), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A test that failed must not leave its broker behind; one that has ended is no error.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(
+        Command::new("kill").args(["-s", name, &child.id().to_string()]).status().expect("kill").success()
+    );
+}
+
+#[test]
+fn a_signal_stops_it_with_exit_code_0() {
+    for signal in ["TERM", "INT"] {
+        let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0"]));
+        broker.until("started");
+        broker.signal(signal);
+        let (code, log) = broker.end();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(log.contains(&format!("signal=SIG{signal}")), "{log}");
+    }
+}
+
+#[test]
+fn hangup_is_survived_and_explained() {
+    let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0"]));
+    broker.until("started");
+    broker.signal("HUP");
+    broker.until("SIGHUP is ignored");
+    broker.signal("TERM");
+    assert_eq!(broker.end().0, Some(0));
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_no_harm() {
+    let mut command = ternmq();
+    command.args(["--bind", "127.0.0.1:0", "--log", "trace"]).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let log = BufReader::new(child.stderr.take().expect("piped"));
+    // The iterator closes our end of the pipe.
+    assert!(log.lines().map_while(Result::ok).any(|line| line.contains("started")));
+    signal(&child, "HUP");
+    signal(&child, "TERM");
+    assert_eq!(child.wait().expect("it was started").code(), Some(0));
+}
+
+#[test]
+fn json_lines_are_json_and_text_has_no_colours_in_a_pipe() {
+    for (format, start) in [("json", "{\"timestamp\":"), ("text", "2")] {
+        let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0", "--log-format", format]));
+        let log = broker.until("started");
+        broker.signal("TERM");
+        for line in log.lines() {
+            assert!(line.starts_with(start), "{format}: {line}");
+        }
+        assert!(!log.contains('\u{1b}'), "{log}");
+        assert_eq!(broker.end().0, Some(0));
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_said() {
+    let limit = |max: &str| {
+        let arguments = ["--bind", "127.0.0.1:0"];
+        let mut broker = Running::start(ternmq().args(arguments).env("TERNMQ_LIMITS__CONNECTIONS_MAX", max));
+        let log = broker.until("started");
+        broker.signal("TERM");
+        assert_eq!(broker.end().0, Some(0));
+        log
+    };
+    let log = limit("1000000000");
+    assert!(log.contains("connections_max=1000000000") && log.contains("nofile="), "{log}");
+    let log = limit("1");
+    assert!(!log.contains("NOFILE"), "{log}");
+}
+
+#[test]
+fn a_data_directory_is_held_by_one_broker() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data_dir = directory.path().join("data");
+    let command = || {
+        let mut command = ternmq();
+        command.args(["--bind", "127.0.0.1:0", "--data-dir"]).arg(&data_dir);
+        command
+    };
+    let mut first = Running::start(&mut command());
+    first.until("started");
+    let (code, log) = Running::start(command().args(["--log", "error"])).end();
+    assert_eq!(code, Some(1), "{log}");
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(
+        log.contains("in use by another broker") && log.contains(data_dir.to_str().expect("UTF-8")),
+        "{log}"
+    );
+    // However the holder ends, the next one starts.
+    first.signal("KILL");
+    first.end();
+    let mut next = Running::start(&mut command());
+    next.until("started");
+    next.signal("TERM");
+    assert_eq!(next.end().0, Some(0));
+}

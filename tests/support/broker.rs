@@ -1,0 +1,137 @@
+//! The broker under test, on a free port of the loopback interface: TernMQ in this process, or mosquitto, the control,
+//! when `TERNMQ_TEST_BROKER=mosquitto`.
+//!
+//! TernMQ runs on a thread and a runtime of its own, so that blocking tests and asynchronous ones can use it alike, and
+//! so that its tasks go on while a test blocks.
+
+use super::mosquitto::Mosquitto;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use ternmq::config::{Config, ListenerConfig};
+use ternmq::{Broker, MetricsSnapshot};
+use tokio::sync::oneshot;
+
+/// What a test may set, in words every broker under test understands. Defaults are those of TernMQ.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Largest packet taken, in bytes, fixed header included.
+    pub packet_bytes_max: usize,
+    /// Unacknowledged QoS 1 and 2 messages per client.
+    pub inflight_max: u16,
+    /// A connection without complete CONNECT is closed after this time.
+    pub connect_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let limits = Config::default().limits;
+        Self {
+            packet_bytes_max: limits.packet_bytes_max,
+            inflight_max: limits.inflight_max,
+            connect_timeout: limits.connect_timeout,
+        }
+    }
+}
+
+/// A broker of its own for one test; ends when dropped.
+pub struct TestBroker {
+    addrs: Vec<SocketAddr>,
+    process: Process,
+}
+
+enum Process {
+    Inside { broker: Arc<Broker>, stop: Option<oneshot::Sender<()>>, thread: Option<JoinHandle<()>> },
+    Mosquitto(#[allow(dead_code)] Mosquitto),
+}
+
+impl TestBroker {
+    /// A broker with default settings.
+    pub fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// A broker with changed settings.
+    pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        if control_is_mosquitto() {
+            let mosquitto = Mosquitto::start(&settings);
+            return Self { addrs: vec![mosquitto.addr], process: Process::Mosquitto(mosquitto) };
+        }
+        Self::with_config(|config| {
+            config.limits.packet_bytes_max = settings.packet_bytes_max;
+            config.limits.inflight_max = settings.inflight_max;
+            config.limits.connect_timeout = settings.connect_timeout;
+        })
+    }
+
+    /// TernMQ, whatever the environment says, with a changed configuration.
+    pub fn with_config(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        config.listeners = vec![ListenerConfig::tcp((Ipv4Addr::LOCALHOST, 0).into())];
+        config.limits.shutdown_timeout = Duration::from_millis(200);
+        config.sys_interval = None;
+        change(&mut config);
+        let (stop, stopped) = oneshot::channel();
+        let (started, start) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            runtime.expect("a runtime").block_on(async move {
+                let broker = Arc::new(Broker::start(config).await.expect("the broker starts"));
+                started.send(Arc::clone(&broker)).expect("the test waits");
+                // An error means that the test is gone, which is a reason to stop as well.
+                let _ = stopped.await;
+                broker.shutdown().await;
+            });
+        });
+        let broker = start.recv().expect("the broker starts");
+        Self {
+            addrs: broker.local_addrs().to_vec(),
+            process: Process::Inside { broker, stop: Some(stop), thread: Some(thread) },
+        }
+    }
+
+    /// Where it listens, or its first listener does.
+    pub fn addr(&self) -> SocketAddr {
+        self.addrs[0]
+    }
+
+    /// Where its listeners listen, in the order of the configuration.
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// TernMQ's counters.
+    pub fn metrics(&self) -> MetricsSnapshot {
+        match &self.process {
+            Process::Inside { broker, .. } => broker.metrics(),
+            Process::Mosquitto(_) => panic!("counters are asked of TernMQ only"),
+        }
+    }
+}
+
+impl Drop for TestBroker {
+    fn drop(&mut self) {
+        let Process::Inside { stop, thread, .. } = &mut self.process else { return };
+        drop(stop.take());
+        let ended = thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            assert!(matches!(ended, Some(Ok(()))), "the broker came to a bad end");
+        }
+    }
+}
+
+/// True when the broker under test is mosquitto, the control.
+pub fn control_is_mosquitto() -> bool {
+    std::env::var_os("TERNMQ_TEST_BROKER").is_some_and(|broker| broker == "mosquitto")
+}
+
+/// True, and says why, when the control runs and does not do what the calling test asks for.
+pub fn skipped_on_mosquitto(why: &str) -> bool {
+    if control_is_mosquitto() {
+        println!("not asked of mosquitto: {why}");
+    }
+    control_is_mosquitto()
+}

@@ -1,0 +1,20 @@
+//! What the tests share: a broker on a free port, a client that speaks raw bytes, and packets pushed together byte by
+//! byte.
+//!
+//! Nothing here uses the codec of the crate: these tests are an independent judge of it. Nothing here sleeps: a test
+//! waits for bytes, for the end of the connection, or for a fence (a PINGRESP or an acknowledgement, behind which
+//! everything sent earlier has been handled). Every wait has the deadline [`raw_client::DEADLINE`].
+
+// Each test binary compiles its own copy of this module and uses a part of it.
+#![allow(dead_code, unreachable_pub, unused_imports)]
+
+pub mod broker;
+mod mosquitto;
+pub mod raw_client;
+pub mod server_packet;
+pub mod wire;
+
+pub use broker::{Settings, TestBroker};
+pub use raw_client::{DEADLINE, RawClient};
+pub use server_packet::{Publish, ServerPacket};
+pub use wire::Connect;

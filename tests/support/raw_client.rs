@@ -1,0 +1,348 @@
+//! A client that sends and expects raw bytes over TCP, blocking, with a deadline on every wait.
+//!
+//! A packet that comes where another one was expected fails the test, with one exception the standard grants: PUBLISH
+//! may come before the SUBACK of its subscription, so [`RawClient::subscribe`] puts such packets by for later.
+
+use super::server_packet::{self, Publish, ServerPacket, show};
+use super::wire::{self, Connect};
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that must come. Generous: it is only ever used up by a failing test.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A TCP connection to the broker, MQTT spoken by hand.
+#[derive(Debug)]
+pub struct RawClient {
+    stream: TcpStream,
+    received: Vec<u8>,
+    put_by: VecDeque<ServerPacket>,
+    last_packet_id: u16,
+}
+
+enum Incoming {
+    Bytes,
+    Closed,
+    Nothing,
+}
+
+impl RawClient {
+    /// Opens the TCP connection; nothing is sent.
+    #[track_caller]
+    pub fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&addr, DEADLINE).expect("TCP connection to the broker");
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        stream.set_write_timeout(Some(DEADLINE)).expect("write timeout");
+        Self { stream, received: Vec::new(), put_by: VecDeque::new(), last_packet_id: 0 }
+    }
+
+    /// Connects with this CONNECT, expects return code 0, and says whether a session was present.
+    #[track_caller]
+    pub fn open(addr: SocketAddr, connect: &Connect) -> (Self, bool) {
+        let mut client = Self::connect(addr);
+        client.send(&connect.bytes());
+        match client.expect_packet() {
+            ServerPacket::ConnAck(session_present, 0) => (client, session_present),
+            other => panic!("expected CONNACK with return code 0, got {other:?}"),
+        }
+    }
+
+    /// A client with CleanSession 1.
+    #[track_caller]
+    pub fn clean(addr: SocketAddr, client_id: &str) -> Self {
+        let (client, session_present) = Self::open(addr, &Connect::new(client_id));
+        assert!(!session_present, "session present in answer to CleanSession 1");
+        client
+    }
+
+    /// A client with CleanSession 0, whose session is new.
+    #[track_caller]
+    pub fn persistent(addr: SocketAddr, client_id: &str) -> Self {
+        let (client, session_present) = Self::open(addr, &Connect::persistent(client_id));
+        assert!(!session_present, "session present, but this is the first one of {client_id}");
+        client
+    }
+
+    /// A client with CleanSession 0, whose session the broker must still have.
+    #[track_caller]
+    pub fn resume(addr: SocketAddr, client_id: &str) -> Self {
+        let (client, session_present) = Self::open(addr, &Connect::persistent(client_id));
+        assert!(session_present, "the broker has no session of {client_id}");
+        client
+    }
+
+    /// Sends bytes. A broker that has already closed the connection is no failure here: what it has answered tells.
+    #[track_caller]
+    pub fn send(&mut self, bytes: &[u8]) {
+        match self.stream.write_all(bytes) {
+            Ok(()) => {}
+            Err(error) if is_closed(&error) => {}
+            Err(error) => panic!("sending {} failed: {error}", show(bytes)),
+        }
+    }
+
+    /// The next packet of the broker.
+    #[track_caller]
+    pub fn expect_packet(&mut self) -> ServerPacket {
+        let deadline = Instant::now() + DEADLINE;
+        if let Some(packet) = self.put_by.pop_front() {
+            return packet;
+        }
+        loop {
+            if let Some(packet) = server_packet::take(&mut self.received) {
+                return packet;
+            }
+            match self.read_until(deadline) {
+                Incoming::Bytes => {}
+                Incoming::Closed => panic!("the broker closed; left over: {}", show(&self.received)),
+                Incoming::Nothing => panic!("no packet in time; left over: {}", show(&self.received)),
+            }
+        }
+    }
+
+    /// Exactly these bytes come next.
+    #[track_caller]
+    pub fn expect(&mut self, bytes: &[u8]) {
+        assert!(self.put_by.is_empty(), "packets not looked at yet: {:?}", self.put_by);
+        let deadline = Instant::now() + DEADLINE;
+        while self.received.len() < bytes.len() {
+            let common = self.received.len();
+            assert_eq!(show(&self.received), show(&bytes[..common]), "first bytes of the answer");
+            match self.read_until(deadline) {
+                Incoming::Bytes => {}
+                Incoming::Closed => {
+                    panic!("the broker closed; expected {}, got {}", show(bytes), show(&self.received))
+                }
+                Incoming::Nothing => panic!("expected {}, got {}", show(bytes), show(&self.received)),
+            }
+        }
+        let got: Vec<u8> = self.received.drain(..bytes.len()).collect();
+        assert!(got == bytes, "expected {}, got {}", show(bytes), show(&got));
+    }
+
+    /// The broker closes the connection (FIN or RST) and sends nothing more before that.
+    #[track_caller]
+    pub fn expect_closed(&mut self) {
+        let last = self.packets_until_closed();
+        assert!(last.is_empty() && self.received.is_empty(), "before the end came {last:?}");
+    }
+
+    /// The broker closes the connection; the packets it sent before that.
+    #[track_caller]
+    pub fn packets_until_closed(&mut self) -> Vec<ServerPacket> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut packets: Vec<ServerPacket> = self.put_by.drain(..).collect();
+        loop {
+            while let Some(packet) = server_packet::take(&mut self.received) {
+                packets.push(packet);
+            }
+            match self.read_until(deadline) {
+                Incoming::Bytes => {}
+                Incoming::Closed => return packets,
+                Incoming::Nothing => panic!("the broker did not close the connection; it sent {packets:?}"),
+            }
+        }
+    }
+
+    /// Nothing comes and the connection stays open for this long. Only for what is about time (keep alive).
+    #[track_caller]
+    pub fn stays_silent_and_open(&mut self, time: Duration) {
+        match self.read_until(Instant::now() + time) {
+            Incoming::Nothing => {}
+            Incoming::Bytes => panic!("unexpected: {}", show(&self.received)),
+            Incoming::Closed => panic!("the broker closed too early"),
+        }
+    }
+
+    /// Nothing is on its way to this client: the answer to a PINGREQ is the next packet. Also shows that the
+    /// connection lives and that all this client sent before has been handled.
+    #[track_caller]
+    pub fn expect_nothing(&mut self) {
+        self.send(&wire::PINGREQ);
+        match self.expect_packet() {
+            ServerPacket::PingResp => {}
+            other => panic!("expected nothing, got {other:?}"),
+        }
+    }
+
+    /// All packets up to the answer to a PINGREQ.
+    #[track_caller]
+    pub fn packets_until_ping(&mut self) -> Vec<ServerPacket> {
+        self.send(&wire::PINGREQ);
+        let mut packets = Vec::new();
+        loop {
+            match self.expect_packet() {
+                ServerPacket::PingResp => return packets,
+                packet => packets.push(packet),
+            }
+        }
+    }
+
+    /// Puts packets by that a test has read too early; they come before everything that is still on its way.
+    pub fn put_back(&mut self, packets: Vec<ServerPacket>) {
+        for packet in packets.into_iter().rev() {
+            self.put_by.push_front(packet);
+        }
+    }
+
+    /// The next packet, which is a PUBLISH.
+    #[track_caller]
+    pub fn expect_publish(&mut self) -> Publish {
+        match self.expect_packet() {
+            ServerPacket::Publish(publish) => publish,
+            other => panic!("expected PUBLISH, got {other:?}"),
+        }
+    }
+
+    /// The next packet, which is a PUBLISH with this topic and payload.
+    #[track_caller]
+    pub fn expect_message(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> Publish {
+        let publish = self.expect_publish();
+        let payload = payload.as_ref();
+        assert!(
+            publish.topic == topic && publish.payload == payload,
+            "expected {topic} {}, got {publish:?}",
+            show(payload)
+        );
+        publish
+    }
+
+    /// A message at QoS 1 arrives and is acknowledged.
+    #[track_caller]
+    pub fn expect_message_and_ack(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> Publish {
+        let publish = self.expect_message(topic, payload);
+        assert_eq!(publish.qos, 1, "{publish:?}");
+        self.send(&wire::puback(publish.id()));
+        publish
+    }
+
+    /// Takes the QoS 2 delivery of this PUBLISH to its end.
+    #[track_caller]
+    pub fn complete_qos2(&mut self, publish: &Publish) {
+        assert_eq!(publish.qos, 2, "{publish:?}");
+        self.send(&wire::pubrec(publish.id()));
+        self.expect(&wire::pubrel(publish.id()));
+        self.send(&wire::pubcomp(publish.id()));
+    }
+
+    /// A packet id this client has not used yet (from 1 on; tests with ids of their own stay above 1,000).
+    pub fn next_packet_id(&mut self) -> u16 {
+        self.last_packet_id += 1;
+        self.last_packet_id
+    }
+
+    /// Subscribes and expects the QoS asked for to be granted.
+    #[track_caller]
+    pub fn subscribe(&mut self, filter: &str, qos: u8) {
+        assert_eq!(self.subscribe_all(&[(filter, qos)]), [qos], "granted for {filter}");
+    }
+
+    /// Subscribes and returns the return codes. PUBLISH that comes before SUBACK is put by.
+    #[track_caller]
+    pub fn subscribe_all(&mut self, filters: &[(&str, u8)]) -> Vec<u8> {
+        let packet_id = self.next_packet_id();
+        self.send(&wire::subscribe(packet_id, filters));
+        let mut earlier = VecDeque::new();
+        loop {
+            match self.expect_packet() {
+                ServerPacket::SubAck(id, codes) => {
+                    assert_eq!(id, packet_id, "packet id of SUBACK");
+                    self.put_by = earlier;
+                    return codes;
+                }
+                publish @ ServerPacket::Publish(_) => earlier.push_back(publish),
+                other => panic!("expected SUBACK, got {other:?}"),
+            }
+        }
+    }
+
+    /// Unsubscribes and expects UNSUBACK next.
+    #[track_caller]
+    pub fn unsubscribe(&mut self, filter: &str) {
+        let packet_id = self.next_packet_id();
+        self.send(&wire::unsubscribe(packet_id, &[filter]));
+        assert_eq!(self.expect_packet(), ServerPacket::UnsubAck(packet_id));
+    }
+
+    /// Publishes and waits until the broker has taken the message over; RETAIN 0.
+    #[track_caller]
+    pub fn publish(&mut self, topic: &str, qos: u8, payload: impl AsRef<[u8]>) {
+        self.publish_with_retain(topic, qos, payload, false);
+    }
+
+    /// Publishes with RETAIN 1 and waits until the broker has taken the message over.
+    #[track_caller]
+    pub fn publish_retained(&mut self, topic: &str, qos: u8, payload: impl AsRef<[u8]>) {
+        self.publish_with_retain(topic, qos, payload, true);
+    }
+
+    #[track_caller]
+    fn publish_with_retain(&mut self, topic: &str, qos: u8, payload: impl AsRef<[u8]>, retain: bool) {
+        let flags = qos << 1 | u8::from(retain);
+        if qos == 0 {
+            self.send(&wire::raw_publish(flags, topic, None, payload));
+            return self.expect_nothing();
+        }
+        let packet_id = self.next_packet_id();
+        self.send(&wire::raw_publish(flags, topic, Some(packet_id), payload));
+        if qos == 1 {
+            return self.expect(&wire::puback(packet_id));
+        }
+        self.expect(&wire::pubrec(packet_id));
+        self.send(&wire::pubrel(packet_id));
+        self.expect(&wire::pubcomp(packet_id));
+    }
+
+    /// Ends the connection as the standard wants it and waits until the broker has closed it.
+    #[track_caller]
+    pub fn disconnect(mut self) {
+        self.send(&wire::DISCONNECT);
+        self.packets_until_closed();
+    }
+
+    /// Ends the sending half (FIN) and waits until the broker has closed the connection.
+    #[track_caller]
+    pub fn vanish(mut self) {
+        self.finish_sending();
+        self.packets_until_closed();
+    }
+
+    /// Ends the sending half (FIN); the broker's bytes can still be read.
+    pub fn finish_sending(&mut self) {
+        // The broker may have closed already: then there is nothing to end.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection by RST.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    }
+
+    fn read_until(&mut self, deadline: Instant) -> Incoming {
+        let mut chunk = [0; 65536];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Incoming::Nothing;
+            }
+            self.stream.set_read_timeout(Some(left)).expect("read timeout");
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Incoming::Closed,
+                Ok(count) => {
+                    self.received.extend_from_slice(&chunk[..count]);
+                    return Incoming::Bytes;
+                }
+                Err(error) if is_closed(&error) => return Incoming::Closed,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => panic!("reading failed: {error}"),
+            }
+        }
+    }
+}
+
+fn is_closed(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted)
+}

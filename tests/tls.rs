@@ -1,0 +1,248 @@
+//! TLS listeners: versions, client certificates, and what goes wrong. Certificates are made in memory and written to a directory of the test.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use support::wire::{self, Connect};
+use support::{DEADLINE, RawClient, TestBroker};
+use ternmq::config::{ClientCertificate, ListenerConfig, TlsConfig, Transport};
+
+/// A CA with a server's and a client's certificate, and the server's files.
+struct TestCa {
+    directory: tempfile::TempDir,
+    ca: CertificateDer<'static>,
+    client: (CertificateDer<'static>, Vec<u8>),
+}
+
+impl TestCa {
+    fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let ca = params.self_signed(&key).unwrap();
+        let issuer = Issuer::new(params, key);
+        let issue = |names: Vec<String>, common_name: &str, usage| {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(names).unwrap();
+            params.distinguished_name.push(DnType::CommonName, common_name);
+            params.extended_key_usages = vec![usage];
+            (params.signed_by(&key, &issuer).unwrap(), key)
+        };
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let (server, server_key) = issue(names, "server", ExtendedKeyUsagePurpose::ServerAuth);
+        let (client, client_key) = issue(Vec::new(), "device-7", ExtendedKeyUsagePurpose::ClientAuth);
+        let directory = tempfile::tempdir().unwrap();
+        let write = |file: &str, pem: String| std::fs::write(directory.path().join(file), pem).unwrap();
+        write("ca.pem", ca.pem());
+        write("server.pem", server.pem());
+        write("server.key", server_key.serialize_pem());
+        Self { directory, ca: ca.der().clone(), client: (client.der().clone(), client_key.serialize_der()) }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn listener(&self, client_certificate: ClientCertificate, allow_anonymous: bool) -> ListenerConfig {
+        ListenerConfig {
+            bind: (Ipv4Addr::LOCALHOST, 0).into(),
+            transport: Transport::Tls(TlsConfig {
+                certificate: self.file("server.pem"),
+                private_key: self.file("server.key"),
+                client_ca: (client_certificate != ClientCertificate::None).then(|| self.file("ca.pem")),
+                client_certificate,
+            }),
+            allow_anonymous,
+        }
+    }
+
+    fn broker(&self, client_certificate: ClientCertificate, allow_anonymous: bool) -> TestBroker {
+        TestBroker::with_config(|config| {
+            config.listeners = vec![self.listener(client_certificate, allow_anonymous)]
+        })
+    }
+
+    /// Connects with TLS, trusting this CA, showing `identity` if there is one.
+    fn connect(
+        &self,
+        address: SocketAddr,
+        identity: Option<&TestCa>,
+        version: &'static SupportedProtocolVersion,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+        let builder = builder.with_root_certificates(roots);
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(ca) => {
+                let (certificate, key) = ca.client.clone();
+                let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key));
+                builder.with_client_auth_cert(vec![certificate], key).unwrap()
+            }
+        };
+        let connection =
+            ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap();
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        StreamOwned::new(connection, socket)
+    }
+}
+
+/// CONNECT over an established stream; the return code, or `None` if the peer ended it.
+fn mqtt_connect(stream: &mut impl ReadWrite, client_id: &str) -> Option<u8> {
+    stream.write_all(&Connect::new(client_id).bytes()).ok()?;
+    let mut connack = [0; 4];
+    stream.read_exact(&mut connack).ok()?;
+    Some(connack[3])
+}
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
+
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+
+#[test]
+fn publishes_and_subscribes_over_tls_1_2_and_1_3() {
+    let ca = TestCa::new("ca");
+    let broker = ca.broker(ClientCertificate::None, true);
+    for version in VERSIONS {
+        let mut stream = ca.connect(broker.addr(), None, version);
+        assert_eq!(mqtt_connect(&mut stream, "tls"), Some(0));
+        assert_eq!(stream.conn.protocol_version(), Some(version.version));
+        stream.write_all(&wire::subscribe(1, &[("t", 1)])).unwrap();
+        let mut suback = [0; 5];
+        stream.read_exact(&mut suback).unwrap();
+        assert_eq!(suback, [0x90, 3, 0, 1, 1]);
+        // Large enough to need many records, to fill the socket, and to be shared rather than copied.
+        let payload: Vec<u8> = (0..3_000_000_u32).map(|n| n as u8).collect();
+        let publish = wire::publish_qos1(9, "t", &payload);
+        stream.write_all(&publish).unwrap();
+        // Acknowledgement and delivery may come in either order.
+        let mut rest = vec![0; publish.len() + 4];
+        stream.read_exact(&mut rest).unwrap();
+        let puback = wire::puback(9);
+        let delivered =
+            rest.strip_prefix(&puback[..]).or_else(|| rest.strip_suffix(&puback[..])).expect("PUBACK");
+        assert_eq!(delivered.len(), publish.len());
+        assert!(delivered.ends_with(&payload), "the payload is damaged");
+    }
+}
+
+#[test]
+fn a_required_client_certificate_must_come_from_the_configured_ca() {
+    let ca = TestCa::new("ca");
+    let other = TestCa::new("other");
+    // Not open to anonymous clients: the certificate is what lets one in.
+    let broker = ca.broker(ClientCertificate::Required, false);
+    for version in VERSIONS {
+        assert_eq!(mqtt_connect(&mut ca.connect(broker.addr(), None, version), "none"), None);
+        assert_eq!(mqtt_connect(&mut ca.connect(broker.addr(), Some(&other), version), "other"), None);
+        assert_eq!(mqtt_connect(&mut ca.connect(broker.addr(), Some(&ca), version), "good"), Some(0));
+    }
+}
+
+#[test]
+fn an_optional_client_certificate_is_judged_if_shown() {
+    let ca = TestCa::new("ca");
+    let other = TestCa::new("other");
+    let open = ca.broker(ClientCertificate::Optional, true);
+    let closed = ca.broker(ClientCertificate::Optional, false);
+    let version = &rustls::version::TLS13;
+    assert_eq!(mqtt_connect(&mut ca.connect(open.addr(), None, version), "none"), Some(0));
+    assert_eq!(mqtt_connect(&mut ca.connect(open.addr(), Some(&other), version), "other"), None);
+    assert_eq!(mqtt_connect(&mut ca.connect(closed.addr(), None, version), "none"), Some(5));
+    assert_eq!(mqtt_connect(&mut ca.connect(closed.addr(), Some(&ca), version), "good"), Some(0));
+}
+
+#[test]
+fn plain_bytes_on_a_tls_port_harm_nobody() {
+    let ca = TestCa::new("ca");
+    let broker = ca.broker(ClientCertificate::None, true);
+    let mut plain = RawClient::connect(broker.addr());
+    plain.send(&Connect::new("plain").bytes());
+    // A TLS alert may come before the end.
+    let mut stream = ca.connect(broker.addr(), None, &rustls::version::TLS13);
+    assert_eq!(mqtt_connect(&mut stream, "healthy"), Some(0));
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while broker.metrics().refused.get("tls") != Some(&1) {
+        assert!(std::time::Instant::now() < deadline, "{:#?}", broker.metrics());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn plain_and_tls_listeners_share_one_topic_space_on_ipv4_and_ipv6() {
+    let ca = TestCa::new("ca");
+    let broker = TestBroker::with_config(|config| {
+        config.listeners = vec![
+            ca.listener(ClientCertificate::None, true),
+            ListenerConfig::tcp((Ipv4Addr::LOCALHOST, 0).into()),
+            ListenerConfig::tcp("[::1]:0".parse().unwrap()),
+        ];
+    });
+    let [tls, ipv4, ipv6] = broker.addrs()[..] else { panic!("three listeners") };
+    let mut stream = ca.connect(tls, None, &rustls::version::TLS13);
+    assert_eq!(mqtt_connect(&mut stream, "tls"), Some(0));
+    stream.write_all(&wire::subscribe(1, &[("t/+", 0)])).unwrap();
+    let mut suback = [0; 5];
+    stream.read_exact(&mut suback).unwrap();
+    for (address, topic) in [(ipv4, "t/4"), (ipv6, "t/6")] {
+        RawClient::clean(address, topic).publish(topic, 1, "over plain TCP");
+        let expected = wire::publish_qos0(topic, "over plain TCP");
+        let mut publish = vec![0; expected.len()];
+        stream.read_exact(&mut publish).unwrap();
+        assert_eq!(publish, expected);
+    }
+}
+
+#[test]
+fn a_taken_over_tls_connection_is_closed() {
+    let ca = TestCa::new("ca");
+    let broker = ca.broker(ClientCertificate::None, true);
+    let version = &rustls::version::TLS13;
+    let mut first = ca.connect(broker.addr(), None, version);
+    assert_eq!(mqtt_connect(&mut first, "same"), Some(0));
+    let mut second = ca.connect(broker.addr(), None, version);
+    assert_eq!(mqtt_connect(&mut second, "same"), Some(0));
+    let mut rest = Vec::new();
+    // rustls calls the missing close_notify an error; the end is what counts.
+    let _ = first.read_to_end(&mut rest);
+    assert!(rest.is_empty(), "the older connection got {rest:?}");
+}
+
+#[test]
+fn unusable_files_are_named_in_the_error() {
+    let ca = TestCa::new("ca");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let start = |listener: ListenerConfig| {
+        let config = ternmq::config::Config { listeners: vec![listener], ..Default::default() };
+        runtime.block_on(async { ternmq::Broker::start(config).await.err().expect("an error").to_string() })
+    };
+    std::fs::write(ca.file("empty.pem"), "").unwrap();
+    let mut listener = ca.listener(ClientCertificate::None, true);
+    if let Transport::Tls(tls) = &mut listener.transport {
+        tls.certificate = ca.file("empty.pem");
+    }
+    let error = start(listener);
+    assert!(error.contains("empty.pem") && error.contains("certificate"), "{error}");
+    let mut listener = ca.listener(ClientCertificate::None, true);
+    if let Transport::Tls(tls) = &mut listener.transport {
+        // The key of another certificate.
+        let other = TestCa::new("other");
+        std::fs::copy(other.file("server.key"), ca.file("other.key")).unwrap();
+        tls.private_key = ca.file("other.key");
+    }
+    let error = start(listener);
+    assert!(error.contains("other.key"), "{error}");
+}
