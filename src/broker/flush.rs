@@ -98,7 +98,7 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
                     }
                     return Flushed::Blocked;
                 }
-                link.close_cause.get_or_insert(Cause::from(error));
+                link.close_cause.get_or_insert_with(|| Cause::from(error));
                 client.signal(link, signal::CLOSE);
                 return Flushed::Done;
             }

@@ -54,7 +54,7 @@ impl Core {
     /// Notes that the retained messages of this filter are to be sent ([MQTT-3.3.1-6]).
     fn owe_retained(&self, state: &mut ClientState, filter: Arc<str>, granted: QoS) {
         let nothing_there = if is_wildcard(&filter) {
-            self.retained.len() == 0
+            self.retained.is_empty()
         } else {
             self.retained.get(&filter).is_none()
         };
