@@ -161,8 +161,9 @@ fn one_line(value: &str, writer: &mut impl Write) -> fmt::Result {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
+    use parking_lot::Mutex;
     use tracing_subscriber::Registry;
 
     use super::*;
@@ -173,7 +174,7 @@ mod tests {
 
     impl io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("one thread").write(bytes)
+            self.0.lock().write(bytes)
         }
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
@@ -190,7 +191,7 @@ mod tests {
         );
         tracing::subscriber::with_default(Registry::default().with(json(move || json_writer.clone())), &log);
         let lines = |of: Lines| -> Vec<String> {
-            let bytes = of.0.lock().expect("one thread").clone();
+            let bytes = of.0.lock().clone();
             String::from_utf8(bytes).expect("UTF-8").lines().map(str::to_owned).collect()
         };
         let text = lines(text_lines).into_iter();

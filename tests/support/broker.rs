@@ -69,10 +69,12 @@ impl TestBroker {
 
     /// TernMQ, whatever the environment says, with a changed configuration.
     pub fn with_config(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::default();
-        config.listeners = vec![ListenerConfig::tcp((Ipv4Addr::LOCALHOST, 0).into())];
+        let mut config = Config {
+            listeners: vec![ListenerConfig::tcp((Ipv4Addr::LOCALHOST, 0).into())],
+            sys_interval: None,
+            ..Config::default()
+        };
         config.limits.shutdown_timeout = Duration::from_millis(200);
-        config.sys_interval = None;
         change(&mut config);
         let (stop, stopped) = oneshot::channel();
         let (started, start) = mpsc::channel();
