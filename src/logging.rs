@@ -3,7 +3,7 @@
 //! A line of the text form is one event, whatever the values in it are. tracing writes a value handed over as
 //! `Display` as it is, line breaks included; so control characters are escaped here for every field, and a value with
 //! blanks or quotes in it is put in quotes, its own ones escaped: neither a second line nor a second field can be
-//! forged. JSON does the same by its nature. What a client sent goes through [`crate::escape::escape`] before, which
+//! forged. JSON does the same by its nature. What a client sent goes through `escape` before, which
 //! also bounds its length.
 //!
 //! A log that cannot be written (nobody reads the pipe any more) is lost in silence: it must not harm the broker.

@@ -117,9 +117,9 @@ impl Core {
             limit = "limits.session_expiry",
             "session expired"
         );
-        self.metrics.sessions_expired.add(1);
-        self.metrics.dropped.add("session_expired", queued as u64);
         self.end_session(client);
+        self.metrics.dropped.add("session_expired", queued as u64);
+        self.metrics.sessions_expired.add(1);
     }
 
     /// Tells every connection to end after its output is written. Wills go first, while those who want them are still connected.

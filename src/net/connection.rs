@@ -441,6 +441,10 @@ impl Connection {
     }
 
     fn handle_packet(&mut self, turn: &mut Turn, packet: Packet<'_>) -> Result<(), Cause> {
+        if !matches!(packet, Packet::Publish(_) | Packet::PubRel(_)) {
+            // Answers leave in the order of what they answer.
+            self.send_acks(turn);
+        }
         match packet {
             Packet::Publish(publish) => {
                 self.core.publish(turn, &self.client, &mut self.publisher, &publish);

@@ -69,7 +69,6 @@ fn mqtt_2_3_1_4_no_id_is_0_or_in_use_while_they_wrap_round() {
             answer.extend(wire::puback(publish.id()));
         }
         subscriber.send(&answer);
-        println!("last id {:?}", &answer[answer.len() - 2..]);
         publisher.expect(&pubacks);
     }
     subscriber.send(&wire::puback(stuck));
