@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::broker::{Client, Core, LocalQueue, ReceivedMessage, Turn, sys};
-use crate::config::{Config, ListenerConfig, Transport};
+use crate::config::{ClientCertificate, Config, ListenerConfig, Transport};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::metrics::MetricsSnapshot;
 use crate::net::{self, BindError, TlsError};
@@ -72,6 +72,12 @@ impl Broker {
     /// See [`StartError`]; nothing is left running.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let data_dir = config.data_dir.as_deref().map(DataDir::open).transpose()?;
+        if let Some(path) = &config.data_dir {
+            tracing::info!(
+                data_dir = %path.display(),
+                "data directory held; this version keeps sessions, queues and retained messages in memory only"
+            );
+        }
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             listeners.push(net::bind(listener).map_err(|error| start_error(listener, error))?);
@@ -172,12 +178,18 @@ fn start_error(listener: &ListenerConfig, error: BindError) -> StartError {
 }
 
 fn announce(config: &ListenerConfig, address: SocketAddr) {
-    tracing::info!(
-        %address,
-        tls = matches!(config.transport, Transport::Tls(_)),
-        allow_anonymous = config.allow_anonymous,
-        "listening"
-    );
+    let (tls, certificates) = match &config.transport {
+        Transport::Tcp => (false, false),
+        Transport::Tls(tls) => (true, tls.client_certificate != ClientCertificate::None),
+    };
+    tracing::info!(%address, tls, allow_anonymous = config.allow_anonymous, "listening");
+    if !config.allow_anonymous && !certificates {
+        tracing::warn!(
+            %address,
+            "this listener refuses everybody: it has neither allow_anonymous = true nor client certificates to tell who may \
+             come in"
+        );
+    }
 }
 
 /// A subscription within the program. Dropping it unsubscribes.
