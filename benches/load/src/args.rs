@@ -1,0 +1,156 @@
+//! The command line.
+
+use std::net::SocketAddrV4;
+
+use crate::error::{Error, Result, fault};
+
+/// How to call the program.
+pub const USAGE: &str = "\
+load SCENARIO --broker ADDR:PORT --pid PID [options]
+
+Scenarios: fan-in fan-out pairs rate idle connect churn stalled filters retained offline
+
+  --qos 0|1|2            of publishers and subscribers (default 0; offline and retained: 1)
+  --payload BYTES        at least 24 (default 64)
+  --count N              messages published, connections, cycles, filters or retained messages, as the scenario has it
+  --publishers N         publishing clients (fan-in, pairs, rate 100; filters, retained, offline, stalled 10)
+  --subscribers N        subscribing clients (fan-out, filters 100)
+  --messages N           filters: messages published through them
+  --rate N               rate: messages per second in all (default 4000)
+  --window N             unacknowledged packets per publisher, QoS 1 and 2 (default 64, fan-in 16)
+  --outstanding N        messages per publisher that are not yet at their subscribers
+                         (default: 4000 in all, at most 400 each)
+  --burst N              a publisher waits until it may send so many, then sends them in one write (default 1)
+  --json                 one JSON object on standard output in place of a line for people
+
+Exit code: 0 if everything arrived whole, once and in order, 1 if not, 2 if the run could not be made.";
+
+/// What to run; a `None` is the scenario's default.
+#[derive(Debug, Clone)]
+pub struct Args {
+    /// Name of the scenario.
+    pub scenario: String,
+    /// The broker.
+    pub broker: SocketAddrV4,
+    /// Its process.
+    pub pid: u32,
+    /// QoS of publishers and subscribers.
+    pub qos: Option<u8>,
+    /// Bytes of payload.
+    pub payload: usize,
+    /// How much; the unit is the scenario's.
+    pub count: Option<u64>,
+    /// Publishing clients.
+    pub publishers: Option<usize>,
+    /// Subscribing clients.
+    pub subscribers: Option<usize>,
+    /// Messages of `filters`.
+    pub messages: Option<u64>,
+    /// Messages per second.
+    pub rate: u64,
+    /// Unacknowledged packets per publisher.
+    pub window: Option<u64>,
+    /// Undelivered messages per publisher.
+    pub outstanding: Option<u64>,
+    /// Messages a publisher waits to be allowed to send together.
+    pub burst: u64,
+    /// Print JSON.
+    pub json: bool,
+}
+
+impl Args {
+    /// Reads the arguments after the program's name.
+    ///
+    /// # Errors
+    /// The first argument that cannot be used.
+    pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
+        let Some(scenario) = words.next() else { return fault("which scenario?") };
+        let (mut broker, mut pid) = (None, None);
+        let mut args = Self {
+            scenario,
+            broker: SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0),
+            pid: 0,
+            qos: None,
+            payload: 64,
+            count: None,
+            publishers: None,
+            subscribers: None,
+            messages: None,
+            rate: 4000,
+            window: None,
+            outstanding: None,
+            burst: 1,
+            json: false,
+        };
+        while let Some(name) = words.next() {
+            if name == "--json" {
+                args.json = true;
+                continue;
+            }
+            let Some(value) = words.next() else { return fault(format!("{name} needs a value")) };
+            match name.as_str() {
+                "--broker" => broker = Some(number(&name, &value)?),
+                "--pid" => pid = Some(number(&name, &value)?),
+                "--qos" => args.qos = Some(number(&name, &value)?),
+                "--payload" => args.payload = number(&name, &value)?,
+                "--count" => args.count = Some(number(&name, &value)?),
+                "--publishers" => args.publishers = Some(number(&name, &value)?),
+                "--subscribers" => args.subscribers = Some(number(&name, &value)?),
+                "--messages" => args.messages = Some(number(&name, &value)?),
+                "--rate" => args.rate = number(&name, &value)?,
+                "--window" => args.window = Some(number(&name, &value)?),
+                "--burst" => args.burst = number(&name, &value)?,
+                "--outstanding" => args.outstanding = Some(number(&name, &value)?),
+                _ => return fault(format!("unknown option {name}")),
+            }
+        }
+        let (Some(broker), Some(pid)) = (broker, pid) else { return fault("--broker and --pid are needed") };
+        args.broker = broker;
+        args.pid = pid;
+        let zeros =
+            [args.count, args.messages, args.window, args.outstanding, Some(args.rate), Some(args.burst)];
+        let sizes = [args.publishers, args.subscribers];
+        if zeros.contains(&Some(0)) || sizes.contains(&Some(0)) {
+            return fault("a count of zero measures nothing");
+        }
+        if args.qos.is_some_and(|qos| qos > 2) || args.payload < crate::payload::LEAST {
+            return fault("--qos is 0, 1 or 2, --payload at least 24");
+        }
+        if args.window.is_some_and(|window| window > 60_000) {
+            return fault("--window: there are only 65,535 packet ids");
+        }
+        Ok(args)
+    }
+}
+
+fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T> {
+    value.parse().map_err(|_| Error(format!("{name}: {value:?} cannot be used")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args> {
+        Args::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn a_line_is_read() {
+        let args = parse("fan-in --broker 127.0.0.1:99 --pid 7 --qos 2 --json --count 5").unwrap();
+        assert_eq!((args.pid, args.qos, args.count, args.json), (7, Some(2), Some(5), true));
+        assert_eq!(args.broker.port(), 99);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused() {
+        let good = "fan-in --broker 127.0.0.1:99 --pid 7";
+        assert!(parse(good).is_ok());
+        for bad in ["", "fan-in", "fan-in --pid 7", "fan-in --broker x --pid 7"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        for bad in ["--qos 3", "--count 0", "--payload 23", "--window 60001", "--what 1", "--count"] {
+            assert!(parse(&format!("{good} {bad}")).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Many filters of mixed shape, spread over the subscribers: memory per filter and CPU per delivery through them.
+//!
+//! Each topic is matched by exactly one filter, so that the deliveries are known; which topic comes next is random
+//! but the same in every run.
+
+use super::{Bench, WINDOW, share};
+use crate::clients::{GLANCE, Watch};
+use crate::drive::{Drive, Topics};
+use crate::error::{Result, fault};
+use crate::mqtt::{self, Packet};
+use crate::net::expect_packet;
+use crate::report::{Report, Span};
+
+const GROUPS: usize = 100;
+const FILTERS_PER_PACKET: usize = 100;
+
+fn topic(n: usize) -> String {
+    format!("site/{}/device{n}/sensor/temperature", n % GROUPS)
+}
+
+/// Three in ten end in `+`, three in ten in `#`, two have a wildcard in the second level, two have none.
+fn filter(n: usize) -> String {
+    match n / GROUPS % 10 {
+        0..3 => format!("site/{}/device{n}/sensor/+", n % GROUPS),
+        3..6 => format!("site/{}/device{n}/#", n % GROUPS),
+        6..8 => format!("site/+/device{n}/sensor/temperature"),
+        _ => topic(n),
+    }
+}
+
+/// Runs the scenario.
+pub(super) fn run(mut bench: Bench) -> Result<Report> {
+    let qos = bench.qos(0);
+    let filters = bench.args.count.unwrap_or(100_000) as usize;
+    let (publisher_count, subscriber_count) =
+        (bench.args.publishers.unwrap_or(10), bench.args.subscribers.unwrap_or(100));
+    let messages = share(bench.args.messages.unwrap_or(200_000), publisher_count);
+    let window = bench.window(publisher_count, qos, WINDOW);
+    let subscribers = bench.subscribers(vec![Vec::new(); subscriber_count], qos)?;
+    let publishers = bench.publishers(publisher_count, qos, window, 1)?;
+
+    let before = bench.broker.settled_rss()?;
+    let span = Span::begin(bench.broker)?;
+    let (mut asked, mut granted, mut watch) = (0, 0, Watch::new());
+    // Subscribers take turns, as they would.
+    let mut next: Vec<usize> = (0..subscriber_count).collect();
+    while asked > granted || next.iter().any(|next| *next < filters) {
+        for (place, id) in subscribers.iter().enumerate() {
+            if next[place] >= filters {
+                continue;
+            }
+            let end = next[place] + FILTERS_PER_PACKET * subscriber_count;
+            let part: Vec<String> =
+                (next[place]..end.min(filters)).step_by(subscriber_count).map(filter).collect();
+            mqtt::subscribe(bench.net.out(*id), 1, &part, qos);
+            asked += 1;
+            next[place] = end;
+        }
+        bench.net.turn(GLANCE, |_, id, event| match expect_packet(id, event)? {
+            Packet::Suback(true) => {
+                granted += 1;
+                Ok(())
+            }
+            other => fault(format!("{other:?} instead of SUBACK")),
+        })?;
+        if watch.is_stuck(granted as u64) {
+            return fault("no SUBACK");
+        }
+    }
+    let spent = span.end()?;
+    let after = bench.broker.settled_rss()?;
+    let mut report = Report::new("filters", qos);
+    report.number("bytes_per_filter", (after as f64 - before as f64) / filters as f64);
+    report.per_unit("filter", filters as u64, spent);
+
+    let topics = Topics {
+        names: (0..filters).map(topic).collect(),
+        hears: |subscriber, tag, subscribers| tag % subscribers == subscriber,
+        is_all_or_none: false,
+    };
+    let mut drive = Drive::new(publishers, &subscribers, topics, bench.args.payload);
+    drive.publishers.iter_mut().for_each(|publisher| publisher.allow(messages));
+    let expected = messages * publisher_count as u64;
+    let mut state = 1u64;
+    let span = Span::begin(bench.broker)?;
+    drive.run(&mut bench.net, expected, |_, _| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % filters
+    })?;
+    let spent = span.end()?;
+    report.per_unit("delivery", drive.received, spent);
+    drive.settle(expected);
+    report.faults(&drive.order.faults);
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(filter: &str, topic: &str) -> bool {
+        let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
+        loop {
+            match (filter.next(), topic.next()) {
+                (Some("#"), _) | (None, None) => return true,
+                (Some("+"), Some(_)) => {}
+                (Some(left), Some(right)) if left == right => {}
+                _ => return false,
+            }
+        }
+    }
+
+    #[test]
+    fn each_topic_has_its_one_filter() {
+        let filters: Vec<String> = (0..2_000).map(filter).collect();
+        for n in (0..2_000).step_by(7) {
+            let found: Vec<usize> = (0..2_000).filter(|f| matches(&filters[*f], &topic(n))).collect();
+            assert_eq!(found, [n]);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The scenarios by name, and what they share.
+
+mod connections;
+mod filters;
+mod flow;
+mod offline;
+mod rate;
+mod retained;
+
+use crate::args::Args;
+use crate::clients::{Spec, bring_up};
+use crate::error::{Result, fault};
+use crate::net::{Id, Net};
+use crate::probe::Process;
+use crate::publisher::{Publisher, Window};
+use crate::report::Report;
+
+/// Messages on their way through the broker at once, over all publishers, unless said otherwise.
+const OUTSTANDING: u64 = 4_000;
+const OUTSTANDING_EACH: u64 = 400;
+/// Unacknowledged packets per publisher, unless said otherwise.
+const WINDOW: u64 = 64;
+
+/// A run: its options, its connections, the broker's process.
+pub struct Bench {
+    args: Args,
+    net: Net,
+    broker: Process,
+}
+
+/// Runs the scenario `args` names.
+///
+/// # Errors
+/// An unknown name, or a run that could not be made to its end.
+pub fn run(args: Args) -> Result<Report> {
+    let (net, broker) = (Net::new(args.broker)?, Process::new(args.pid)?);
+    let bench = Bench { args, net, broker };
+    match bench.args.scenario.as_str() {
+        "fan-in" => flow::fan_in(bench),
+        "fan-out" => flow::fan_out(bench),
+        "pairs" => flow::pairs(bench),
+        "stalled" => flow::stalled(bench),
+        "rate" => rate::run(bench),
+        "idle" => connections::idle(bench),
+        "connect" => connections::connect(bench),
+        "churn" => connections::churn(bench),
+        "filters" => filters::run(bench),
+        "retained" => retained::run(bench),
+        "offline" => offline::run(bench),
+        other => fault(format!("unknown scenario {other}")),
+    }
+}
+
+impl Bench {
+    fn qos(&self, default: u8) -> u8 {
+        self.args.qos.unwrap_or(default)
+    }
+
+    fn window(&self, publishers: usize, qos: u8, unacknowledged: u64) -> Window {
+        let each = (OUTSTANDING / publishers as u64).clamp(1, OUTSTANDING_EACH);
+        let unacknowledged = self.args.window.unwrap_or(unacknowledged);
+        let undelivered = self.args.outstanding.unwrap_or(each);
+        // A burst larger than what may be on the way would never leave.
+        let burst = self.args.burst.min(undelivered);
+        Window { unacknowledged, undelivered, burst: if qos > 0 { burst.min(unacknowledged) } else { burst } }
+    }
+
+    /// Brings `count` publishers up.
+    fn publishers(&mut self, count: usize, qos: u8, window: Window, fan_out: u64) -> Result<Vec<Publisher>> {
+        let specs: Vec<Spec> =
+            (0..count).map(|n| Spec::clean(format!("load-pub-{n}"), Vec::new(), qos)).collect();
+        let ids = bring_up(&mut self.net, &specs)?;
+        let numbered = ids.into_iter().enumerate();
+        Ok(numbered.map(|(index, id)| Publisher::new(id, index, qos, window, fan_out)).collect())
+    }
+
+    /// Brings subscribers up, one for each list of filters.
+    fn subscribers(&mut self, filters: Vec<Vec<String>>, qos: u8) -> Result<Vec<Id>> {
+        let numbered = filters.into_iter().enumerate();
+        let specs: Vec<Spec> =
+            numbered.map(|(n, filters)| Spec::clean(format!("load-sub-{n}"), filters, qos)).collect();
+        bring_up(&mut self.net, &specs)
+    }
+}
+
+/// `count` in equal shares, rounded up.
+fn share(count: u64, publishers: usize) -> u64 {
+    count.div_ceil(publishers as u64)
+}
