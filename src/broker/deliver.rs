@@ -33,7 +33,10 @@ impl Core {
             }
             return;
         }
-        state.session.out.lend(flush::take_spare);
+        if state.link.is_some() {
+            // Not to offline sessions: they would keep it.
+            state.session.out.lend(flush::take_spare);
+        }
         match state.session.deliver(outgoing, granted, false) {
             Delivered::Sent => {
                 turn.sent += 1;

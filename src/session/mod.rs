@@ -16,6 +16,8 @@ mod outbound;
 mod packet_ids;
 mod queue;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 mod time;
 mod will;
 
@@ -147,7 +149,7 @@ impl Session {
     /// A connection begins: CONNACK is the first packet ([MQTT-3.2.0-1]), then what is unfinished is sent again, oldest first
     /// ([MQTT-4.4.0-1]), then what waits.
     pub fn attach(&mut self, session_present: bool, will: Option<Will>) {
-        self.detach();
+        self.out.clear();
         self.state = State::Connected;
         self.will = will.map(Box::new);
         self.drops_reported = 0;
@@ -159,7 +161,8 @@ impl Session {
 
     /// The connection is gone. The will stays until [`take_will`](Self::take_will).
     pub fn detach(&mut self) {
-        self.out.clear();
+        // A buffer that was lent goes as well: there may be many offline sessions.
+        self.out = OutBuffer::default();
         if self.state == State::Connected {
             self.state = State::Offline;
         }
@@ -208,9 +211,7 @@ impl Session {
 
     /// Appends the acknowledgements of one run of packets, in the order of those packets ([MQTT-4.6.0-2], [MQTT-4.6.0-3]).
     pub fn send_acks(&mut self, acks: &[u8]) {
-        if self.state == State::Connected {
-            self.out.append(acks);
-        }
+        self.answer(|out| out.extend_from_slice(acks));
     }
 
     /// Adds or replaces a subscription. `Err` if the session is over or holds `subscriptions_max` filters.
@@ -246,17 +247,25 @@ impl Session {
 
     /// Appends SUBACK with one code per filter, in their order ([MQTT-3.9.3-1]).
     pub fn send_suback(&mut self, id: PacketId, codes: &[SubscribeReasonCode]) {
-        self.out.append_with(|out| encode::suback(out, id, codes));
+        self.answer(|out| encode::suback(out, id, codes));
     }
 
     /// Appends UNSUBACK.
     pub fn send_unsuback(&mut self, id: PacketId) {
-        self.out.append_with(|out| encode::unsuback(out, id));
+        self.answer(|out| encode::unsuback(out, id));
     }
 
     /// Appends PINGRESP.
     pub fn send_pingresp(&mut self) {
-        self.out.append_with(encode::pingresp);
+        self.answer(encode::pingresp);
+    }
+
+    /// Appends an answer to a packet of the client. A connection that was taken over may still be at work on one: it has nobody
+    /// to answer.
+    fn answer(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        if self.state == State::Connected {
+            self.out.append_with(encode);
+        }
     }
 
     /// Messages waiting, without those in flight.

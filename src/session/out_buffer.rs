@@ -201,7 +201,13 @@ impl OutBuffer {
         self.pending = self.pending.saturating_sub(n);
     }
 
-    /// The connection is gone: nothing of this will be written.
+    /// Bytes of memory held for small packets.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.tail.capacity()
+    }
+
+    /// What is in it will not be written. An empty buffer that was lent stays.
     pub(super) fn clear(&mut self) {
         if self.pending > 0 {
             *self = Self::default();

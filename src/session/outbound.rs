@@ -178,8 +178,8 @@ impl Session {
         );
     }
 
-    /// Sends the oldest unfinished delivery from a position on again, with its old id ([MQTT-4.4.0-1]); returns where to go on. What was
-    /// acknowledged meanwhile is passed over.
+    /// Sends the oldest unfinished delivery from a position on again, with its old id ([MQTT-4.4.0-1]); returns where the next one is. What
+    /// was acknowledged meanwhile is passed over.
     fn resend(&mut self, from: u64) -> u64 {
         let Some((position, id, delivery)) = self.inflight.next_unfinished(from) else {
             return self.resend_end;
@@ -188,21 +188,24 @@ impl Session {
             return self.resend_end;
         }
         let qos = match delivery.awaiting {
-            Awaiting::PubAck => QoS::AtLeastOnce,
-            Awaiting::PubRec => QoS::ExactlyOnce,
-            Awaiting::PubComp | Awaiting::Nothing => {
-                self.out.append(&encode::ack(AckKind::PubRel, id));
-                return position + 1;
-            }
+            Awaiting::PubAck => Some(QoS::AtLeastOnce),
+            Awaiting::PubRec => Some(QoS::ExactlyOnce),
+            Awaiting::PubComp | Awaiting::Nothing => None,
         };
-        let retain = delivery.retain;
-        if let Some(message) = delivery.message.clone() {
-            // DUP says that this may have been sent before ([MQTT-3.3.1-1]).
-            let header =
-                PublishHeader { dup: true, qos, retain, topic: message.topic(), packet_id: Some(id) };
-            self.append_owned(&message, header);
+        match (qos, delivery.message.clone()) {
+            (Some(qos), Some(message)) => {
+                // DUP says that this may have been sent before ([MQTT-3.3.1-1]).
+                let retain = delivery.retain;
+                let header =
+                    PublishHeader { dup: true, qos, retain, topic: message.topic(), packet_id: Some(id) };
+                self.append_owned(&message, header);
+            }
+            // Not kept: a session that ends with its connection never sends again.
+            (Some(_), None) => {}
+            (None, _) => self.out.append(&encode::ack(AckKind::PubRel, id)),
         }
-        position + 1
+        let next = self.inflight.next_unfinished(position + 1).map(|(position, ..)| position);
+        next.filter(|next| *next < self.resend_end).unwrap_or(self.resend_end)
     }
 
     fn append_owned(&mut self, message: &Arc<Message>, header: PublishHeader<'_>) {
