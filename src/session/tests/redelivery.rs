@@ -3,7 +3,7 @@
 use super::wire::*;
 use crate::protocol::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use crate::protocol::encode::AckKind;
-use crate::session::{AckOutcome, Delivered, SessionLimits};
+use crate::session::{AckOutcome, Delivered, Session, SessionLimits};
 
 /// More than a session encodes ahead of its socket.
 const LARGE: usize = 150_000;
@@ -121,6 +121,42 @@ fn nothing_new_overtakes_a_redelivery_under_way() {
     assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(sent.last(), Some(&publish(AtLeastOnce, 7, b"new")));
     assert!(session.has_room_for_replay());
+}
+
+/// The socket takes `n` bytes and then no more: what it left is put back, and nothing is pumped until it takes the rest.
+fn write_part(session: &mut Session, n: usize) {
+    let mut output = session.out.take();
+    output.advance(n);
+    session.out.put_back(output);
+    session.out.written(n);
+}
+
+#[test]
+fn nothing_new_slips_in_while_a_redelivery_pauses_at_a_blocked_socket() {
+    let mut session = connected(roomy());
+    for n in 0..6 {
+        deliver(&mut session, &vec![n; LARGE], AtLeastOnce);
+        write_all(&mut session);
+    }
+    session.detach();
+    session.attach(true, None);
+    write_part(&mut session, LARGE);
+    assert!(session.out.pending() < 256 * 1024);
+    assert!(!session.has_room_for_replay());
+    assert_eq!(deliver(&mut session, b"new", AtLeastOnce), Delivered::Queued);
+    assert_eq!(session.queued(), 1);
+}
+
+#[test]
+fn nothing_new_overtakes_what_waits_at_a_blocked_socket() {
+    let mut session = connected(roomy());
+    for n in 0..4 {
+        deliver(&mut session, &vec![n; LARGE], AtLeastOnce);
+    }
+    assert_eq!((session.unfinished(), session.queued()), (2, 2));
+    write_part(&mut session, LARGE);
+    assert!(session.out.pending() < 256 * 1024);
+    assert_eq!(deliver(&mut session, b"new", AtLeastOnce), Delivered::Queued);
 }
 
 #[test]
