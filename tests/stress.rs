@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use support::wire::{self, Connect};
-use support::{DEADLINE, RawClient, TestBroker};
+use support::{DEADLINE, RawClient, ServerPacket, TestBroker};
 
 const THREADS: u64 = 24;
 const CLIENT_IDS: u64 = 5;
@@ -125,6 +125,8 @@ fn nothing_is_left_of_a_storm_of_take_overs() {
     assert_eq!(metrics.closed.get("shutdown"), None, "nobody shut the broker down: {metrics:#?}");
     assert_eq!(metrics.closed.get("internal_error"), None, "a task panicked: {metrics:#?}");
 
+    assert_eq!(metrics.dropped.get("session_ended"), None, "a connection outlived its session: {metrics:#?}");
+
     // Every session can be used, and ended.
     for n in 0..CLIENT_IDS {
         let id = format!("stress-{n}");
@@ -134,8 +136,11 @@ fn nothing_is_left_of_a_storm_of_take_overs() {
         let mut client = RawClient::clean(addr, &id);
         client.expect_nothing();
         client.subscribe("still/here", 1);
-        client.publish("still/here", 1, "yes");
-        client.expect_message_and_ack("still/here", "yes");
+        client.send(&wire::publish_qos1(1_001, "still/here", "yes"));
+        let answers = [client.expect_packet(), client.expect_packet()];
+        assert!(answers.contains(&ServerPacket::PubAck(1_001)), "{answers:?}");
+        let delivered = |answer: &ServerPacket| matches!(answer, ServerPacket::Publish(p) if p.topic == "still/here");
+        assert!(answers.iter().any(delivered), "{answers:?}");
         client.disconnect();
     }
     let deadline = Instant::now() + DEADLINE;

@@ -8,14 +8,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::handshake::read_connect;
 use super::listener::ListenerShared;
 use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
-use crate::broker::{Attached, Cause, Client, ConnectRequest, Core, Flushed, Publisher, Turn, signal};
+use crate::broker::{Attached, Cause, Client, ConnectRequest, Core, Flushed, Handle, Publisher, Turn, signal};
 use crate::escape::escape;
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{Connect, ConnectReturnCode, DecodeError, Framed, Packet, decode, frame};
@@ -100,8 +99,13 @@ async fn set_up(
         refuse(stream, code).await;
         return None;
     }
-    let (closed_sender, closed) = oneshot::channel();
-    let request = ConnectRequest { connect: &connect, peer, socket: stream.shared_socket(), closed };
+    let gone = GoneGuard(Arc::new(Handle::default()));
+    let request = ConnectRequest {
+        connect: &connect,
+        peer,
+        socket: stream.shared_socket(),
+        handle: Arc::clone(&gone.0),
+    };
     let Attached { client, epoch, session_present } = match core.connect(request).await {
         Ok(attached) => attached,
         Err(code) => {
@@ -135,7 +139,7 @@ async fn set_up(
         hold: None,
         peer,
         finished: false,
-        _closed: closed_sender,
+        gone,
     };
     if core.is_shutting_down() {
         connection.finish(&Cause::Shutdown);
@@ -185,6 +189,15 @@ fn refused(core: &Core, peer: SocketAddr, client_id: Option<&str>, cause: &Cause
     tracing::info!(%peer, client_id = client_id.map(|id| tracing::field::display(escape(id))), %cause, "refused");
 }
 
+/// Tells a successor that this connection's task is gone, even by a panic.
+struct GoneGuard(Arc<Handle>);
+
+impl Drop for GoneGuard {
+    fn drop(&mut self) {
+        self.0.set_gone();
+    }
+}
+
 /// A connection attached to its session.
 struct Connection {
     core: Arc<Core>,
@@ -204,8 +217,8 @@ struct Connection {
     peer: SocketAddr,
     /// The end is settled with the broker.
     finished: bool,
-    /// Dropped with the connection: tells a successor that the socket is closed.
-    _closed: oneshot::Sender<()>,
+    /// Dropped last, with the socket closed: a successor waits for it.
+    gone: GoneGuard,
 }
 
 /// What one read brought.
@@ -235,7 +248,7 @@ impl Connection {
             self.started = true;
             self.start(cx)?;
         }
-        let signals = self.client.take_signals();
+        let signals = self.gone.0.take_signals();
         if signals & signal::CLOSE != 0 {
             return Err(self.close_cause());
         }
