@@ -139,7 +139,8 @@ fn nothing_is_left_of_a_storm_of_take_overs() {
         client.send(&wire::publish_qos1(1_001, "still/here", "yes"));
         let answers = [client.expect_packet(), client.expect_packet()];
         assert!(answers.contains(&ServerPacket::PubAck(1_001)), "{answers:?}");
-        let delivered = |answer: &ServerPacket| matches!(answer, ServerPacket::Publish(p) if p.topic == "still/here");
+        let delivered =
+            |answer: &ServerPacket| matches!(answer, ServerPacket::Publish(p) if p.topic == "still/here");
         assert!(answers.iter().any(delivered), "{answers:?}");
         client.disconnect();
     }

@@ -99,12 +99,7 @@ impl Client {
             expires_at: None,
             epoch: 0,
         };
-        Arc::new(Self {
-            key,
-            id,
-            last_packet: AtomicU64::new(0),
-            state: Mutex::new(state),
-        })
+        Arc::new(Self { key, id, last_packet: AtomicU64::new(0), state: Mutex::new(state) })
     }
 
     /// The short lock. Not to be held while another client's is taken.

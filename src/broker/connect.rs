@@ -110,12 +110,7 @@ impl Core {
 
     /// The session for this client id: the stored one, or a new one that takes its place in the registry. The one replaced is handed
     /// out for its end; it must not be ended under the registry's lock.
-    fn find_session(
-        &self,
-        id: &Arc<str>,
-        clean: bool,
-        replaced: &mut Option<Arc<Client>>,
-    ) -> Arc<Client> {
+    fn find_session(&self, id: &Arc<str>, clean: bool, replaced: &mut Option<Arc<Client>>) -> Arc<Client> {
         let make = |id: Arc<str>| {
             let session = Session::new(Arc::clone(self.session_limits()), !clean);
             Client::new(self.next_key(), id, session, None)

@@ -33,8 +33,14 @@ impl Core {
             }
             return;
         }
-        state.session.out.lend(flush::take_spare);
-        match state.session.deliver(outgoing, granted, false) {
+        if state.link.is_some() {
+            state.session.out.lend(flush::take_spare);
+        }
+        let delivered = state.session.deliver(outgoing, granted, false);
+        if delivered != Delivered::Sent {
+            flush::give_spare(state.session.out.reclaim());
+        }
+        match delivered {
             Delivered::Sent => {
                 turn.sent += 1;
                 if let Some(link) = &mut state.link {

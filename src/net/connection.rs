@@ -14,7 +14,9 @@ use super::handshake::read_connect;
 use super::listener::ListenerShared;
 use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
-use crate::broker::{Attached, Cause, Client, ConnectRequest, Core, Flushed, Handle, Publisher, Turn, signal};
+use crate::broker::{
+    Attached, Cause, Client, ConnectRequest, Core, Flushed, Handle, Publisher, Turn, signal,
+};
 use crate::escape::escape;
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{Connect, ConnectReturnCode, DecodeError, Framed, Packet, decode, frame};
