@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,6 +25,9 @@ use crate::session::{Output, ack};
 
 /// Reads in one go before others on this thread get their turn.
 const READS_PER_POLL: usize = 4;
+
+/// How long the end of a failed socket's input is waited for. The system has it at once.
+const REST_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// How long a publisher is held when a receiver that keeps reading is close to its bound.
 const HOLD: Duration = Duration::from_millis(2);
@@ -116,17 +120,7 @@ async fn set_up(
             return None;
         }
     };
-    core.metrics.packets_received.add(1);
-    tracing::info!(
-        client_id = %escape(&client.id),
-        %peer,
-        version = connect.version.name(),
-        clean_session = connect.clean_session,
-        session_present,
-        keep_alive = connect.keep_alive,
-        user_name = connect.user_name.map(|name| tracing::field::display(escape(name))),
-        "connected"
-    );
+    // At once: from here on the end of the connection is settled however this task ends.
     let behind = first.bytes.get(first.total..).unwrap_or_default().to_vec();
     let mut connection = Connection {
         core: Arc::clone(core),
@@ -143,6 +137,17 @@ async fn set_up(
         finished: false,
         gone,
     };
+    core.metrics.packets_received.add(1);
+    tracing::info!(
+        client_id = %escape(&connection.client.id),
+        %peer,
+        version = connect.version.name(),
+        clean_session = connect.clean_session,
+        session_present,
+        keep_alive = connect.keep_alive,
+        user_name = connect.user_name.map(|name| tracing::field::display(escape(name))),
+        "connected"
+    );
     if core.is_shutting_down() {
         connection.finish(&Cause::Shutdown);
         return None;
@@ -245,6 +250,21 @@ impl Connection {
         }
     }
 
+    /// Reads what is left after the socket has failed, which a write may tell first: acknowledgements count that lie there, and so does a
+    /// DISCONNECT ([MQTT-3.1.2-10]). Ready at the end of the input, which a failed socket always has, or when a successor waits.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+        loop {
+            if self.client.lock().link_of(self.epoch).is_none() {
+                return Poll::Ready(Cause::TakenOver);
+            }
+            match self.poll_input(cx) {
+                Ok(Progress::Read) => {}
+                Ok(Progress::Waiting) => return Poll::Pending,
+                Err(cause) => return Poll::Ready(cause),
+            }
+        }
+    }
+
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
         if !self.started {
             self.started = true;
@@ -256,6 +276,9 @@ impl Connection {
         }
         if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
             // A peer that asks and does not read its answers is not asked for more.
+            if signals & signal::KEEP_ALIVE != 0 {
+                self.judge_unread()?;
+            }
             return Ok(());
         }
         if let Some(hold) = &mut self.hold {
@@ -327,6 +350,18 @@ impl Connection {
             Some(keep_alive) if self.core.now() >= keep_alive.deadline(self.client.last_heard()) => {
                 Err(Cause::KeepAliveExpired)
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keep alive of a peer we do not read, because its output is full: if its socket took nothing for that long, it has gone, or will
+    /// not come to its senses.
+    fn judge_unread(&self) -> Result<(), Cause> {
+        let mut state = self.client.lock();
+        let Some(link) = state.link_of(self.epoch) else { return Err(Cause::TakenOver) };
+        let last = self.client.last_heard().max(link.progress);
+        match link.keep_alive {
+            Some(keep_alive) if self.core.now() >= keep_alive.deadline(last) => Err(Cause::KeepAliveExpired),
             _ => Ok(()),
         }
     }
@@ -584,7 +619,13 @@ impl Connection {
     }
 
     /// Ends the connection: what stands in the output is still written where the end is ours.
-    async fn close(mut self, cause: Cause) {
+    async fn close(mut self, mut cause: Cause) {
+        if let Cause::Network(_) = cause
+            && let Ok(Cause::Disconnect) =
+                tokio::time::timeout(REST_TIME_MAX, poll_fn(|cx| self.poll_rest(cx))).await
+        {
+            cause = Cause::Disconnect;
+        }
         if cause == Cause::Shutdown {
             let patience = self.core.limits.shutdown_timeout;
             let _ = tokio::time::timeout(patience, poll_fn(|cx| self.poll_drained(cx))).await;
@@ -621,9 +662,18 @@ impl Connection {
 impl Drop for Connection {
     /// After a panic in this task the session must not believe that it still has a connection.
     fn drop(&mut self) {
-        if !self.finished {
+        if self.finished {
+            return;
+        }
+        // This may run while a panic unwinds: a second one that got out of here would end the process.
+        let settled = catch_unwind(AssertUnwindSafe(|| {
             tracing::error!(client_id = %escape(&self.client.id), "a connection's task ended out of order");
+            // The receivers of the turn that was broken off were promised a write.
+            worker::with(|worker| worker.turn.finish(&self.core));
             self.finish(&Cause::Internal);
+        }));
+        if settled.is_err() {
+            tracing::error!("the end of a connection could not be settled");
         }
     }
 }
