@@ -6,14 +6,14 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 
 use super::cause::Cause;
+use super::handle::Handle;
 use super::local::LocalQueue;
 use crate::protocol::QoS;
 use crate::router::{ReplayCursor, Subscriber};
@@ -34,7 +34,6 @@ pub(crate) struct Client {
     /// Unique in this broker's run; the identity of a subscriber.
     pub(crate) key: u64,
     pub(crate) id: Arc<str>,
-    signals: AtomicU8,
     /// Milliseconds of the broker's clock at the last packet.
     last_packet: AtomicU64,
     state: Mutex<ClientState>,
@@ -44,6 +43,8 @@ pub(crate) struct Client {
 pub(crate) struct ClientState {
     pub(crate) session: Session,
     pub(crate) link: Option<Link>,
+    /// A connection that was told to end and whose socket may still be open: nobody attaches before it is gone ([MQTT-3.1.4-2]).
+    pub(crate) closing: Option<Arc<Handle>>,
     /// Retained messages of new subscriptions that are still to be sent.
     pub(crate) replays: Option<Box<VecDeque<Replay>>>,
     /// The queue of an in-process subscriber, in place of output.
@@ -82,8 +83,8 @@ pub(crate) struct Link {
     /// When the socket last accepted bytes.
     pub(crate) progress: Timestamp,
     pub(crate) close_cause: Option<Cause>,
-    /// Resolves when the connection's task is gone and its socket closed.
-    pub(crate) closed: oneshot::Receiver<()>,
+    /// What is shared with the connection's task.
+    pub(crate) handle: Arc<Handle>,
 }
 
 impl Client {
@@ -91,19 +92,14 @@ impl Client {
         let state = ClientState {
             session,
             link: None,
+            closing: None,
             replays: None,
             local,
             timer: None,
             expires_at: None,
             epoch: 0,
         };
-        Arc::new(Self {
-            key,
-            id,
-            signals: AtomicU8::new(0),
-            last_packet: AtomicU64::new(0),
-            state: Mutex::new(state),
-        })
+        Arc::new(Self { key, id, last_packet: AtomicU64::new(0), state: Mutex::new(state) })
     }
 
     /// The short lock. Not to be held while another client's is taken.
@@ -119,20 +115,16 @@ impl Client {
     pub(crate) fn last_heard(&self) -> Timestamp {
         Timestamp::from_millis(self.last_packet.load(Ordering::Relaxed))
     }
+}
 
+impl Link {
     /// Leaves a signal for the connection's task and wakes it.
-    pub(crate) fn signal(&self, link: &Link, bits: u8) {
-        let before = self.signals.fetch_or(bits, Ordering::AcqRel);
-        if before & bits != bits
-            && let Some(waker) = &link.waker
+    pub(crate) fn signal(&self, bits: u8) {
+        if self.handle.leave(bits)
+            && let Some(waker) = &self.waker
         {
             waker.wake_by_ref();
         }
-    }
-
-    /// Takes the signals; called by the connection's task only.
-    pub(crate) fn take_signals(&self) -> u8 {
-        if self.signals.load(Ordering::Acquire) == 0 { 0 } else { self.signals.swap(0, Ordering::AcqRel) }
     }
 }
 

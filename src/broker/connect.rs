@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use dashmap::Entry;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 
 use super::client::{Link, signal};
-use super::{Cause, Client, Core, Turn, flush};
+use super::{Cause, Client, Core, Handle, Turn, flush};
 use crate::escape::escape;
 use crate::protocol::{Connect, ConnectReturnCode};
 use crate::session::{KeepAlive, Message, Session, Will};
@@ -23,8 +22,8 @@ pub(crate) struct ConnectRequest<'a> {
     pub(crate) connect: &'a Connect<'a>,
     pub(crate) peer: SocketAddr,
     pub(crate) socket: Option<Arc<TcpStream>>,
-    /// Resolves when the connection's task is gone.
-    pub(crate) closed: oneshot::Receiver<()>,
+    /// What the connection's task shares; it must say there when it is gone.
+    pub(crate) handle: Arc<Handle>,
 }
 
 /// The session a connection is attached to.
@@ -65,25 +64,30 @@ impl Core {
             blocked: false,
             progress: self.now(),
             close_cause: None,
-            closed: request.closed,
+            handle: request.handle,
         });
         let mut replaced = None;
         loop {
-            let (client, session_present) = self.find_session(&id, clean, &mut replaced);
-            if let Some(old) = replaced.take() {
-                self.take_over(&old, Some(request.peer)).await;
-                self.end_session(&old);
+            let client = self.find_session(&id, clean, &mut replaced);
+            while let Some(old) = &replaced {
+                self.take_over(old, Some(request.peer)).await;
+                // A CONNECT that found this session before it was replaced may have attached to it meanwhile.
+                if self.end_session_unless_attached(old) {
+                    replaced = None;
+                }
             }
             self.take_over(&client, Some(request.peer)).await;
             let mut guard = client.lock();
             let state = &mut *guard;
             // While this waited, another connection may have taken the session or ended it: begin again.
-            if state.link.is_some() || state.session.is_ended() {
+            if state.link.is_some() || state.closing.is_some() || state.session.is_ended() {
                 continue;
             }
             let Some(mut link) = link.take() else { return Err(ConnectReturnCode::ServiceUnavailable) };
             let now = self.now();
             client.heard(now);
+            // A session that never had a connection is new, whoever made it.
+            let session_present = state.epoch > 0;
             state.epoch += 1;
             link.epoch = state.epoch;
             link.progress = now;
@@ -96,8 +100,9 @@ impl Core {
             state.session.out.lend(flush::take_spare);
             state.session.attach(session_present, will);
             let epoch = state.epoch;
-            drop(guard);
+            // Under the lock: whoever ends this connection counts it off.
             self.metrics.clients_connected.increment();
+            drop(guard);
             self.metrics.connections.add(1);
             return Ok(Attached { client, epoch, session_present });
         }
@@ -105,12 +110,7 @@ impl Core {
 
     /// The session for this client id: the stored one, or a new one that takes its place in the registry. The one replaced is handed
     /// out for its end; it must not be ended under the registry's lock.
-    fn find_session(
-        &self,
-        id: &Arc<str>,
-        clean: bool,
-        replaced: &mut Option<Arc<Client>>,
-    ) -> (Arc<Client>, bool) {
+    fn find_session(&self, id: &Arc<str>, clean: bool, replaced: &mut Option<Arc<Client>>) -> Arc<Client> {
         let make = |id: Arc<str>| {
             let session = Session::new(Arc::clone(self.session_limits()), !clean);
             Client::new(self.next_key(), id, session, None)
@@ -119,21 +119,22 @@ impl Core {
             Entry::Vacant(entry) => {
                 let client = make(Arc::clone(id));
                 entry.insert(Arc::clone(&client));
-                (client, false)
+                client
             }
             Entry::Occupied(mut entry) => {
-                let resumable = !clean && {
-                    let state = entry.get().lock();
-                    !state.session.is_ended() && state.session.outlives_connection()
-                };
-                if resumable {
-                    // A session that never had a connection was made by a CONNECT that is still on its way.
-                    let present = entry.get().lock().epoch > 0;
-                    return (Arc::clone(entry.get()), present);
+                let state = entry.get().lock();
+                if !clean && !state.session.is_ended() && state.session.outlives_connection() {
+                    drop(state);
+                    return Arc::clone(entry.get());
                 }
+                // Another CONNECT that finds the new session must wait for the old connection as well.
+                let closing = state.link.as_ref().map(|link| Arc::clone(&link.handle));
+                let closing = closing.or_else(|| state.closing.clone());
+                drop(state);
                 let client = make(Arc::clone(id));
+                client.lock().closing = closing;
                 *replaced = Some(entry.insert(Arc::clone(&client)));
-                (client, false)
+                client
             }
         }
     }
@@ -141,29 +142,41 @@ impl Core {
     /// Ends the connection that a session has, if any, and waits until its socket is closed ([MQTT-3.1.4-2]). Its will is published:
     /// a take-over is not a DISCONNECT.
     async fn take_over(&self, client: &Arc<Client>, new_peer: Option<SocketAddr>) {
-        let (mut link, will) = {
+        let (taken, closing) = {
             let mut guard = client.lock();
             let state = &mut *guard;
-            let Some(mut link) = state.link.take() else { return };
-            link.close_cause = Some(Cause::TakenOver);
-            link.socket = None;
-            client.signal(&link, signal::CLOSE);
-            state.session.detach();
-            state.replays = None;
-            self.timers.cancel(client, state);
-            (link, state.session.take_will())
+            let taken = state.link.take().map(|mut link| {
+                link.close_cause = Some(Cause::TakenOver);
+                link.socket = None;
+                link.signal(signal::CLOSE);
+                state.closing = Some(Arc::clone(&link.handle));
+                state.session.detach();
+                state.replays = None;
+                self.timers.cancel(client, state);
+                self.metrics.clients_connected.decrement();
+                (link.peer, state.session.take_will())
+            });
+            (taken, state.closing.clone())
         };
-        self.metrics.clients_connected.decrement();
-        tracing::info!(
-            client_id = %escape(&client.id),
-            old_peer = %link.peer,
-            new_peer = new_peer.map(tracing::field::display),
-            "client id in use: the older connection is closed"
-        );
-        if tokio::time::timeout(TAKE_OVER_WAIT, &mut link.closed).await.is_err() {
-            tracing::error!(client_id = %escape(&client.id), "the replaced connection did not close in time");
+        if let Some((old_peer, _)) = &taken {
+            tracing::info!(
+                client_id = %escape(&client.id),
+                %old_peer,
+                new_peer = new_peer.map(tracing::field::display),
+                "client id in use: the older connection is closed"
+            );
         }
-        if let Some(will) = will {
+        // Also whoever finds that another has told it to end waits for that end.
+        if let Some(closing) = closing {
+            if tokio::time::timeout(TAKE_OVER_WAIT, closing.gone()).await.is_err() {
+                tracing::error!(client_id = %escape(&client.id), "the replaced connection did not close in time");
+            }
+            let mut state = client.lock();
+            if state.closing.as_ref().is_some_and(|handle| Arc::ptr_eq(handle, &closing)) {
+                state.closing = None;
+            }
+        }
+        if let Some((_, Some(will))) = taken {
             let mut turn = Turn::new();
             turn.begin(self.now());
             self.publish_will(&mut turn, &will);

@@ -34,10 +34,13 @@ impl Core {
             return;
         }
         if state.link.is_some() {
-            // Not to offline sessions: they would keep it.
             state.session.out.lend(flush::take_spare);
         }
-        match state.session.deliver(outgoing, granted, false) {
+        let delivered = state.session.deliver(outgoing, granted, false);
+        if delivered != Delivered::Sent {
+            flush::give_spare(state.session.out.reclaim());
+        }
+        match delivered {
             Delivered::Sent => {
                 turn.sent += 1;
                 if let Some(link) = &mut state.link {

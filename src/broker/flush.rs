@@ -52,7 +52,7 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
             let Some(socket) = &link.socket else {
                 // TLS: only the client's task can write.
                 if by == By::Publisher {
-                    client.signal(link, signal::FLUSH);
+                    link.signal(signal::FLUSH);
                 }
                 return Flushed::Done;
             };
@@ -94,14 +94,18 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
                 if error.kind() == io::ErrorKind::WouldBlock {
                     link.blocked = true;
                     if by == By::Publisher {
-                        client.signal(link, signal::FLUSH);
+                        link.signal(signal::FLUSH);
                     }
                     return Flushed::Blocked;
                 }
                 link.close_cause.get_or_insert_with(|| Cause::from(error));
-                client.signal(link, signal::CLOSE);
+                link.signal(signal::CLOSE);
                 return Flushed::Done;
             }
+        }
+        if by == By::Publisher && state.replays.is_some() && state.session.has_room_for_replay() {
+            // Only the client's own task goes on with a replay, and it may have found the output full.
+            link.signal(signal::FLUSH);
         }
         if !state.session.out.has_output() {
             return Flushed::Done;
@@ -110,7 +114,7 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
     // Much is coming in for this client: its own task goes on, this thread serves others.
     let state = client.lock();
     if let Some(link) = &state.link {
-        client.signal(link, signal::FLUSH);
+        link.signal(signal::FLUSH);
     }
     Flushed::Done
 }

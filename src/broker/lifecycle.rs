@@ -1,5 +1,6 @@
 //! Ends: of a connection, of a session, of the broker; and what the timers bring.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ impl Core {
                 return;
             }
             state.link = None;
+            self.metrics.clients_connected.decrement();
             state.session.detach();
             state.replays = None;
             self.timers.cancel(client, state);
@@ -30,7 +32,6 @@ impl Core {
             }
             will
         };
-        self.metrics.clients_connected.decrement();
         if !client.lock().session.outlives_connection() {
             self.end_session(client);
         }
@@ -52,15 +53,33 @@ impl Core {
 
     /// Ends a session: its subscriptions leave the router, its memory is given back, its client id is free.
     pub(crate) fn end_session(&self, client: &Arc<Client>) {
-        {
-            let mut guard = client.lock();
-            let state = &mut *guard;
-            for filter in state.session.end() {
-                self.router.unsubscribe(&filter, client.key);
-            }
-            state.replays = None;
-            self.timers.cancel(client, state);
+        self.end_locked(client, &mut client.lock());
+        self.forget(client);
+    }
+
+    /// [`end_session`](Self::end_session), unless a connection has attached to it or an older one is not gone yet; `false` then.
+    pub(crate) fn end_session_unless_attached(&self, client: &Arc<Client>) -> bool {
+        let mut guard = client.lock();
+        if guard.link.is_some() || guard.closing.is_some() {
+            return false;
         }
+        self.end_locked(client, &mut guard);
+        drop(guard);
+        self.forget(client);
+        true
+    }
+
+    /// The part of the end that must not leave the client's lock between a decision and its execution.
+    fn end_locked(&self, client: &Arc<Client>, state: &mut ClientState) {
+        for filter in state.session.end() {
+            self.router.unsubscribe(&filter, client.key);
+        }
+        state.replays = None;
+        self.timers.cancel(client, state);
+    }
+
+    /// Frees the client id, if this client still has it. Not under the client's lock.
+    fn forget(&self, client: &Client) {
         self.clients.remove_if(&client.id, |_, registered| registered.key == client.key);
     }
 
@@ -75,7 +94,10 @@ impl Core {
             }
             let now = self.now();
             for client in self.timers.take_due(now) {
-                self.handle_timer(&client, now);
+                // One client's fault must not take the clock from all others.
+                if catch_unwind(AssertUnwindSafe(|| self.handle_timer(&client, now))).is_err() {
+                    tracing::error!(client_id = %escape(&client.id), "a client's timer ended out of order");
+                }
             }
         }
     }
@@ -95,7 +117,7 @@ impl Core {
                 deadline
             } else {
                 // The task reads its socket before it judges: packets may lie there unread if the broker itself was stopped.
-                client.signal(link, signal::KEEP_ALIVE);
+                link.signal(signal::KEEP_ALIVE);
                 now.after(Duration::from_secs(1))
             };
             self.timers.set(client, state, next);
@@ -103,23 +125,21 @@ impl Core {
             if now < at {
                 self.timers.set(client, state, at);
             } else {
+                // Judged and ended under one lock: a connection that attaches in between would have a session that is over.
+                let queued = state.session.queued();
+                self.end_locked(client, state);
                 drop(guard);
-                self.expire(client);
+                self.forget(client);
+                tracing::info!(
+                    client_id = %escape(&client.id),
+                    queued,
+                    limit = "limits.session_expiry",
+                    "session expired"
+                );
+                self.metrics.dropped.add("session_expired", queued as u64);
+                self.metrics.sessions_expired.add(1);
             }
         }
-    }
-
-    fn expire(&self, client: &Arc<Client>) {
-        let queued = client.lock().session.queued();
-        tracing::info!(
-            client_id = %escape(&client.id),
-            queued,
-            limit = "limits.session_expiry",
-            "session expired"
-        );
-        self.end_session(client);
-        self.metrics.dropped.add("session_expired", queued as u64);
-        self.metrics.sessions_expired.add(1);
     }
 
     /// Tells every connection to end after its output is written. Wills go first, while those who want them are still connected.
@@ -141,7 +161,7 @@ impl Core {
             let mut state = client.lock();
             if let Some(link) = &mut state.link {
                 link.close_cause.get_or_insert(Cause::Shutdown);
-                client.signal(link, signal::CLOSE);
+                link.signal(signal::CLOSE);
             }
         }
     }

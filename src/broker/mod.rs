@@ -11,6 +11,7 @@ mod client;
 mod connect;
 mod deliver;
 mod flush;
+mod handle;
 mod lifecycle;
 mod local;
 mod publish;
@@ -18,6 +19,9 @@ mod subscribe;
 pub(crate) mod sys;
 mod timers;
 mod turn;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +35,7 @@ pub(crate) use cause::Cause;
 pub(crate) use client::{Client, ClientState, signal};
 pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use flush::Flushed;
+pub(crate) use handle::Handle;
 pub(crate) use local::LocalQueue;
 pub use local::ReceivedMessage;
 pub(crate) use publish::Publisher;

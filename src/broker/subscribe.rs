@@ -63,10 +63,13 @@ impl Core {
         }
         let replays = state.replays.get_or_insert_default();
         if replays.len() > 2 * state.session.subscriptions() + 16 {
-            // A client that subscribes again and again without reading: what it is owed last, once for each filter.
+            // A client that subscribes again and again without reading: what it is owed last, once for each filter it still has.
             let mut seen: HashSet<Arc<str>, RandomState> = HashSet::default();
             let mut kept: VecDeque<Replay> = VecDeque::new();
             for replay in replays.drain(..).rev() {
+                if !state.session.is_subscribed(&replay.filter) {
+                    continue;
+                }
                 if seen.insert(Arc::clone(&replay.filter)) {
                     kept.push_front(replay);
                 }
@@ -138,7 +141,9 @@ impl Core {
             if replays.is_empty() {
                 state.replays = None;
             }
-            state.session.out.lend(flush::take_spare);
+            if !found.is_empty() {
+                state.session.out.lend(flush::take_spare);
+            }
             for message in found.drain(..) {
                 let mut scratch = std::mem::take(&mut turn.scratch);
                 let mut outgoing = Outgoing::from_message(&message, &mut scratch);

@@ -79,7 +79,7 @@ impl Turn {
                 direct = DIRECT_FLUSHES_MAX;
                 let state = client.lock();
                 if let Some(link) = &state.link {
-                    client.signal(link, signal::FLUSH);
+                    link.signal(signal::FLUSH);
                 }
             }
         }

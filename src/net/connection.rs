@@ -2,20 +2,22 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::handshake::read_connect;
 use super::listener::ListenerShared;
 use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
-use crate::broker::{Attached, Cause, Client, ConnectRequest, Core, Flushed, Publisher, Turn, signal};
+use crate::broker::{
+    Attached, Cause, Client, ConnectRequest, Core, Flushed, Handle, Publisher, Turn, signal,
+};
 use crate::escape::escape;
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{Connect, ConnectReturnCode, DecodeError, Framed, Packet, decode, frame};
@@ -23,6 +25,9 @@ use crate::session::{Output, ack};
 
 /// Reads in one go before others on this thread get their turn.
 const READS_PER_POLL: usize = 4;
+
+/// How long the end of a failed socket's input is waited for. The system has it at once.
+const REST_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// How long a publisher is held when a receiver that keeps reading is close to its bound.
 const HOLD: Duration = Duration::from_millis(2);
@@ -100,8 +105,13 @@ async fn set_up(
         refuse(stream, code).await;
         return None;
     }
-    let (closed_sender, closed) = oneshot::channel();
-    let request = ConnectRequest { connect: &connect, peer, socket: stream.shared_socket(), closed };
+    let gone = GoneGuard(Arc::new(Handle::default()));
+    let request = ConnectRequest {
+        connect: &connect,
+        peer,
+        socket: stream.shared_socket(),
+        handle: Arc::clone(&gone.0),
+    };
     let Attached { client, epoch, session_present } = match core.connect(request).await {
         Ok(attached) => attached,
         Err(code) => {
@@ -110,17 +120,7 @@ async fn set_up(
             return None;
         }
     };
-    core.metrics.packets_received.add(1);
-    tracing::info!(
-        client_id = %escape(&client.id),
-        %peer,
-        version = connect.version.name(),
-        clean_session = connect.clean_session,
-        session_present,
-        keep_alive = connect.keep_alive,
-        user_name = connect.user_name.map(|name| tracing::field::display(escape(name))),
-        "connected"
-    );
+    // At once: from here on the end of the connection is settled however this task ends.
     let behind = first.bytes.get(first.total..).unwrap_or_default().to_vec();
     let mut connection = Connection {
         core: Arc::clone(core),
@@ -135,8 +135,19 @@ async fn set_up(
         hold: None,
         peer,
         finished: false,
-        _closed: closed_sender,
+        gone,
     };
+    core.metrics.packets_received.add(1);
+    tracing::info!(
+        client_id = %escape(&connection.client.id),
+        %peer,
+        version = connect.version.name(),
+        clean_session = connect.clean_session,
+        session_present,
+        keep_alive = connect.keep_alive,
+        user_name = connect.user_name.map(|name| tracing::field::display(escape(name))),
+        "connected"
+    );
     if core.is_shutting_down() {
         connection.finish(&Cause::Shutdown);
         return None;
@@ -185,6 +196,15 @@ fn refused(core: &Core, peer: SocketAddr, client_id: Option<&str>, cause: &Cause
     tracing::info!(%peer, client_id = client_id.map(|id| tracing::field::display(escape(id))), %cause, "refused");
 }
 
+/// Tells a successor that this connection's task is gone, even by a panic.
+struct GoneGuard(Arc<Handle>);
+
+impl Drop for GoneGuard {
+    fn drop(&mut self) {
+        self.0.set_gone();
+    }
+}
+
 /// A connection attached to its session.
 struct Connection {
     core: Arc<Core>,
@@ -204,8 +224,8 @@ struct Connection {
     peer: SocketAddr,
     /// The end is settled with the broker.
     finished: bool,
-    /// Dropped with the connection: tells a successor that the socket is closed.
-    _closed: oneshot::Sender<()>,
+    /// Dropped last, with the socket closed: a successor waits for it.
+    gone: GoneGuard,
 }
 
 /// What one read brought.
@@ -230,17 +250,35 @@ impl Connection {
         }
     }
 
+    /// Reads what is left after the socket has failed, which a write may tell first: acknowledgements count that lie there, and so does a
+    /// DISCONNECT ([MQTT-3.1.2-10]). Ready at the end of the input, which a failed socket always has, or when a successor waits.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+        loop {
+            if self.client.lock().link_of(self.epoch).is_none() {
+                return Poll::Ready(Cause::TakenOver);
+            }
+            match self.poll_input(cx) {
+                Ok(Progress::Read) => {}
+                Ok(Progress::Waiting) => return Poll::Pending,
+                Err(cause) => return Poll::Ready(cause),
+            }
+        }
+    }
+
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
         if !self.started {
             self.started = true;
             self.start(cx)?;
         }
-        let signals = self.client.take_signals();
+        let signals = self.gone.0.take_signals();
         if signals & signal::CLOSE != 0 {
             return Err(self.close_cause());
         }
         if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
             // A peer that asks and does not read its answers is not asked for more.
+            if signals & signal::KEEP_ALIVE != 0 {
+                self.judge_unread()?;
+            }
             return Ok(());
         }
         if let Some(hold) = &mut self.hold {
@@ -312,6 +350,18 @@ impl Connection {
             Some(keep_alive) if self.core.now() >= keep_alive.deadline(self.client.last_heard()) => {
                 Err(Cause::KeepAliveExpired)
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keep alive of a peer we do not read, because its output is full: if its socket took nothing for that long, it has gone, or will
+    /// not come to its senses.
+    fn judge_unread(&self) -> Result<(), Cause> {
+        let mut state = self.client.lock();
+        let Some(link) = state.link_of(self.epoch) else { return Err(Cause::TakenOver) };
+        let last = self.client.last_heard().max(link.progress);
+        match link.keep_alive {
+            Some(keep_alive) if self.core.now() >= keep_alive.deadline(last) => Err(Cause::KeepAliveExpired),
             _ => Ok(()),
         }
     }
@@ -569,7 +619,13 @@ impl Connection {
     }
 
     /// Ends the connection: what stands in the output is still written where the end is ours.
-    async fn close(mut self, cause: Cause) {
+    async fn close(mut self, mut cause: Cause) {
+        if let Cause::Network(_) = cause
+            && let Ok(Cause::Disconnect) =
+                tokio::time::timeout(REST_TIME_MAX, poll_fn(|cx| self.poll_rest(cx))).await
+        {
+            cause = Cause::Disconnect;
+        }
         if cause == Cause::Shutdown {
             let patience = self.core.limits.shutdown_timeout;
             let _ = tokio::time::timeout(patience, poll_fn(|cx| self.poll_drained(cx))).await;
@@ -606,9 +662,18 @@ impl Connection {
 impl Drop for Connection {
     /// After a panic in this task the session must not believe that it still has a connection.
     fn drop(&mut self) {
-        if !self.finished {
+        if self.finished {
+            return;
+        }
+        // This may run while a panic unwinds: a second one that got out of here would end the process.
+        let settled = catch_unwind(AssertUnwindSafe(|| {
             tracing::error!(client_id = %escape(&self.client.id), "a connection's task ended out of order");
+            // The receivers of the turn that was broken off were promised a write.
+            worker::with(|worker| worker.turn.finish(&self.core));
             self.finish(&Cause::Internal);
+        }));
+        if settled.is_err() {
+            tracing::error!("the end of a connection could not be settled");
         }
     }
 }

@@ -149,7 +149,9 @@ impl Session {
     /// A connection begins: CONNACK is the first packet ([MQTT-3.2.0-1]), then what is unfinished is sent again, oldest first
     /// ([MQTT-4.4.0-1]), then what waits.
     pub fn attach(&mut self, session_present: bool, will: Option<Will>) {
-        self.out.clear();
+        if self.out.pending() > 0 {
+            self.out.clear();
+        }
         self.state = State::Connected;
         self.will = will.map(Box::new);
         self.drops_reported = 0;

@@ -102,6 +102,10 @@ impl Output {
     }
 }
 
+/// A tail of this many bytes is closed and another one begun: what is written is freed piece by piece, and what a slow receiver leaves
+/// is not moved as a whole each time it takes a little.
+const TAIL_BYTES_MAX: usize = 128 * 1024;
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct OutBuffer {
@@ -131,14 +135,21 @@ impl OutBuffer {
         }
     }
 
+    /// Takes the buffer back that was lent, if nothing came into it: a session holds none while it has nothing to send.
+    pub fn reclaim(&mut self) -> Vec<u8> {
+        if self.tail.is_empty() { std::mem::take(&mut self.tail) } else { Vec::new() }
+    }
+
     /// Appends the bytes of a packet.
     pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.close_long_tail();
         self.tail.extend_from_slice(bytes);
         self.pending += bytes.len();
     }
 
     /// Appends a PUBLISH image with its first byte and packet id patched in.
     pub(super) fn append_patched(&mut self, image: &[u8], first_byte: u8, packet_id: Option<(usize, u16)>) {
+        self.close_long_tail();
         let start = self.tail.len();
         self.append(image);
         if let Some(byte) = self.tail.get_mut(start) {
@@ -153,6 +164,7 @@ impl OutBuffer {
 
     /// Appends what `encode` writes into the tail. `encode` must not fail half-way.
     pub(super) fn append_with(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.close_long_tail();
         let before = self.tail.len();
         encode(&mut self.tail);
         self.pending += self.tail.len() - before;
@@ -166,6 +178,13 @@ impl OutBuffer {
             chunks.push_back(Chunk::Bytes(std::mem::take(&mut self.tail)));
         }
         chunks.push_back(Chunk::Payload(message));
+    }
+
+    fn close_long_tail(&mut self) {
+        if self.tail.len() >= TAIL_BYTES_MAX {
+            let tail = Chunk::Bytes(std::mem::take(&mut self.tail));
+            self.chunks.get_or_insert_default().push_back(tail);
+        }
     }
 
     /// Takes all output for writing; what is appended meanwhile is taken the next time.
@@ -207,11 +226,9 @@ impl OutBuffer {
         self.tail.capacity()
     }
 
-    /// What is in it will not be written. An empty buffer that was lent stays.
+    /// The connection is gone: nothing of this will be written, and no buffer is kept.
     pub(super) fn clear(&mut self) {
-        if self.pending > 0 {
-            *self = Self::default();
-        }
+        *self = Self::default();
     }
 }
 
@@ -274,5 +291,27 @@ mod tests {
         out.append(b"xxxx");
         out.append_patched(b"\x30\x05\0\x01t\0\0", 0x32, Some((5, 0x0102)));
         assert_eq!(out.take().first(), b"xxxx\x32\x05\0\x01t\x01\x02");
+    }
+
+    #[test]
+    fn what_is_put_back_again_and_again_is_in_small_pieces() {
+        let mut out = OutBuffer::default();
+        for n in 0..4_000_u32 {
+            out.append(&n.to_be_bytes().repeat(250));
+        }
+        let mut seen = Vec::new();
+        // A receiver that takes little at a time: each time the rest is put back, under the session's lock.
+        while out.has_output() {
+            let mut output = out.take();
+            let first = output.first();
+            assert!(first.len() <= TAIL_BYTES_MAX + 1_000, "a piece of {} bytes is moved", first.len());
+            let n = first.len().min(3_000);
+            seen.extend_from_slice(&first[..n]);
+            output.advance(n);
+            out.put_back(output);
+            out.written(n);
+        }
+        let expected: Vec<u8> = (0..4_000_u32).flat_map(|n| n.to_be_bytes().repeat(250)).collect();
+        assert!(seen == expected && out.pending() == 0);
     }
 }

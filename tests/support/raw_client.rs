@@ -315,6 +315,12 @@ impl RawClient {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
+    /// The bare socket, for a test that goes on by itself.
+    pub fn into_stream(self) -> TcpStream {
+        assert!(self.received.is_empty() && self.put_by.is_empty(), "packets not looked at yet");
+        self.stream
+    }
+
     /// Ends the connection by RST.
     pub fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");

@@ -1,0 +1,44 @@
+//! `Handle`: what a connection's task shares with those who want something of it: signals in, and the news that it is gone.
+//!
+//! One per connection, not per client: what is left for a connection that is ending must not reach its successor on the same session.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use tokio::sync::Notify;
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(crate) struct Handle {
+    signals: AtomicU8,
+    is_gone: AtomicBool,
+    gone: Notify,
+}
+
+impl Handle {
+    /// Leaves signals; `true` if some are new, so that the task must be woken.
+    pub(super) fn leave(&self, bits: u8) -> bool {
+        self.signals.fetch_or(bits, Ordering::AcqRel) & bits != bits
+    }
+
+    /// Takes the signals; called by the connection's task only.
+    pub(crate) fn take_signals(&self) -> u8 {
+        if self.signals.load(Ordering::Acquire) == 0 { 0 } else { self.signals.swap(0, Ordering::AcqRel) }
+    }
+
+    /// The task is gone and its socket closed.
+    pub(crate) fn set_gone(&self) {
+        self.is_gone.store(true, Ordering::Release);
+        self.gone.notify_waiters();
+    }
+
+    /// Waits until the task is gone.
+    pub(super) async fn gone(&self) {
+        let gone = self.gone.notified();
+        tokio::pin!(gone);
+        // Registered before the flag is read, so that an end between the two is not missed.
+        gone.as_mut().enable();
+        if !self.is_gone.load(Ordering::Acquire) {
+            gone.await;
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The engine where the order of events matters that no client can bring about at will.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::client::Replay;
+use super::flush::{By, flush, give_spare, take_spare};
+use super::{Attached, Cause, ConnectRequest, Core, Handle, Turn, signal};
+use crate::config::Limits;
+use crate::protocol::{Connect, ConnectReturnCode, Framed, Packet, ProtocolVersion, QoS, decode, frame};
+use crate::router::ReplayCursor;
+use crate::session::Message;
+
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A connection as far as the engine knows it.
+struct Peer<'c> {
+    handle: Arc<Handle>,
+    connecting: Pin<Box<dyn Future<Output = Result<Attached, ConnectReturnCode>> + 'c>>,
+}
+
+impl<'c> Peer<'c> {
+    fn new(core: &'c Core, clean_session: bool, socket: Option<Arc<TcpStream>>) -> Self {
+        let handle = Arc::new(Handle::default());
+        let shared = Arc::clone(&handle);
+        let connecting = Box::pin(async move {
+            let connect = Connect {
+                version: ProtocolVersion::V311,
+                clean_session,
+                keep_alive: 0,
+                client_id: "id",
+                will: None,
+                user_name: None,
+                password: None,
+            };
+            core.connect(ConnectRequest { connect: &connect, peer: PEER, socket, handle: shared }).await
+        });
+        Self { handle, connecting }
+    }
+
+    fn poll(&mut self) -> Option<Attached> {
+        match self.connecting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Some(result.unwrap()),
+            Poll::Pending => None,
+        }
+    }
+}
+
+#[test]
+fn nobody_attaches_before_the_old_connection_is_gone() {
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    for (second_is_clean, third_is_clean) in [(false, false), (false, true), (true, false), (true, true)] {
+        let core = Core::new(Limits::default());
+        let (mut first, mut second, mut third) = (
+            Peer::new(&core, false, None),
+            Peer::new(&core, second_is_clean, None),
+            Peer::new(&core, third_is_clean, None),
+        );
+        first.poll().expect("nobody is there yet");
+        assert!(second.poll().is_none(), "the first one's socket is still open");
+        assert!(third.poll().is_none(), "the first one's socket is still open, whoever closes it");
+        first.handle.set_gone();
+        let attached = second.poll().expect("the first one is gone");
+        assert!(!attached.session_present || !second_is_clean);
+        assert!(third.poll().is_none(), "the second one is there now");
+        second.handle.set_gone();
+        let attached = third.poll().expect("the second one is gone");
+        assert!(!attached.client.lock().session.is_ended());
+        core.disconnected(&attached.client, attached.epoch, &Cause::Disconnect);
+        assert_eq!(core.metrics().clients_connected, 0);
+    }
+}
+
+#[test]
+fn what_is_left_for_a_connection_does_not_reach_its_successor() {
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    let core = Core::new(Limits::default());
+    let (mut first, mut second) = (Peer::new(&core, false, None), Peer::new(&core, false, None));
+    first.poll().expect("nobody is there yet");
+    assert!(second.poll().is_none());
+    // It was about to end anyway, and does not look at its signals any more.
+    first.handle.set_gone();
+    assert!(second.poll().is_some_and(|attached| attached.session_present));
+    assert_eq!(second.handle.take_signals(), 0);
+}
+
+#[test]
+fn a_session_that_is_away_holds_no_buffer_for_output() {
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    let core = Core::new(Limits::default());
+    let mut peer = Peer::new(&core, false, None);
+    let attached = peer.poll().expect("nobody is there yet");
+    let client = attached.client;
+    core.add_subscription(&client, &mut client.lock(), "t", QoS::AtLeastOnce).unwrap();
+    core.disconnected(&client, attached.epoch, &Cause::PeerClosed);
+    give_spare(Vec::with_capacity(60_000));
+    let message = Arc::new(Message::new(Arc::from("t"), Box::from(&b"x"[..]), QoS::AtLeastOnce));
+    core.publish_message(&mut Turn::new(), &message, false);
+    assert_eq!(client.lock().session.queued(), 1);
+    assert!(take_spare().capacity() >= 60_000, "the spare buffer lies with a session that has no connection");
+}
+
+#[test]
+fn replays_of_filters_that_are_given_up_again_do_not_pile_up() {
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    let core = Core::new(Limits::default());
+    let retained = Arc::new(Message::new(Arc::from("t"), Box::from(&b"x"[..]), QoS::AtMostOnce));
+    core.retained.set(retained.topic(), Arc::clone(&retained));
+    let mut peer = Peer::new(&core, false, None);
+    let client = peer.poll().expect("nobody is there yet").client;
+    let mut turn = Turn::new();
+    for n in 0..1_000 {
+        let filter = format!("{n}/#");
+        let with_length = [&(filter.len() as u16).to_be_bytes(), filter.as_bytes()].concat();
+        for (first_byte, options) in [(0x82, &[1][..]), (0xA2, &[])] {
+            let body = [&[0, 1], &with_length[..], options].concat();
+            let bytes = [&[first_byte, body.len() as u8], &body[..]].concat();
+            let Ok(Framed::Frame(framed)) = frame(&bytes, 1_000) else { panic!("{bytes:?}") };
+            match decode(&framed).unwrap() {
+                Packet::Subscribe(subscribe) => core.subscribe(&mut turn, &client, &subscribe),
+                Packet::Unsubscribe(unsubscribe) => core.unsubscribe(&mut turn, &client, &unsubscribe),
+                _ => panic!("{bytes:?}"),
+            }
+        }
+    }
+    let owed = client.lock().replays.as_ref().map_or(0, |replays| replays.len());
+    assert!(owed < 100, "{owed} replays are kept for no subscription");
+}
+
+#[test]
+fn a_publisher_that_makes_room_for_a_replay_says_so() {
+    runtime().block_on(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let _client_end = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        socket.writable().await.unwrap();
+        let core = Core::new(Limits::default());
+        let mut peer = Peer::new(&core, true, Some(Arc::new(socket)));
+        let client = peer.poll().expect("nobody is there yet").client;
+        client.lock().replays.get_or_insert_default().push_back(Replay {
+            filter: Arc::from("t"),
+            granted: QoS::AtMostOnce,
+            cursor: ReplayCursor::default(),
+        });
+        // CONNACK stands in the output; another client's thread writes it.
+        flush(&core, &client, core.now(), By::Publisher);
+        assert!(!client.lock().session.out.has_output(), "it is written");
+        assert_eq!(peer.handle.take_signals() & signal::FLUSH, signal::FLUSH);
+    });
+}
