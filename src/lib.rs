@@ -25,6 +25,7 @@
 //! `server` puts these together as [`Broker`]. Imports go one way only; ARCHITECTURE.md draws them and `tests/architecture.rs` watches
 //! them.
 
+pub mod authentication;
 mod broker;
 pub mod config;
 mod data_dir;
@@ -42,4 +43,4 @@ pub use data_dir::DataDirError;
 pub use metrics::MetricsSnapshot;
 pub use net::TlsError;
 pub use protocol::{QoS, TopicError};
-pub use server::{Broker, StartError, SubscribeError, Subscription};
+pub use server::{Broker, Extensions, PublishError, StartError, SubscribeError, Subscription};

@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::broker::{Client, Core, LocalQueue, ReceivedMessage, Turn, sys};
+use crate::authentication::{AuthenticationMethod, AuthenticationMethods};
+use crate::broker::{Added, Client, Core, LocalQueue, ReceivedMessage, Turn, sys};
 use crate::config::{ClientCertificate, Config, ListenerConfig, Transport};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::metrics::MetricsSnapshot;
 use crate::net::{self, BindError, TlsError};
 use crate::protocol::{QoS, TopicError, validate_topic_filter, validate_topic_name};
-use crate::router::ReplayCursor;
+use crate::router::{ReplayCursor, SubscriptionOptions};
 use crate::session::{Message, Session};
 
 /// A running broker. Dropping it does not stop it; call [`shutdown`](Self::shutdown).
@@ -21,6 +22,23 @@ pub struct Broker {
     local_addrs: Vec<SocketAddr>,
     /// Holds the lock on the data directory for as long as the broker runs.
     _data_dir: Option<DataDir>,
+}
+
+/// What a program adds to the broker it starts.
+#[derive(Default)]
+#[non_exhaustive]
+pub struct Extensions {
+    /// Methods of enhanced authentication that clients of MQTT 5 may ask for.
+    pub authentication_methods: Vec<Arc<dyn AuthenticationMethod>>,
+}
+
+impl Extensions {
+    /// With a method of enhanced authentication more.
+    #[must_use]
+    pub fn with_authentication_method(mut self, method: Arc<dyn AuthenticationMethod>) -> Self {
+        self.authentication_methods.push(method);
+        self
+    }
 }
 
 /// Why a broker did not start.
@@ -48,6 +66,24 @@ pub enum StartError {
     DataDir(#[from] DataDirError),
 }
 
+/// Bytes of a PUBLISH besides topic and payload: fixed header, lengths, packet id, no properties.
+const PUBLISH_OVERHEAD: usize = 5 + 2 + 2 + 1;
+
+/// Why an in-process message was not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The topic is not a valid topic name.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The packet would be larger than clients' may be.
+    #[error("the packet would have more than {max} bytes (limits.packet_bytes_max)")]
+    TooLarge {
+        /// The limit in bytes.
+        max: usize,
+    },
+}
+
 /// Why an in-process subscription was not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -71,6 +107,14 @@ impl Broker {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, Extensions::default()).await
+    }
+
+    /// The same with what a program adds to the broker.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub async fn start_with(config: Config, extensions: Extensions) -> Result<Self, StartError> {
         let data_dir = config.data_dir.as_deref().map(DataDir::open).transpose()?;
         if let Some(path) = &config.data_dir {
             tracing::info!(
@@ -82,7 +126,7 @@ impl Broker {
         for listener in &config.listeners {
             listeners.push(net::bind(listener).map_err(|error| start_error(listener, error))?);
         }
-        let core = Core::new(config.limits);
+        let core = Core::new(config.limits, AuthenticationMethods(extensions.authentication_methods));
         let local_addrs = listeners.iter().map(|listener| listener.local_addr).collect();
         for (listener, config) in listeners.into_iter().zip(&config.listeners) {
             announce(config, listener.local_addr);
@@ -103,9 +147,13 @@ impl Broker {
     /// Publishes a message as a client would.
     ///
     /// # Errors
-    /// The topic is not a valid topic name (MQTT 3.1.1 section 4.7).
-    pub fn publish(&self, topic: &str, payload: &[u8], qos: QoS, retain: bool) -> Result<(), TopicError> {
+    /// The topic is not a valid topic name (MQTT 3.1.1 section 4.7), or the packet would exceed `limits.packet_bytes_max`.
+    pub fn publish(&self, topic: &str, payload: &[u8], qos: QoS, retain: bool) -> Result<(), PublishError> {
         validate_topic_name(topic)?;
+        let max = self.core.limits.packet_bytes_max;
+        if topic.len() + payload.len() + PUBLISH_OVERHEAD > max {
+            return Err(PublishError::TooLarge { max });
+        }
         let message = Arc::new(Message::new(Arc::from(topic), Box::from(payload), qos));
         let mut turn = Turn::new();
         turn.begin(self.core.now());
@@ -132,10 +180,10 @@ impl Broker {
         );
         let added = {
             let mut guard = client.lock();
-            core.add_subscription(&client, &mut guard, filter, qos)
+            core.add_subscription(&client, &mut guard, filter, SubscriptionOptions::with_qos(qos))
         };
         match added {
-            Ok(filter) => {
+            Ok(Added { filter, .. }) => {
                 Ok(Subscription { core, client, filter, qos, replay: Some(ReplayCursor::default()) })
             }
             Err(_) => Err(SubscribeError::TooManyLevels { max: core.limits.topic_levels_max }),

@@ -8,6 +8,7 @@ use packets::{OwnedPacket, damaged_packet, owned_packet, packet_id, text, topic_
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
+use ternmq::protocol::ProtocolVersion::V311;
 use ternmq::protocol::{
     DecodeError, Framed, Packet, QoS, decode, encode, frame, levels_count, matches, validate_topic_filter,
     validate_topic_name,
@@ -17,8 +18,8 @@ const MAX: usize = 1 << 20;
 
 /// The packet of bytes that hold exactly one.
 fn decode_whole(bytes: &[u8]) -> Result<Packet<'_>, DecodeError> {
-    match frame(bytes, MAX)? {
-        Framed::Frame(frame) if frame.total() == bytes.len() => decode(&frame),
+    match frame(bytes, MAX, V311)? {
+        Framed::Frame(frame) if frame.total() == bytes.len() => decode(&frame, V311),
         other => panic!("not one whole packet: {other:?}"),
     }
 }
@@ -40,7 +41,8 @@ fn check_same(owned: &OwnedPacket, decoded: &Packet<'_>) -> Result<(), TestCaseE
         (OwnedPacket::Subscribe(id, filters), Packet::Subscribe(decoded)) => {
             prop_assert_eq!(*id, decoded.packet_id);
             prop_assert_eq!(filters.len(), decoded.count());
-            let decoded: Vec<_> = decoded.filters().map(|(filter, qos)| (filter.to_owned(), qos)).collect();
+            let decoded: Vec<_> =
+                decoded.filters().map(|(filter, options)| (filter.to_owned(), options.qos)).collect();
             prop_assert_eq!(filters, &decoded);
         }
         (OwnedPacket::Unsubscribe(id, filters), Packet::Unsubscribe(decoded)) => {
@@ -64,8 +66,8 @@ impl Accumulator {
     fn read(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         self.buf.extend_from_slice(bytes);
         let mut start = 0;
-        while let Framed::Frame(frame) = frame(&self.buf[start..], MAX)? {
-            decode(&frame)?;
+        while let Framed::Frame(frame) = frame(&self.buf[start..], MAX, V311)? {
+            decode(&frame, V311)?;
             self.packets.push(frame.wire().to_vec());
             start += frame.total();
         }
@@ -76,10 +78,10 @@ impl Accumulator {
 
 /// Whatever is said of a prefix must hold for everything longer.
 fn check_stable(bytes: &[u8], packet_bytes_max: usize) -> Result<(), TestCaseError> {
-    let mut before = frame(&[], packet_bytes_max);
+    let mut before = frame(&[], packet_bytes_max, V311);
     prop_assert_eq!(before, Ok(Framed::NeedMore { total: None }));
     for len in 1..=bytes.len() {
-        let now = frame(&bytes[..len], packet_bytes_max);
+        let now = frame(&bytes[..len], packet_bytes_max, V311);
         match before {
             Err(_) | Ok(Framed::Frame(_)) => prop_assert_eq!(now, before),
             Ok(Framed::NeedMore { total: Some(total) }) => {
@@ -99,10 +101,10 @@ fn check_stable(bytes: &[u8], packet_bytes_max: usize) -> Result<(), TestCaseErr
 
 /// Anything accepted can be written again and is the same when it is read again.
 fn check_accepted_or_refused(bytes: &[u8]) -> Result<(), TestCaseError> {
-    let Ok(Framed::Frame(frame)) = frame(bytes, MAX) else { return Ok(()) };
-    let Ok(packet) = decode(&frame) else { return Ok(()) };
+    let Ok(Framed::Frame(frame)) = frame(bytes, MAX, V311) else { return Ok(()) };
+    let Ok(packet) = decode(&frame, V311) else { return Ok(()) };
     let mut again = Vec::new();
-    encode::packet(&mut again, &packet);
+    encode::packet(&mut again, V311, &packet);
     prop_assert!(again.len() <= frame.total(), "ours is the shortest form");
     prop_assert_eq!(decode_whole(&again), Ok(packet));
     Ok(())
@@ -117,7 +119,7 @@ proptest! {
         let packet = decode_whole(&bytes).unwrap();
         check_same(&owned, &packet)?;
         let mut again = Vec::new();
-        encode::packet(&mut again, &packet);
+        encode::packet(&mut again, V311, &packet);
         prop_assert_eq!(again, bytes);
     }
 
@@ -125,7 +127,7 @@ proptest! {
     fn every_strict_prefix_of_a_packet_needs_more(owned in owned_packet()) {
         let bytes = owned.to_bytes();
         for len in 0..bytes.len() {
-            match frame(&bytes[..len], MAX) {
+            match frame(&bytes[..len], MAX, V311) {
                 Ok(Framed::NeedMore { total }) => {
                     prop_assert!(total.is_none_or(|total| total == bytes.len()));
                 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use ternmq::config::{
     ClientCertificate, Config, ConfigFaults, Flags, Limits, ListenerConfig, Loaded, LogConfig, LogFormat,
-    Origin, Sources, TlsConfig, Transport, load,
+    Origin, PayloadFormat, Sources, TlsConfig, Transport, load,
 };
 
 /// A directory with a configuration file in it.
@@ -102,6 +102,8 @@ fn the_fixed_defaults_are_these() {
     let limits = Limits::default();
     assert_eq!(limits.packet_bytes_max, 16_000_000);
     assert_eq!(limits.inflight_max, 64);
+    assert_eq!((limits.receive_maximum, limits.topic_alias_max), (1_024, 32));
+    assert_eq!(limits.payload_format, PayloadFormat::Pass);
     assert_eq!(limits.queue_messages_max, 10_000);
     assert_eq!(limits.queue_bytes_max, 64_000_000);
     assert_eq!(limits.connect_timeout, Duration::from_secs(10));
@@ -118,10 +120,17 @@ fn a_file_sets_everything() {
         packet_bytes_max = 268435460
         connections_max = 7
         inflight_max = 65535
+        receive_maximum = 65535
+        topic_alias_max = 0
+        payload_format = "check"
         queue_messages_max = 1
         queue_bytes_max = "1GiB"
         connect_timeout = "500ms"
         session_expiry = "never"
+        sessions_max = 11
+        retained_messages_max = 12
+        retained_bytes_max = "13KB"
+        subscription_bytes_max = "14KB"
         subscriptions_max = 5
         topic_levels_max = 9
         handshake_bytes_max = "64 KB"
@@ -153,10 +162,17 @@ fn a_file_sets_everything() {
             packet_bytes_max: 268_435_460,
             connections_max: 7,
             inflight_max: 65_535,
+            receive_maximum: 65_535,
+            topic_alias_max: 0,
+            payload_format: PayloadFormat::Check,
             queue_messages_max: 1,
             queue_bytes_max: 1 << 30,
             connect_timeout: Duration::from_millis(500),
             session_expiry: None,
+            sessions_max: 11,
+            retained_messages_max: 12,
+            retained_bytes_max: 13_000,
+            subscription_bytes_max: 14_000,
             subscriptions_max: 5,
             topic_levels_max: 9,
             handshake_bytes_max: 64_000,
@@ -227,11 +243,18 @@ fn every_setting_outside_listeners_has_a_variable() {
         ("TERNMQ_LIMITS__PACKET_BYTES_MAX", "1KB"),
         ("TERNMQ_LIMITS__CONNECTIONS_MAX", "2"),
         ("TERNMQ_LIMITS__INFLIGHT_MAX", "3"),
+        ("TERNMQ_LIMITS__RECEIVE_MAXIMUM", "5"),
+        ("TERNMQ_LIMITS__TOPIC_ALIAS_MAX", "6"),
+        ("TERNMQ_LIMITS__PAYLOAD_FORMAT", "check"),
         ("TERNMQ_LIMITS__QUEUE_MESSAGES_MAX", "4"),
         ("TERNMQ_LIMITS__QUEUE_BYTES_MAX", "8MB"),
         ("TERNMQ_LIMITS__CONNECT_TIMEOUT", "6s"),
         ("TERNMQ_LIMITS__SESSION_EXPIRY", "0s"),
         ("TERNMQ_LIMITS__SUBSCRIPTIONS_MAX", "7"),
+        ("TERNMQ_LIMITS__SESSIONS_MAX", "9"),
+        ("TERNMQ_LIMITS__RETAINED_MESSAGES_MAX", "10"),
+        ("TERNMQ_LIMITS__RETAINED_BYTES_MAX", "11KB"),
+        ("TERNMQ_LIMITS__SUBSCRIPTION_BYTES_MAX", "12KB"),
         ("TERNMQ_LIMITS__TOPIC_LEVELS_MAX", "8"),
         ("TERNMQ_LIMITS__HANDSHAKE_BYTES_MAX", "4096"),
         ("TERNMQ_LIMITS__SHUTDOWN_TIMEOUT", "0s"),
@@ -244,6 +267,8 @@ fn every_setting_outside_listeners_has_a_variable() {
         assert!(matches!(setting.origin, Origin::Environment(_)), "{setting}");
     }
     let limits = loaded.config.limits;
+    assert_eq!((limits.receive_maximum, limits.topic_alias_max), (5, 6));
+    assert_eq!(limits.payload_format, PayloadFormat::Check);
     assert_eq!(limits.queue_bytes_max, 8_000_000);
     assert_eq!(limits.session_expiry, Some(Duration::ZERO));
     assert_eq!(limits.shutdown_timeout, Duration::ZERO);
@@ -264,6 +289,10 @@ fn bad_values_are_named_with_what_is_expected() {
         ("[limits]\nconnections_max = \"7\"", "limits.connections_max", &["a whole number"]),
         ("[limits]\ninflight_max = 0", "limits.inflight_max", &["from 1 to 65535"]),
         ("[limits]\ninflight_max = 65536", "limits.inflight_max", &["from 1 to 65535"]),
+        ("[limits]\nreceive_maximum = 0", "limits.receive_maximum", &["from 1 to 65535"]),
+        ("[limits]\ntopic_alias_max = 65536", "limits.topic_alias_max", &["from 0 to 65535"]),
+        ("[limits]\ntopic_alias_max = -1", "limits.topic_alias_max", &["= -1:"]),
+        ("[limits]\npayload_format = \"refuse\"", "limits.payload_format", &["\"pass\" or \"check\""]),
         ("[limits]\nqueue_messages_max = 0", "limits.queue_messages_max", &["at least 1"]),
         ("[limits]\nsubscriptions_max = 0", "limits.subscriptions_max", &["at least 1"]),
         ("[limits]\ntopic_levels_max = 65537", "limits.topic_levels_max", &["from 1 to 65536"]),

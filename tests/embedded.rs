@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use client::TestClient;
 use ternmq::config::{Config, Limits, ListenerConfig};
-use ternmq::{Broker, QoS, StartError, SubscribeError, Subscription, TopicError};
+use ternmq::{Broker, PublishError, QoS, StartError, SubscribeError, Subscription, TopicError};
 
 async fn start(limits: Limits) -> Broker {
     let listener = ListenerConfig::tcp(([127, 0, 0, 1], 0).into());
@@ -162,9 +162,12 @@ async fn shutdown_writes_what_clients_are_owed_and_closes() {
         }
         client.expect_end().await;
     };
-    within(async { tokio::join!(read, broker.shutdown()) }).await;
-    let metrics = broker.metrics();
-    assert_eq!((metrics.sockets, metrics.clients_connected), (0, 0));
+    let shutdown = async {
+        broker.shutdown().await;
+        broker.metrics()
+    };
+    let ((), metrics) = within(async { tokio::join!(read, shutdown) }).await;
+    assert_eq!((metrics.sockets, metrics.clients_connected), (0, 0), "when shutdown returns");
     assert_eq!(metrics.dropped.values().sum::<u64>(), 0);
 }
 
@@ -225,7 +228,7 @@ async fn bad_topics_and_filters_are_errors() {
     for topic in ["", "a/#", "a/+", "a\0b"] {
         assert!(broker.publish(topic, b"", QoS::AtMostOnce, false).is_err(), "{topic:?}");
     }
-    assert_eq!(broker.publish("", b"", QoS::AtMostOnce, false), Err(TopicError::Empty));
+    assert_eq!(broker.publish("", b"", QoS::AtMostOnce, false), Err(PublishError::Topic(TopicError::Empty)));
     for filter in ["", "a/#/b", "a+", "a#"] {
         let result = broker.subscribe(filter, QoS::AtMostOnce).map(drop);
         assert!(matches!(result, Err(SubscribeError::Filter(_))), "{filter:?}: {result:?}");

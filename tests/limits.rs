@@ -360,3 +360,57 @@ fn counters_add_up() {
     assert_eq!((metrics.clients_connected, metrics.sessions_offline, metrics.subscriptions), (0, 0, 0));
     assert_eq!((metrics.closed.get("disconnect"), metrics.closed.get("peer_closed")), (Some(&1), Some(&1)));
 }
+
+#[test]
+fn sessions_max_refuses_who_would_need_one_more() {
+    let broker = TestBroker::with_config(|config| config.limits.sessions_max = 2);
+    RawClient::persistent(broker.addr(), "one").disconnect();
+    RawClient::persistent(broker.addr(), "two").disconnect();
+    let mut third = RawClient::connect(broker.addr());
+    third.send(&Connect::new("three").bytes());
+    third.expect(&[0x20, 2, 0, 3]);
+    third.expect_closed();
+    assert_eq!(refused(&broker.metrics(), "sessions_max"), 1);
+    // Those who have a session come in, and a session that ends makes room.
+    RawClient::resume(broker.addr(), "one").disconnect();
+    RawClient::clean(broker.addr(), "two").disconnect();
+    eventually(&broker, "one session left", |metrics| metrics.sessions_offline == 1);
+    RawClient::clean(broker.addr(), "three").disconnect();
+}
+
+#[test]
+fn retained_messages_are_bounded_in_number_and_bytes() {
+    let broker = TestBroker::with_config(|config| {
+        config.limits.retained_messages_max = 2;
+        config.limits.retained_bytes_max = 10_000;
+    });
+    let mut client = RawClient::clean(broker.addr(), "client");
+    client.subscribe("r/#", 0);
+    for topic in ["r/1", "r/2", "r/3"] {
+        client.publish_retained_and_receive(topic, "kept?");
+    }
+    assert_eq!((dropped(&broker.metrics(), "retained_messages_max"), broker.metrics().retained), (1, 2));
+    // One that does not fit takes the one it would have replaced with it: nothing is better than what is out of date.
+    client.publish_retained_and_receive("r/1", vec![0; 11_000]);
+    assert_eq!((dropped(&broker.metrics(), "retained_bytes_max"), broker.metrics().retained), (1, 1));
+    // Bytes are given back: by replacement, and by removal.
+    for n in 0..50 {
+        client.publish_retained_and_receive("r/2", vec![n; 5_000]);
+    }
+    client.publish_retained_and_receive("r/2", "");
+    client.publish_retained_and_receive("r/4", vec![0; 9_000]);
+    assert_eq!((dropped(&broker.metrics(), "retained_bytes_max"), broker.metrics().retained), (1, 1));
+}
+
+#[test]
+fn subscription_bytes_max_refuses_further_filters_until_some_are_given_up() {
+    let broker = TestBroker::with_config(|config| config.limits.subscription_bytes_max = 10);
+    let mut client = RawClient::clean(broker.addr(), "client");
+    assert_eq!(
+        client.subscribe_all(&[("12345", 0), ("123456", 0), ("12345", 1), ("67890", 2)]),
+        [0, 0x80, 1, 2]
+    );
+    assert_eq!(dropped(&broker.metrics(), "subscription_bytes_max"), 1);
+    client.unsubscribe("12345");
+    assert_eq!(client.subscribe_all(&[("54321", 0)]), [0]);
+}

@@ -56,7 +56,7 @@ impl TestClient {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), search).await.expect("in time")
+        tokio::time::timeout(Duration::from_secs(20), search).await.expect("in time")
     }
 
     async fn next_publish(&mut self) -> Publish {

@@ -3,13 +3,17 @@
 use std::fmt;
 use std::io;
 
-use crate::protocol::{ConnectReturnCode, DecodeError};
+use crate::escape::escape;
+use crate::protocol::{DecodeError, ReasonCode};
 
 /// Why a connection ended, or did not come about.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Cause {
-    /// DISCONNECT came: the only end that drops the will.
-    Disconnect,
+    /// DISCONNECT came: the only end that drops the will, unless the client asks for it.
+    Disconnect {
+        /// MQTT 5, reason code 0x04.
+        with_will: bool,
+    },
     /// The peer closed its socket without DISCONNECT.
     PeerClosed,
     /// The socket failed.
@@ -22,6 +26,16 @@ pub(crate) enum Cause {
     Malformed(DecodeError),
     /// A second CONNECT ([MQTT-3.1.0-2]).
     SecondConnect,
+    /// AUTH on a connection without enhanced authentication (MQTT 5 section 4.12).
+    UnexpectedAuth,
+    /// A method of enhanced authentication refused the client on its connection.
+    ReauthenticationRefused(ReasonCode),
+    /// A session expiry in DISCONNECT where CONNECT had none (MQTT 5 section 3.14.2.2.2).
+    SessionExpiryFromNothing,
+    /// More unreleased QoS 2 messages than the Receive Maximum the client was told ([MQTT-3.3.4-7]).
+    ReceiveMaximumExceeded,
+    /// A topic alias above the maximum, or one that stands for nothing ([MQTT-3.3.2-9]).
+    TopicAliasInvalid,
     /// The first packet was not CONNECT ([MQTT-3.1.0-1]).
     NotConnect {
         /// What the first bytes look like, if that is known.
@@ -32,7 +46,7 @@ pub(crate) enum Cause {
     /// The bytes of unfinished CONNECTs of all peers are at `limits.handshake_bytes_max`.
     HandshakeBudget,
     /// CONNECT was answered with this code.
-    Refused(ConnectReturnCode),
+    Refused(ReasonCode),
     /// The TLS handshake failed.
     Tls(String),
     /// The broker is shutting down.
@@ -45,23 +59,30 @@ impl Cause {
     /// The label of the counter.
     pub(crate) fn label(&self) -> &'static str {
         match self {
-            Self::Disconnect => "disconnect",
+            Self::Disconnect { with_will: false } => "disconnect",
+            Self::Disconnect { with_will: true } => "disconnect_with_will",
             Self::PeerClosed => "peer_closed",
             Self::Network(_) => "network_error",
             Self::KeepAliveExpired => "keep_alive",
             Self::TakenOver => "taken_over",
             Self::Malformed(error) => error.reason(),
             Self::SecondConnect => "second_connect",
+            Self::UnexpectedAuth => "unexpected_auth",
+            Self::ReauthenticationRefused(_) => "reauthentication_refused",
+            Self::SessionExpiryFromNothing => "session_expiry_from_nothing",
+            Self::ReceiveMaximumExceeded => "receive_maximum",
+            Self::TopicAliasInvalid => "topic_alias_invalid",
             Self::NotConnect { .. } => "not_connect",
             Self::ConnectTimeout => "connect_timeout",
             Self::HandshakeBudget => "handshake_bytes_max",
             Self::Refused(code) => match code {
-                ConnectReturnCode::RefusedProtocolVersion => "refused_protocol_version",
-                ConnectReturnCode::BadClientId => "refused_client_id",
-                ConnectReturnCode::ServiceUnavailable => "refused_service_unavailable",
-                ConnectReturnCode::BadUserNamePassword => "refused_bad_credentials",
-                ConnectReturnCode::NotAuthorized => "refused_not_authorized",
-                ConnectReturnCode::Success => "refused",
+                ReasonCode::ClientIdentifierNotValid => "refused_client_id",
+                ReasonCode::ServerUnavailable => "refused_service_unavailable",
+                ReasonCode::BadUserNameOrPassword => "refused_bad_credentials",
+                ReasonCode::NotAuthorized => "refused_not_authorized",
+                ReasonCode::QuotaExceeded => "sessions_max",
+                ReasonCode::BadAuthenticationMethod => "refused_authentication_method",
+                _ => "refused",
             },
             Self::Tls(_) => "tls",
             Self::Shutdown => "shutdown",
@@ -70,16 +91,53 @@ impl Cause {
     }
 }
 
+impl Cause {
+    /// What an MQTT 5 client is told in DISCONNECT (section 3.14.2.1); `None` where the end is its own.
+    pub(crate) fn disconnect_code(&self) -> Option<ReasonCode> {
+        match self {
+            Self::Malformed(error) => Some(error.reason_code()),
+            Self::SecondConnect | Self::UnexpectedAuth | Self::SessionExpiryFromNothing => {
+                Some(ReasonCode::ProtocolError)
+            }
+            Self::ReauthenticationRefused(code) => Some(*code),
+            Self::ReceiveMaximumExceeded => Some(ReasonCode::ReceiveMaximumExceeded),
+            Self::TopicAliasInvalid => Some(ReasonCode::TopicAliasInvalid),
+            Self::KeepAliveExpired => Some(ReasonCode::KeepAliveTimeout),
+            Self::TakenOver => Some(ReasonCode::SessionTakenOver),
+            Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
+            Self::Internal => Some(ReasonCode::UnspecifiedError),
+            Self::Disconnect { .. }
+            | Self::PeerClosed
+            | Self::Network(_)
+            | Self::NotConnect { .. }
+            | Self::ConnectTimeout
+            | Self::HandshakeBudget
+            | Self::Refused(_)
+            | Self::Tls(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Disconnect => f.write_str("DISCONNECT"),
+            Self::Disconnect { with_will: false } => f.write_str("DISCONNECT"),
+            Self::Disconnect { with_will: true } => f.write_str("DISCONNECT that asks for the will"),
             Self::PeerClosed => f.write_str("peer closed the connection without DISCONNECT"),
             Self::Network(kind) => write!(f, "network: {kind}"),
             Self::KeepAliveExpired => f.write_str("keep alive expired"),
             Self::TakenOver => f.write_str("client id taken over by a new connection"),
             Self::Malformed(error) => write!(f, "{error}"),
             Self::SecondConnect => f.write_str("second CONNECT on one connection"),
+            Self::UnexpectedAuth => f.write_str("AUTH on a connection without enhanced authentication"),
+            Self::ReauthenticationRefused(code) => write!(f, "re-authentication refused: {}", code.name()),
+            Self::SessionExpiryFromNothing => {
+                f.write_str("session expiry in DISCONNECT where CONNECT had none")
+            }
+            Self::ReceiveMaximumExceeded => {
+                f.write_str("more unreleased QoS 2 messages than limits.receive_maximum")
+            }
+            Self::TopicAliasInvalid => f.write_str("topic alias above limits.topic_alias_max or unknown"),
             Self::NotConnect { looks_like: Some(what) } => {
                 write!(f, "first packet is not CONNECT; it looks like {what}")
             }
@@ -88,8 +146,9 @@ impl fmt::Display for Cause {
             Self::HandshakeBudget => {
                 f.write_str("unfinished CONNECTs of all peers hold limits.handshake_bytes_max")
             }
-            Self::Refused(code) => write!(f, "CONNECT refused: {code:?}"),
-            Self::Tls(error) => write!(f, "TLS handshake: {error}"),
+            Self::Refused(ReasonCode::QuotaExceeded) => f.write_str("CONNECT refused: limits.sessions_max"),
+            Self::Refused(code) => write!(f, "CONNECT refused: {}", code.name()),
+            Self::Tls(error) => write!(f, "TLS handshake: {}", escape(error)),
             Self::Shutdown => f.write_str("broker is shutting down"),
             Self::Internal => f.write_str("internal error"),
         }

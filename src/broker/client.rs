@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
@@ -15,9 +16,9 @@ use tokio::net::TcpStream;
 use super::cause::Cause;
 use super::handle::Handle;
 use super::local::LocalQueue;
-use crate::protocol::QoS;
-use crate::router::{ReplayCursor, Subscriber};
-use crate::session::{KeepAlive, Session, Timestamp};
+use super::shared::Group;
+use crate::router::{ReplayCursor, Subscriber, SubscriptionOptions};
+use crate::session::{KeepAlive, Session, SessionLimits, Timestamp, Will};
 
 /// What a connection's task is woken for, besides its socket.
 pub(crate) mod signal {
@@ -34,6 +35,8 @@ pub(crate) struct Client {
     /// Unique in this broker's run; the identity of a subscriber.
     pub(crate) key: u64,
     pub(crate) id: Arc<str>,
+    /// Set for what is no session but a shared subscription's group.
+    pub(crate) group: Option<Box<Group>>,
     /// Milliseconds of the broker's clock at the last packet.
     last_packet: AtomicU64,
     state: Mutex<ClientState>,
@@ -51,8 +54,12 @@ pub(crate) struct ClientState {
     pub(crate) local: Option<Box<LocalQueue>>,
     /// Place in the timers, to be cancelled.
     pub(crate) timer: Option<u64>,
+    /// How long the session is to stay when its connection ends.
+    pub(crate) keep_for: KeepFor,
     /// When the session ends if no connection comes.
     pub(crate) expires_at: Option<Timestamp>,
+    /// The will of a connection that has ended, while its delay runs.
+    pub(crate) delayed_will: Option<Box<(Timestamp, Will)>>,
     /// Raised by each connection that attaches.
     pub(crate) epoch: u64,
 }
@@ -60,8 +67,19 @@ pub(crate) struct ClientState {
 /// A replay of retained messages for one new subscription.
 pub(crate) struct Replay {
     pub(crate) filter: Arc<str>,
-    pub(crate) granted: QoS,
+    pub(crate) options: SubscriptionOptions,
     pub(crate) cursor: ReplayCursor,
+}
+
+/// How long a session outlives its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeepFor {
+    /// Not at all.
+    Nothing,
+    /// This long.
+    Time(Duration),
+    /// Until a client asks for a clean start.
+    Ever,
 }
 
 /// The attached connection as others see it.
@@ -96,10 +114,22 @@ impl Client {
             replays: None,
             local,
             timer: None,
+            keep_for: KeepFor::Nothing,
             expires_at: None,
+            delayed_will: None,
             epoch: 0,
         };
-        Arc::new(Self { key, id, last_packet: AtomicU64::new(0), state: Mutex::new(state) })
+        Arc::new(Self { key, id, group: None, last_packet: AtomicU64::new(0), state: Mutex::new(state) })
+    }
+
+    /// A group of members, which stands in the router like a session.
+    pub(crate) fn new_group(key: u64, group: Group, limits: Arc<SessionLimits>) -> Arc<Self> {
+        let id = Arc::from("shared subscription");
+        let mut client = Self::new(key, id, Session::new(limits, false), None);
+        if let Some(client) = Arc::get_mut(&mut client) {
+            client.group = Some(Box::new(group));
+        }
+        client
     }
 
     /// The short lock. Not to be held while another client's is taken.
@@ -129,6 +159,12 @@ impl Link {
 }
 
 impl ClientState {
+    /// When the timers have to look at an offline session next.
+    pub(crate) fn offline_deadline(&self) -> Option<Timestamp> {
+        let will_at = self.delayed_will.as_ref().map(|will| will.0);
+        [self.expires_at, will_at].into_iter().flatten().min()
+    }
+
     /// The attached connection, if it is the one with this epoch.
     pub(crate) fn link_of(&mut self, epoch: u64) -> Option<&mut Link> {
         self.link.as_mut().filter(|link| link.epoch == epoch)

@@ -8,11 +8,12 @@ use std::time::Duration;
 use dashmap::Entry;
 use tokio::net::TcpStream;
 
-use super::client::{Link, signal};
+use super::client::{KeepFor, Link, signal};
 use super::{Cause, Client, Core, Handle, Turn, flush};
 use crate::escape::escape;
-use crate::protocol::{Connect, ConnectReturnCode};
-use crate::session::{KeepAlive, Message, Session, Will};
+use crate::protocol::encode::{self, ConnackProperties};
+use crate::protocol::{Connect, ConnectWill, ReasonCode, SessionExpiry};
+use crate::session::{KeepAlive, Session, Terms, Will};
 
 /// How long a new connection waits for the task of the one it replaces to close its socket. That task only has to run once.
 const TAKE_OVER_WAIT: Duration = Duration::from_secs(2);
@@ -22,6 +23,8 @@ pub(crate) struct ConnectRequest<'a> {
     pub(crate) connect: &'a Connect<'a>,
     pub(crate) peer: SocketAddr,
     pub(crate) socket: Option<Arc<TcpStream>>,
+    /// Name and last data of the method of enhanced authentication that let the client in.
+    pub(crate) authentication: Option<(&'a str, Option<&'a [u8]>)>,
     /// What the connection's task shares; it must say there when it is gone.
     pub(crate) handle: Arc<Handle>,
 }
@@ -31,28 +34,49 @@ pub(crate) struct Attached {
     pub(crate) client: Arc<Client>,
     pub(crate) epoch: u64,
     pub(crate) session_present: bool,
+    pub(crate) terms: Terms,
 }
 
 impl Core {
     /// Attaches a connection to its session. CONNACK is then the first packet in the session's output.
     ///
     /// # Errors
-    /// The return code to refuse with.
-    pub(crate) async fn connect(&self, request: ConnectRequest<'_>) -> Result<Attached, ConnectReturnCode> {
+    /// The reason code to refuse with.
+    pub(crate) async fn connect(&self, request: ConnectRequest<'_>) -> Result<Attached, ReasonCode> {
         let connect = request.connect;
-        let clean = connect.clean_session;
-        let id: Arc<str> = if connect.client_id.is_empty() {
-            if !clean {
-                return Err(ConnectReturnCode::BadClientId);
-            }
-            self.make_client_id()
-        } else {
-            Arc::from(connect.client_id)
+        let made_id = connect.client_id.is_empty();
+        if made_id && connect.needs_client_id() {
+            return Err(ReasonCode::ClientIdentifierNotValid);
+        }
+        let id = if made_id { self.make_client_id() } else { Arc::from(connect.client_id) };
+        let will = connect.will.as_ref().map(own_will);
+        let (keep_for, told_expiry) = self.keep_for(connect.session_expiry);
+        let terms = Terms {
+            version: connect.version,
+            receive_maximum: connect.receive_maximum,
+            packet_bytes_max: connect.maximum_packet_size.map_or(usize::MAX, |bytes| bytes as usize),
+            topic_alias_maximum: connect.topic_alias_maximum,
+            says_goodbye: connect.hears_disconnect(),
+            // 3.1.1 has no way to tell a client, so it cannot be held to it.
+            receive_maximum_granted: connect.receive_maximum_told(self.limits.receive_maximum),
         };
-        let will = connect.will.as_ref().map(|will| Will {
-            message: Arc::new(Message::new(Arc::from(will.topic), Box::from(will.payload), will.qos)),
-            retain: will.retain,
-        });
+        let properties = ConnackProperties {
+            session_expiry: told_expiry,
+            receive_maximum: self.limits.receive_maximum,
+            maximum_packet_size: u32::try_from(self.limits.packet_bytes_max).ok(),
+            assigned_client_id: made_id.then_some(&id),
+            topic_alias_maximum: self.limits.topic_alias_max,
+            auth_method: request.authentication.map(|(method, _)| method),
+            auth_data: request.authentication.and_then(|(_, data)| data),
+            client_packet_bytes_max: connect.maximum_packet_size,
+            ..ConnackProperties::default()
+        };
+        let connack = |session_present| {
+            let mut connack = Vec::new();
+            encode::connack(&mut connack, connect.version, session_present, ReasonCode::Success, &properties)
+                .then_some(connack)
+                .ok_or(ReasonCode::PacketTooLarge)
+        };
         let mut link = Some(Link {
             epoch: 0,
             peer: request.peer,
@@ -68,43 +92,61 @@ impl Core {
         });
         let mut replaced = None;
         loop {
-            let client = self.find_session(&id, clean, &mut replaced);
+            if self.clients.len() >= self.limits.sessions_max && !self.clients.contains_key(&id) {
+                return Err(ReasonCode::QuotaExceeded);
+            }
+            let client = self.find_session(&id, connect.clean_start, &mut replaced);
             while let Some(old) = &replaced {
-                self.take_over(old, Some(request.peer)).await;
+                self.take_over(old, request.peer, Continues::No).await;
                 // A CONNECT that found this session before it was replaced may have attached to it meanwhile.
                 if self.end_session_unless_attached(old) {
                     replaced = None;
                 }
             }
-            self.take_over(&client, Some(request.peer)).await;
+            self.take_over(&client, request.peer, Continues::Yes).await;
             let mut guard = client.lock();
             let state = &mut *guard;
             // While this waited, another connection may have taken the session or ended it: begin again.
             if state.link.is_some() || state.closing.is_some() || state.session.is_ended() {
                 continue;
             }
-            let Some(mut link) = link.take() else { return Err(ConnectReturnCode::ServiceUnavailable) };
-            let now = self.now();
-            client.heard(now);
             // A session that never had a connection is new, whoever made it.
             let session_present = state.epoch > 0;
+            let connack = match connack(session_present) {
+                Ok(connack) => connack,
+                Err(code) => {
+                    drop(guard);
+                    if !session_present {
+                        self.end_session(&client);
+                    }
+                    return Err(code);
+                }
+            };
+            let Some(mut link) = link.take() else { return Err(ReasonCode::ServerUnavailable) };
+            let now = self.now();
+            client.heard(now);
             state.epoch += 1;
             link.epoch = state.epoch;
             link.progress = now;
             state.expires_at = None;
+            // Back in time: the will of the last connection is not sent (MQTT 5 [MQTT-3.1.3-9]).
+            state.delayed_will = None;
+            state.keep_for = keep_for;
             match link.keep_alive {
                 Some(keep_alive) => self.timers.set(&client, state, keep_alive.deadline(now)),
                 None => self.timers.cancel(&client, state),
             }
             state.link = Some(link);
             state.session.out.lend(flush::take_spare);
-            state.session.attach(session_present, will);
+            let outlives = keep_for != KeepFor::Nothing;
+            state.session.at(now).attach(terms, &connack, will, outlives);
+            self.count_late_drops(state);
             let epoch = state.epoch;
             // Under the lock: whoever ends this connection counts it off.
             self.metrics.clients_connected.increment();
             drop(guard);
             self.metrics.connections.add(1);
-            return Ok(Attached { client, epoch, session_present });
+            return Ok(Attached { client, epoch, session_present, terms });
         }
     }
 
@@ -112,6 +154,7 @@ impl Core {
     /// out for its end; it must not be ended under the registry's lock.
     fn find_session(&self, id: &Arc<str>, clean: bool, replaced: &mut Option<Arc<Client>>) -> Arc<Client> {
         let make = |id: Arc<str>| {
+            // Whether it stays is settled when the connection attaches. Until then nobody else joins one that is to begin anew.
             let session = Session::new(Arc::clone(self.session_limits()), !clean);
             Client::new(self.next_key(), id, session, None)
         };
@@ -141,12 +184,13 @@ impl Core {
 
     /// Ends the connection that a session has, if any, and waits until its socket is closed ([MQTT-3.1.4-2]). Its will is published:
     /// a take-over is not a DISCONNECT.
-    async fn take_over(&self, client: &Arc<Client>, new_peer: Option<SocketAddr>) {
+    async fn take_over(&self, client: &Arc<Client>, new_peer: SocketAddr, continues: Continues) {
         let (taken, closing) = {
             let mut guard = client.lock();
             let state = &mut *guard;
             let taken = state.link.take().map(|mut link| {
                 link.close_cause = Some(Cause::TakenOver);
+                say_taken_over(&link, state);
                 link.socket = None;
                 link.signal(signal::CLOSE);
                 state.closing = Some(Arc::clone(&link.handle));
@@ -162,7 +206,7 @@ impl Core {
             tracing::info!(
                 client_id = %escape(&client.id),
                 %old_peer,
-                new_peer = new_peer.map(tracing::field::display),
+                %new_peer,
                 "client id in use: the older connection is closed"
             );
         }
@@ -176,12 +220,45 @@ impl Core {
                 state.closing = None;
             }
         }
-        if let Some((_, Some(will))) = taken {
+        // A will with a delay would be sent later, and the session goes on before that.
+        if let Some((_, Some(will))) = taken
+            && (continues == Continues::No || will.delay.is_zero())
+        {
             let mut turn = Turn::new();
             turn.begin(self.now());
             self.publish_will(&mut turn, &will);
             turn.finish(self);
         }
+    }
+
+    /// How long the session is to outlive its connection, and what the client is to be told if that is not what it asked for.
+    fn keep_for(&self, asked: SessionExpiry) -> (KeepFor, Option<u32>) {
+        let bounded = |asked: Option<Duration>| match (asked, self.limits.session_expiry) {
+            (Some(asked), Some(max)) => KeepFor::Time(asked.min(max)),
+            (Some(time), None) | (None, Some(time)) => KeepFor::Time(time),
+            (None, None) => KeepFor::Ever,
+        };
+        let (keep_for, seconds) = match asked {
+            SessionExpiry::AtDisconnect => return (KeepFor::Nothing, None),
+            SessionExpiry::ServerDefault => return (bounded(None), None),
+            SessionExpiry::AfterSeconds(seconds) => {
+                (bounded(Some(Duration::from_secs(seconds.into()))), Some(seconds))
+            }
+            SessionExpiry::Never => (bounded(None), None),
+        };
+        let told = match keep_for {
+            KeepFor::Time(time) => {
+                let granted = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+                (seconds != Some(granted)).then_some(granted)
+            }
+            KeepFor::Ever | KeepFor::Nothing => None,
+        };
+        (keep_for, told)
+    }
+
+    /// The same for a client that names a session expiry in DISCONNECT.
+    pub(crate) fn keep_for_seconds(&self, seconds: u32) -> KeepFor {
+        self.keep_for(SessionExpiry::from_interval(Some(seconds))).0
     }
 
     /// A client id that no client has ([MQTT-3.1.3-6]): unique in this run by its count, and hard to guess.
@@ -195,5 +272,41 @@ impl Core {
                 return id;
             }
         }
+    }
+}
+
+/// Whether the session goes on under the new connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Continues {
+    Yes,
+    No,
+}
+
+/// Tells the older client why it is closed (MQTT 5 [MQTT-3.1.4-3]), if its socket can be written here and is between packets. TLS sockets
+/// are told by their own task.
+fn say_taken_over(link: &Link, state: &super::ClientState) {
+    if let Some(socket) = &link.socket
+        && state.session.terms().says_goodbye
+        && !link.writing
+        && !link.blocked
+    {
+        let mut disconnect = Vec::new();
+        if encode::disconnect(&mut disconnect, ReasonCode::SessionTakenOver, None, None) {
+            let _ = socket.try_write(&disconnect);
+        }
+    }
+}
+
+fn own_will(will: &ConnectWill<'_>) -> Will {
+    let mut forwarded = Vec::new();
+    will.properties.write_forwardable(&mut forwarded);
+    Will {
+        topic: Arc::from(will.topic),
+        payload: Box::from(will.payload),
+        qos: will.qos,
+        retain: will.retain,
+        delay: Duration::from_secs(will.delay_seconds.into()),
+        forwarded: forwarded.into(),
+        expiry_seconds: will.properties.message_expiry_interval,
     }
 }

@@ -2,44 +2,97 @@
 
 use std::sync::Arc;
 
+use super::client::ClientState;
 use super::{Client, Core, Turn, flush};
 use crate::escape::escape;
 use crate::protocol::QoS;
-use crate::session::{Delivered, DropReason, Outgoing};
+use crate::router::Route;
+use crate::session::{Delivered, DropReason, Granted, Outgoing};
 
 /// A receiver that took bytes within this time is reading; holding its publishers for a moment helps.
 const READING_WITHIN_MS: u64 = 100;
 
 impl Core {
-    /// Delivers to one session under a subscription of QoS `granted`.
-    pub(crate) fn deliver(
+    /// Delivers to everybody in `routes`, which are sorted by session.
+    pub(crate) fn deliver_all(
+        &self,
+        turn: &mut Turn,
+        routes: &[Route<Arc<Client>>],
+        outgoing: &mut Outgoing<'_>,
+    ) {
+        // A session has one route, or several in a row where they must be told apart.
+        for routes in routes.chunk_by(|a, b| Arc::ptr_eq(&a.subscriber, &b.subscriber)) {
+            let Some(Route { subscriber: client, .. }) = routes.first() else { continue };
+            if let Some(group) = &client.group {
+                self.deliver_shared(turn, group, outgoing);
+            } else {
+                let mut state = client.lock();
+                let delivered = self.deliver_locked(turn, client, &mut state, outgoing, routes, None);
+                drop(state);
+                if let Delivered::Dropped(reason) = delivered {
+                    turn.count_drop(reason, 1);
+                }
+            }
+        }
+    }
+
+    /// Delivers to one session, whose lock is held, under its matching subscriptions. A drop is logged here and counted by the caller.
+    pub(super) fn deliver_locked(
         &self,
         turn: &mut Turn,
         client: &Arc<Client>,
+        state: &mut ClientState,
         outgoing: &mut Outgoing<'_>,
-        granted: QoS,
-    ) {
-        let mut guard = client.lock();
-        let state = &mut *guard;
-        if let Some(local) = &mut state.local {
-            match local.push(outgoing, granted, state.session.limits()) {
-                Ok(()) => turn.sent += 1,
-                Err(reason) => {
-                    turn.count_drop(reason, 1);
-                    if state.session.report_drop(reason) {
-                        self.log_drop(client, outgoing.topic(), reason);
-                    }
-                }
+        routes: &[Route<Arc<Client>>],
+        shared: Option<&Arc<str>>,
+    ) -> Delivered {
+        let mut ids = std::mem::take(&mut turn.subscription_ids);
+        ids.clear();
+        let mut granted: Option<Granted<'_>> = None;
+        for Route { options, .. } in routes {
+            if options.no_local && outgoing.publisher() == client.key {
+                continue;
             }
-            return;
+            let best = granted.get_or_insert(Granted { shared, ..Granted::with_qos(QoS::AtMostOnce) });
+            if options.qos as u8 > best.qos as u8 {
+                best.qos = options.qos;
+            }
+            best.retain |= options.retain_as_published && outgoing.retain();
+            ids.extend(options.subscription_id.map(std::num::NonZeroU32::get));
         }
-        if state.link.is_some() {
-            state.session.out.lend(flush::take_spare);
-        }
-        let delivered = state.session.deliver(outgoing, granted, false);
-        if delivered != Delivered::Sent {
-            flush::give_spare(state.session.out.reclaim());
-        }
+        let delivered = match granted {
+            // Nothing but subscriptions that do not want the client's own messages.
+            None => Delivered::Ended,
+            Some(granted) => {
+                let granted = Granted { subscription_ids: &ids, ..granted };
+                self.deliver_granted(turn, client, state, outgoing, &granted)
+            }
+        };
+        turn.subscription_ids = ids;
+        delivered
+    }
+
+    fn deliver_granted(
+        &self,
+        turn: &mut Turn,
+        client: &Arc<Client>,
+        state: &mut ClientState,
+        outgoing: &mut Outgoing<'_>,
+        granted: &Granted<'_>,
+    ) -> Delivered {
+        let delivered = match &mut state.local {
+            Some(local) => local.push(outgoing, granted, state.session.limits()),
+            None => {
+                if state.link.is_some() {
+                    state.session.out.lend(flush::take_spare);
+                }
+                let delivered = state.session.at(turn.now).deliver(outgoing, granted);
+                if delivered != Delivered::Sent {
+                    flush::give_spare(state.session.out.reclaim());
+                }
+                delivered
+            }
+        };
         match delivered {
             Delivered::Sent => {
                 turn.sent += 1;
@@ -57,42 +110,48 @@ impl Core {
             }
             Delivered::Queued => turn.queued += 1,
             Delivered::Dropped(reason) => {
-                turn.count_drop(reason, 1);
-                let first = state.session.report_drop(reason);
-                drop(guard);
-                if first {
+                if state.session.report_drop(reason) {
                     self.log_drop(client, outgoing.topic(), reason);
                 }
             }
             Delivered::Ended => {}
         }
+        delivered
+    }
+
+    /// Counts what a session dropped on its way out of the queue.
+    pub(crate) fn count_late_drops(&self, state: &mut ClientState) {
+        let (expired, too_large) = state.session.take_dropped_late();
+        self.count_late(expired, too_large);
+    }
+
+    /// The same for who has taken the numbers out already.
+    pub(super) fn count_late(&self, expired: u32, too_large: u32) {
+        self.metrics.dropped.add(DropReason::Expired.label(), expired.into());
+        self.metrics.dropped.add(DropReason::ClientPacketMax.label(), too_large.into());
     }
 
     fn log_drop(&self, client: &Client, topic: &str, reason: DropReason) {
         let (client_id, topic, reason_label) = (escape(&client.id), escape(topic), reason.label());
-        match reason {
-            // The standard's own rule, not a limit that bites.
-            DropReason::OfflineQos0 => tracing::debug!(
+        let value = match reason {
+            DropReason::QueueFull => self.limits.queue_messages_max,
+            _ => self.limits.queue_bytes_max,
+        };
+        match reason.limit_key() {
+            Some(limit) => tracing::warn!(
                 client_id = %client_id,
                 topic = %topic,
                 reason = reason_label,
-                "QoS 0 message not kept for an offline session; further ones are only counted"
-            ),
-            DropReason::QueueFull => tracing::warn!(
-                client_id = %client_id,
-                topic = %topic,
-                reason = reason_label,
-                limit = reason.limit_key(),
-                value = self.limits.queue_messages_max,
+                limit,
+                value,
                 "message dropped: the client's queue is full; further ones of this connection are only counted"
             ),
-            DropReason::QueueFullQos0 | DropReason::QueueFullBytes | DropReason::TooLarge => tracing::warn!(
+            // The standard's own rule or the client's own limit, not one of ours that bites.
+            None => tracing::debug!(
                 client_id = %client_id,
                 topic = %topic,
                 reason = reason_label,
-                limit = reason.limit_key(),
-                value = self.limits.queue_bytes_max,
-                "message dropped: the client's queue is full; further ones of this connection are only counted"
+                "message not delivered; further ones of this connection are only counted"
             ),
         }
     }

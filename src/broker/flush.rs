@@ -86,7 +86,9 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
         match result {
             Ok(_) => {
                 give_spare(output.into_spare());
-                state.session.output_written(written);
+                state.session.at(now).output_written(written);
+                let (expired, too_large) = state.session.take_dropped_late();
+                core.count_late(expired, too_large);
             }
             Err((_, error)) => {
                 state.session.out.put_back(output);

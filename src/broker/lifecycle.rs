@@ -4,10 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::signal;
+use super::client::{KeepFor, signal};
 use super::{Cause, Client, ClientState, Core, TICK_MS, Turn};
 use crate::escape::escape;
-use crate::session::Timestamp;
+use crate::session::{SharedMessage, Timestamp, Will};
 
 impl Core {
     /// A connection has ended. If it is still the session's, the session goes offline or ends, and the will is published unless
@@ -26,35 +26,69 @@ impl Core {
             state.session.detach();
             state.replays = None;
             self.timers.cancel(client, state);
-            let will = state.session.take_will();
-            if state.session.outlives_connection() {
-                self.schedule_expiry(client, state);
-            }
-            will
+            let drops_will = *cause == Cause::Disconnect { with_will: false };
+            let will = state.session.take_will().filter(|_| !drops_will);
+            self.go_offline(client, state, will)
         };
-        if !client.lock().session.outlives_connection() {
+        let mut turn = Turn::new();
+        turn.begin(self.now());
+        if client.lock().keep_for == KeepFor::Nothing {
             self.end_session(client);
+        } else {
+            self.hand_over_of_absent(&mut turn, client);
         }
-        if let Some(will) = will.filter(|_| *cause != Cause::Disconnect) {
-            let mut turn = Turn::new();
-            turn.begin(self.now());
+        if let Some(will) = will {
             self.publish_will(&mut turn, &will);
-            turn.finish(self);
         }
+        turn.finish(self);
     }
 
-    fn schedule_expiry(&self, client: &Arc<Client>, state: &mut ClientState) {
-        if let Some(expiry) = self.limits.session_expiry {
-            let at = self.now().after(expiry);
-            state.expires_at = Some(at);
+    /// Sets what is to happen while the session has no connection; returns a will that is due at once.
+    fn go_offline(&self, client: &Arc<Client>, state: &mut ClientState, will: Option<Will>) -> Option<Will> {
+        let now = self.now();
+        state.expires_at = match state.keep_for {
+            KeepFor::Time(time) => Some(now.after(time)),
+            KeepFor::Nothing | KeepFor::Ever => None,
+        };
+        let due = match will {
+            // The will waits for its delay or the end of the session, whichever comes first (MQTT 5 [MQTT-3.1.2-8]).
+            Some(will) if !will.delay.is_zero() && state.keep_for != KeepFor::Nothing => {
+                state.delayed_will = Some(Box::new((now.after(will.delay), will)));
+                None
+            }
+            will => will,
+        };
+        if let Some(at) = state.offline_deadline() {
             self.timers.set(client, state, at);
         }
+        due
     }
 
-    /// Ends a session: its subscriptions leave the router, its memory is given back, its client id is free.
+    /// Messages of shared subscriptions that a session without connection has not acknowledged go to members that are connected, if
+    /// there are any.
+    fn hand_over_of_absent(&self, turn: &mut Turn, client: &Arc<Client>) {
+        let shared = client.lock().session.shared_filters();
+        let served: Vec<_> =
+            shared.into_iter().filter(|filter| self.has_connected_member(filter, client.key)).collect();
+        if served.is_empty() {
+            return;
+        }
+        let messages = {
+            let mut state = client.lock();
+            if state.link.is_some() {
+                // It is back already.
+                return;
+            }
+            state.session.take_shared(|filter| served.contains(filter), true)
+        };
+        self.hand_over(turn, messages);
+    }
+
+    /// Ends a session: its subscriptions leave the router, its memory is given back, its client id is free, a will that waited is
+    /// published.
     pub(crate) fn end_session(&self, client: &Arc<Client>) {
-        self.end_locked(client, &mut client.lock());
-        self.forget(client);
+        let left = self.end_locked(client, &mut client.lock());
+        self.forget(client, left);
     }
 
     /// [`end_session`](Self::end_session), unless a connection has attached to it or an older one is not gone yet; `false` then.
@@ -63,24 +97,36 @@ impl Core {
         if guard.link.is_some() || guard.closing.is_some() {
             return false;
         }
-        self.end_locked(client, &mut guard);
+        let left = self.end_locked(client, &mut guard);
         drop(guard);
-        self.forget(client);
+        self.forget(client, left);
         true
     }
 
     /// The part of the end that must not leave the client's lock between a decision and its execution.
-    fn end_locked(&self, client: &Arc<Client>, state: &mut ClientState) {
+    fn end_locked(&self, client: &Arc<Client>, state: &mut ClientState) -> LeftBehind {
+        let unacknowledged = state.session.take_shared(|_| true, true);
         for filter in state.session.end() {
-            self.router.unsubscribe(&filter, client.key);
+            self.remove_subscription(&filter, client.key);
         }
         state.replays = None;
         self.timers.cancel(client, state);
+        LeftBehind { unacknowledged, will: state.delayed_will.take() }
     }
 
-    /// Frees the client id, if this client still has it. Not under the client's lock.
-    fn forget(&self, client: &Client) {
+    /// Frees the client id, if this client still has it, and sees to what the session left behind. Not under the client's lock.
+    fn forget(&self, client: &Client, left: LeftBehind) {
         self.clients.remove_if(&client.id, |_, registered| registered.key == client.key);
+        if left.unacknowledged.is_empty() && left.will.is_none() {
+            return;
+        }
+        let mut turn = Turn::new();
+        turn.begin(self.now());
+        self.hand_over(&mut turn, left.unacknowledged);
+        if let Some(will) = left.will {
+            self.publish_will(&mut turn, &will.1);
+        }
+        turn.finish(self);
     }
 
     /// Looks after due timers until the broker shuts down.
@@ -121,24 +167,34 @@ impl Core {
                 now.after(Duration::from_secs(1))
             };
             self.timers.set(client, state, next);
-        } else if let Some(at) = state.expires_at {
-            if now < at {
-                self.timers.set(client, state, at);
-            } else {
-                // Judged and ended under one lock: a connection that attaches in between would have a session that is over.
-                let queued = state.session.queued();
-                self.end_locked(client, state);
-                drop(guard);
-                self.forget(client);
-                tracing::info!(
-                    client_id = %escape(&client.id),
-                    queued,
-                    limit = "limits.session_expiry",
-                    "session expired"
-                );
-                self.metrics.dropped.add("session_expired", queued as u64);
-                self.metrics.sessions_expired.add(1);
-            }
+            return;
+        }
+        if state.expires_at.is_some_and(|at| at <= now) {
+            // Judged and ended under one lock: a connection that attaches in between would have a session that is over.
+            let queued = state.session.queued();
+            let left = self.end_locked(client, state);
+            drop(guard);
+            self.forget(client, left);
+            tracing::info!(
+                client_id = %escape(&client.id),
+                queued,
+                limit = "limits.session_expiry",
+                "session expired"
+            );
+            self.metrics.dropped.add("session_expired", queued as u64);
+            self.metrics.sessions_expired.add(1);
+            return;
+        }
+        let due_will = state.delayed_will.take_if(|will| will.0 <= now);
+        if let Some(at) = state.offline_deadline() {
+            self.timers.set(client, state, at);
+        }
+        drop(guard);
+        if let Some(will) = due_will {
+            let mut turn = Turn::new();
+            turn.begin(now);
+            self.publish_will(&mut turn, &will.1);
+            turn.finish(self);
         }
     }
 
@@ -151,8 +207,12 @@ impl Core {
         let mut turn = Turn::new();
         turn.begin(self.now());
         for client in &clients {
-            let will = client.lock().session.take_will();
-            if let Some(will) = will {
+            let wills = {
+                let mut state = client.lock();
+                let delayed = state.delayed_will.take().map(|will| will.1);
+                [state.session.take_will(), delayed]
+            };
+            for will in wills.into_iter().flatten() {
                 self.publish_will(&mut turn, &will);
             }
         }
@@ -165,4 +225,10 @@ impl Core {
             }
         }
     }
+}
+
+/// What a session that ends leaves to be done.
+struct LeftBehind {
+    unacknowledged: Vec<SharedMessage>,
+    will: Option<Box<(Timestamp, Will)>>,
 }

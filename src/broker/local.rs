@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::protocol::QoS;
-use crate::session::{DropReason, Message, Outgoing, SessionLimits};
+use crate::session::{Delivered, DropReason, Granted, Message, Outgoing, SessionLimits};
 
 /// A message as an in-process subscriber receives it.
 #[derive(Debug, Clone)]
@@ -50,27 +50,27 @@ impl LocalQueue {
     pub(crate) fn push(
         &mut self,
         outgoing: &mut Outgoing<'_>,
-        granted: QoS,
+        granted: &Granted<'_>,
         limits: &SessionLimits,
-    ) -> Result<(), DropReason> {
+    ) -> Delivered {
         let cost = outgoing.cost();
         if cost > limits.queue_bytes_max {
-            return Err(DropReason::TooLarge);
+            return Delivered::Dropped(DropReason::TooLarge);
         }
         if self.messages.len() >= limits.queue_messages_max {
-            return Err(DropReason::QueueFull);
+            return Delivered::Dropped(DropReason::QueueFull);
         }
         if self.bytes + cost > limits.queue_bytes_max {
-            return Err(DropReason::QueueFullBytes);
+            return Delivered::Dropped(DropReason::QueueFullBytes);
         }
         let message = outgoing.message();
-        let qos = lower(message.qos(), granted);
+        let qos = lower(message.qos(), granted.qos);
         self.bytes += cost;
         self.messages.push_back(ReceivedMessage { message, qos, retain: false });
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
-        Ok(())
+        Delivered::Sent
     }
 
     /// Adds retained messages of the new subscription before what came in since; the receiver asks for these in slices.

@@ -15,6 +15,8 @@ mod handle;
 mod lifecycle;
 mod local;
 mod publish;
+mod retain;
+mod shared;
 mod subscribe;
 pub(crate) mod sys;
 mod timers;
@@ -24,7 +26,7 @@ mod turn;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use ahash::RandomState;
@@ -32,17 +34,19 @@ use dashmap::DashMap;
 use tokio::sync::Notify;
 
 pub(crate) use cause::Cause;
-pub(crate) use client::{Client, ClientState, signal};
+pub(crate) use client::{Client, ClientState, KeepFor, signal};
 pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use flush::Flushed;
 pub(crate) use handle::Handle;
 pub(crate) use local::LocalQueue;
 pub use local::ReceivedMessage;
 pub(crate) use publish::Publisher;
+pub(crate) use subscribe::Added;
 pub(crate) use timers::TICK_MS;
 use timers::Timers;
 pub(crate) use turn::Turn;
 
+use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::router::{RetainedStore, Router};
@@ -51,11 +55,18 @@ use crate::session::{Message, SessionLimits, Timestamp};
 /// Everything the connections of one broker share.
 pub(crate) struct Core {
     pub(crate) limits: Limits,
+    pub(crate) authentication_methods: AuthenticationMethods,
     session_limits: Arc<SessionLimits>,
     /// Sessions by client id: those with a connection, and those that outlived theirs.
     clients: DashMap<Arc<str>, Arc<Client>, RandomState>,
+    /// Groups of shared subscriptions by their whole filter, `$share/{name}/{filter}`.
+    groups: DashMap<Arc<str>, Arc<Client>, RandomState>,
     pub(crate) router: Router<Arc<Client>>,
     pub(crate) retained: RetainedStore<Arc<Message>>,
+    /// Bytes charged for the retained messages.
+    retained_bytes: AtomicUsize,
+    /// A refused retained message was told to the log.
+    retained_refusal_told: AtomicBool,
     pub(crate) timers: Timers,
     pub(crate) metrics: Metrics,
     /// Bytes of unfinished CONNECTs, above what each connection may hold anyway.
@@ -70,19 +81,24 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits, authentication_methods: AuthenticationMethods) -> Arc<Self> {
         let session_limits = Arc::new(SessionLimits {
             inflight_max: limits.inflight_max,
             queue_messages_max: limits.queue_messages_max,
             queue_bytes_max: limits.queue_bytes_max,
             subscriptions_max: limits.subscriptions_max,
+            subscription_bytes_max: limits.subscription_bytes_max,
         });
         Arc::new(Self {
             limits,
+            authentication_methods,
             session_limits,
             clients: DashMap::default(),
+            groups: DashMap::default(),
             router: Router::new(),
             retained: RetainedStore::new(),
+            retained_bytes: AtomicUsize::new(0),
+            retained_refusal_told: AtomicBool::new(false),
             timers: Timers::default(),
             metrics: Metrics::default(),
             handshake_bytes: AtomicU64::new(0),

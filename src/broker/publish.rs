@@ -2,92 +2,156 @@
 
 use std::sync::Arc;
 
-use super::{Client, Core, Turn};
-use crate::protocol::encode::AckKind;
-use crate::protocol::{Publish, QoS};
+use super::{Cause, Client, Core, Turn};
+use crate::config::PayloadFormat;
+use crate::protocol::encode::{self, AckKind};
+use crate::protocol::{ProtocolVersion, Publish, QoS, ReasonCode};
 use crate::router::{Route, RouteCache};
-use crate::session::{Message, Outgoing, Reception, Will, ack};
+use crate::session::{Message, Outgoing, Reception, Will};
 
 /// Clients must not write here; the broker does (MQTT 3.1.1 section 4.7.2).
 const SYS_PREFIX: &str = "$SYS/";
 
 /// What a connection keeps for its publishing.
-#[derive(Default)]
 pub(crate) struct Publisher {
+    /// How its packets are decoded, and their answers encoded.
+    version: ProtocolVersion,
     routes: RouteCache<Arc<Client>>,
     /// Acknowledgements of this turn, in the order of the packets.
     pub(crate) acks: Vec<u8>,
+    /// Topics that the client lets numbers stand for: number 1 is the first.
+    aliases: Vec<Option<Box<str>>>,
+}
+
+impl Publisher {
+    pub(crate) fn new(version: ProtocolVersion) -> Self {
+        Self { version, routes: RouteCache::default(), acks: Vec::new(), aliases: Vec::new() }
+    }
+
+    /// Adds an acknowledgement.
+    pub(crate) fn acknowledge(&mut self, kind: AckKind, id: crate::protocol::PacketId, reason: ReasonCode) {
+        encode::acknowledge(&mut self.acks, self.version, kind, id, reason);
+    }
 }
 
 impl Core {
     /// A PUBLISH from a client. Its acknowledgement is added to `publisher.acks`.
+    ///
+    /// # Errors
+    /// The connection is to end: the client broke a rule it was told.
     pub(crate) fn publish(
         &self,
         turn: &mut Turn,
         client: &Arc<Client>,
         publisher: &mut Publisher,
         publish: &Publish<'_>,
-    ) {
+    ) -> Result<(), Cause> {
+        let Publisher { version, routes, acks, aliases } = publisher;
+        let topic = match publish.properties.topic_alias {
+            None => publish.topic,
+            Some(alias) => {
+                resolve_alias(aliases, alias.get(), publish.topic, self.limits.topic_alias_max)?;
+                let known = aliases.get(usize::from(alias.get()) - 1).and_then(Option::as_deref);
+                known.ok_or(Cause::TopicAliasInvalid)?
+            }
+        };
         let reception = match (publish.qos, publish.packet_id) {
             (QoS::ExactlyOnce, Some(id)) => client.lock().session.accept_publish(id),
             _ => Reception::New,
         };
-        if reception == Reception::New {
-            if is_sys(publish.topic) {
+        let reason = match reception {
+            Reception::TooMany => return Err(Cause::ReceiveMaximumExceeded),
+            Reception::Repeated => ReasonCode::Success,
+            Reception::New if is_sys(topic) => {
                 self.metrics.dropped.add("sys_topic", 1);
-            } else {
+                ReasonCode::Success
+            }
+            Reception::New
+                if self.limits.payload_format == PayloadFormat::Check && !is_as_indicated(publish) =>
+            {
+                self.metrics.dropped.add("payload_format_invalid", 1);
+                ReasonCode::PayloadFormatInvalid
+            }
+            Reception::New => {
                 let mut scratch = std::mem::take(&mut turn.scratch);
-                let mut outgoing = Outgoing::from_publish(publish, &mut scratch);
+                let mut outgoing =
+                    Outgoing::from_publish(publish, topic, *version, client.key, turn.now, &mut scratch);
                 if publish.retain {
                     self.retain(&mut outgoing);
                 }
-                for route in publisher.routes.get(&self.router, publish.topic).iter() {
-                    self.deliver(turn, &route.subscriber, &mut outgoing, route.options.qos);
-                }
+                let routes = routes.get(&self.router, topic);
+                let reason =
+                    if routes.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+                self.deliver_all(turn, routes, &mut outgoing);
                 turn.scratch = scratch;
+                reason
             }
-        }
+        };
         match (publish.qos, publish.packet_id) {
-            (QoS::AtLeastOnce, Some(id)) => publisher.acks.extend_from_slice(&ack(AckKind::PubAck, id)),
-            (QoS::ExactlyOnce, Some(id)) => publisher.acks.extend_from_slice(&ack(AckKind::PubRec, id)),
+            (QoS::AtLeastOnce, Some(id)) => encode::acknowledge(acks, *version, AckKind::PubAck, id, reason),
+            (QoS::ExactlyOnce, Some(id)) => {
+                if reason.is_error() {
+                    client.lock().session.refuse_publish(id);
+                }
+                encode::acknowledge(acks, *version, AckKind::PubRec, id, reason);
+            }
             _ => {}
         }
+        Ok(())
     }
 
     /// A message of the broker itself or of a program it is embedded in.
     pub(crate) fn publish_message(&self, turn: &mut Turn, message: &Arc<Message>, retain: bool) {
         let mut scratch = std::mem::take(&mut turn.scratch);
-        let mut outgoing = Outgoing::from_message(message, &mut scratch);
+        let mut outgoing = Outgoing::from_message(message, turn.now, &mut scratch).with_retain(retain);
         if retain {
             self.retain(&mut outgoing);
         }
         let mut routes: Vec<Route<Arc<Client>>> = Vec::new();
         self.router.route(message.topic(), &mut routes);
-        for route in &routes {
-            self.deliver(turn, &route.subscriber, &mut outgoing, route.options.qos);
-        }
+        self.deliver_all(turn, &routes, &mut outgoing);
         turn.scratch = scratch;
     }
 
     /// The will of a connection that ended without DISCONNECT.
     pub(crate) fn publish_will(&self, turn: &mut Turn, will: &Will) {
-        if is_sys(will.message.topic()) {
+        if is_sys(&will.topic) {
             self.metrics.dropped.add("sys_topic", 1);
             return;
         }
         self.metrics.wills_published.add(1);
-        self.publish_message(turn, &will.message, will.retain);
+        self.publish_message(turn, &will.message(turn.now), will.retain);
     }
+}
 
-    /// Makes it the topic's retained message, or with an empty payload removes that ([MQTT-3.3.1-5], [MQTT-3.3.1-10]).
-    fn retain(&self, outgoing: &mut Outgoing<'_>) {
-        if outgoing.payload().is_empty() {
-            self.retained.remove(outgoing.topic());
-        } else {
-            let message = outgoing.message();
-            self.retained.set(message.topic(), Arc::clone(&message));
-        }
+/// Notes the topic an alias stands for from now on, if the packet names one (MQTT 5 section 3.3.2.3.4).
+fn resolve_alias(
+    aliases: &mut Vec<Option<Box<str>>>,
+    alias: u16,
+    topic: &str,
+    alias_max: u16,
+) -> Result<(), Cause> {
+    if alias > alias_max {
+        return Err(Cause::TopicAliasInvalid);
     }
+    if topic.is_empty() {
+        return Ok(());
+    }
+    let index = usize::from(alias) - 1;
+    if aliases.len() <= index {
+        aliases.resize(index + 1, None);
+    }
+    if let Some(place) = aliases.get_mut(index)
+        && place.as_deref() != Some(topic)
+    {
+        *place = Some(Box::from(topic));
+    }
+    Ok(())
+}
+
+/// Whether the payload is what its format indicator says (section 3.3.2.3.2).
+fn is_as_indicated(publish: &Publish<'_>) -> bool {
+    publish.properties.payload_format_indicator != Some(1) || std::str::from_utf8(publish.payload).is_ok()
 }
 
 fn is_sys(topic: &str) -> bool {

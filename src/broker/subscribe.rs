@@ -8,9 +8,11 @@ use ahash::RandomState;
 use super::client::Replay;
 use super::{Client, ClientState, Core, Turn, flush};
 use crate::escape::escape;
-use crate::protocol::{QoS, Subscribe, SubscribeReasonCode, Unsubscribe, levels_count};
+use crate::protocol::{
+    ReasonCode, RetainHandling, SharedFilter, Subscribe, SubscribeOptions, Unsubscribe, levels_count,
+};
 use crate::router::{ReplayCursor, SubscriptionOptions};
-use crate::session::{Message, Outgoing, SubscribeError};
+use crate::session::{Expiry, Granted, Message, Outgoing, SubscribeError};
 
 /// Steps through the retained topics in one slice: some tens of microseconds.
 const REPLAY_STEPS: usize = 128;
@@ -23,22 +25,33 @@ impl Core {
         let mut refused = 0_u64;
         let mut guard = client.lock();
         let state = &mut *guard;
-        for (filter, qos) in subscribe.filters() {
-            match self.add_subscription(client, state, filter, qos) {
-                Ok(filter) => {
-                    codes.push(SubscribeReasonCode::Success(qos));
-                    self.owe_retained(state, filter, qos);
+        for (filter, options) in subscribe.filters() {
+            let SubscribeOptions { qos, no_local, retain_as_published, retain_handling } = options;
+            let subscription_id = subscribe.subscription_id;
+            let options = SubscriptionOptions { qos, no_local, retain_as_published, subscription_id };
+            match self.add_subscription(client, state, filter, options) {
+                Ok(Added { filter, new, shared }) => {
+                    codes.push(ReasonCode::granted(qos));
+                    let wanted = match retain_handling {
+                        RetainHandling::SendAtSubscribe => true,
+                        RetainHandling::SendIfNew => new,
+                        RetainHandling::DoNotSend => false,
+                    };
+                    // Members of a group are not sent retained messages (MQTT 5 section 4.8.2).
+                    if wanted && !shared {
+                        self.owe_retained(state, filter, options);
+                    }
                 }
-                Err(why) => {
-                    codes.push(SubscribeReasonCode::Failure);
-                    self.metrics.dropped.add(why, 1);
+                Err(refusal) => {
+                    codes.push(refusal.reason_code());
+                    self.metrics.dropped.add(refusal.label(), 1);
                     refused += 1;
                 }
             }
         }
         state.session.out.lend(flush::take_spare);
         state.session.send_suback(subscribe.packet_id, &codes);
-        promise_flush(turn, client, state);
+        self.promise_flush(turn, client, state);
         drop(guard);
         if refused > 0 {
             tracing::warn!(
@@ -46,13 +59,14 @@ impl Core {
                 refused,
                 subscriptions_max = self.limits.subscriptions_max,
                 topic_levels_max = self.limits.topic_levels_max,
-                "filters refused with 0x80: limits.subscriptions_max or limits.topic_levels_max"
+                "filters refused: limits.subscriptions_max, limits.subscription_bytes_max or limits.topic_levels_max, or no \
+                 valid shared subscription"
             );
         }
     }
 
     /// Notes that the retained messages of this filter are to be sent ([MQTT-3.3.1-6]).
-    fn owe_retained(&self, state: &mut ClientState, filter: Arc<str>, granted: QoS) {
+    fn owe_retained(&self, state: &mut ClientState, filter: Arc<str>, options: SubscriptionOptions) {
         let nothing_there = if is_wildcard(&filter) {
             self.retained.is_empty()
         } else {
@@ -76,42 +90,68 @@ impl Core {
             }
             **replays = kept;
         }
-        replays.push_back(Replay { filter, granted, cursor: ReplayCursor::default() });
+        replays.push_back(Replay { filter, options, cursor: ReplayCursor::default() });
     }
 
-    /// Enters a filter into the session and the router; `Err` names the limit.
+    /// Enters a filter into the session and the router, or the group it names.
     pub(crate) fn add_subscription(
         &self,
         client: &Arc<Client>,
         state: &mut ClientState,
         filter: &str,
-        qos: QoS,
-    ) -> Result<Arc<str>, &'static str> {
+        options: SubscriptionOptions,
+    ) -> Result<Added, Refusal> {
         // Exact filters cost one entry however many levels they have; those with wildcards a node a level.
         if is_wildcard(filter) && levels_count(filter) > self.limits.topic_levels_max {
-            return Err("topic_levels_max");
+            return Err(Refusal::TooManyLevels);
         }
-        let filter = state.session.subscribe(filter, qos).map_err(|error| match error {
-            SubscribeError::TooMany => "subscriptions_max",
-            SubscribeError::Ended => "session_ended",
+        let shared = SharedFilter::parse(filter).map_err(|_| Refusal::BadSharedFilter)?;
+        let (filter, new) = state.session.subscribe(filter, options.qos).map_err(|error| match error {
+            SubscribeError::TooMany => Refusal::TooMany,
+            SubscribeError::TooManyBytes => Refusal::TooManyBytes,
+            SubscribeError::Ended => Refusal::SessionEnded,
         })?;
         // Under the client's lock, so that the end of the session finds every filter that is in the router.
-        self.router.subscribe(&filter, Arc::clone(client), SubscriptionOptions { qos });
-        Ok(filter)
+        match &shared {
+            None => {
+                self.router.subscribe(&filter, Arc::clone(client), options);
+            }
+            Some(shared) => self.join_group(shared, &filter, client, options),
+        }
+        Ok(Added { filter, new, shared: shared.is_some() })
+    }
+
+    /// Takes a filter of a session out of the router, or the session out of the group it names.
+    pub(super) fn remove_subscription(&self, filter: &Arc<str>, key: u64) {
+        match SharedFilter::parse(filter) {
+            Ok(Some(shared)) => self.leave_group(&shared, filter, key),
+            _ => {
+                self.router.unsubscribe(filter, key);
+            }
+        }
     }
 
     /// UNSUBSCRIBE: answered whether or not anything matched ([MQTT-3.10.4-5]).
     pub(crate) fn unsubscribe(&self, turn: &mut Turn, client: &Arc<Client>, unsubscribe: &Unsubscribe<'_>) {
+        let mut codes = Vec::with_capacity(unsubscribe.count());
+        let mut left_behind = Vec::new();
         let mut guard = client.lock();
         let state = &mut *guard;
         for filter in unsubscribe.filters() {
-            if state.session.unsubscribe(filter).is_some() {
-                self.router.unsubscribe(filter, client.key);
+            match state.session.unsubscribe(filter) {
+                None => codes.push(ReasonCode::NoSubscriptionExisted),
+                Some(filter) => {
+                    self.remove_subscription(&filter, client.key);
+                    left_behind.extend(state.session.take_shared(|shared| *shared == filter, false));
+                    codes.push(ReasonCode::Success);
+                }
             }
         }
         state.session.out.lend(flush::take_spare);
-        state.session.send_unsuback(unsubscribe.packet_id);
-        promise_flush(turn, client, state);
+        state.session.send_unsuback(unsubscribe.packet_id, &codes);
+        self.promise_flush(turn, client, state);
+        drop(guard);
+        self.hand_over(turn, left_behind);
     }
 
     /// Sends a slice of the retained messages that new subscriptions are owed ([MQTT-3.3.1-6]), as far as the client reads.
@@ -129,12 +169,11 @@ impl Core {
             && let Some(replay) = replays.front_mut()
         {
             // One step at a time when the window is nearly closed: what is fetched must be sent.
-            let room = state.session.replay_room();
+            let steps = state.session.replay_room().min(REPLAY_STEPS);
             let unsubscribed = !state.session.is_subscribed(&replay.filter);
-            let steps = room.min(REPLAY_STEPS);
             let done =
                 unsubscribed || self.retained.replay(&replay.filter, &mut replay.cursor, steps, &mut found);
-            let granted = replay.granted;
+            let options = replay.options;
             if done {
                 replays.pop_front();
             }
@@ -144,38 +183,90 @@ impl Core {
             if !found.is_empty() {
                 state.session.out.lend(flush::take_spare);
             }
-            for message in found.drain(..) {
-                let mut scratch = std::mem::take(&mut turn.scratch);
-                let mut outgoing = Outgoing::from_message(&message, &mut scratch);
-                state.session.deliver_retained(&mut outgoing, granted);
-                turn.sent += 1;
-                turn.scratch = scratch;
-            }
+            self.send_retained(turn, state, &mut found, options);
             slices += 1;
             if slices >= 4 {
                 break;
             }
         }
         if state.session.out.has_output() {
-            promise_flush(turn, client, state);
+            self.promise_flush(turn, client, state);
         }
         state.replays.is_some() && state.session.has_room_for_replay()
     }
-}
 
-impl Core {
+    fn send_retained(
+        &self,
+        turn: &mut Turn,
+        state: &mut ClientState,
+        found: &mut Vec<Arc<Message>>,
+        options: SubscriptionOptions,
+    ) {
+        let id = options.subscription_id.map(std::num::NonZeroU32::get);
+        let granted =
+            Granted { retain: true, subscription_ids: id.as_slice(), ..Granted::with_qos(options.qos) };
+        for message in found.drain(..) {
+            if message.expiry(turn.now) == Expiry::Over {
+                self.forget_expired(&message);
+                continue;
+            }
+            let mut scratch = std::mem::take(&mut turn.scratch);
+            let mut outgoing = Outgoing::from_message(&message, turn.now, &mut scratch);
+            match state.session.at(turn.now).deliver_retained(&mut outgoing, &granted) {
+                crate::session::Delivered::Dropped(reason) => turn.count_drop(reason, 1),
+                _ => turn.sent += 1,
+            }
+            turn.scratch = scratch;
+        }
+    }
+
     /// Has the client's output written at the end of the turn.
     pub(crate) fn promise_flush(&self, turn: &mut Turn, client: &Arc<Client>, state: &mut ClientState) {
-        promise_flush(turn, client, state);
+        if let Some(link) = &mut state.link
+            && !link.flush_promised
+        {
+            link.flush_promised = true;
+            turn.touch(client);
+        }
     }
 }
 
-fn promise_flush(turn: &mut Turn, client: &Arc<Client>, state: &mut ClientState) {
-    if let Some(link) = &mut state.link
-        && !link.flush_promised
-    {
-        link.flush_promised = true;
-        turn.touch(client);
+/// A subscription that was made.
+pub(crate) struct Added {
+    /// The session's own copy of the filter.
+    pub(crate) filter: Arc<str>,
+    /// Whether the session did not have it before.
+    new: bool,
+    shared: bool,
+}
+
+/// Why a filter was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    TooManyLevels,
+    TooMany,
+    TooManyBytes,
+    BadSharedFilter,
+    SessionEnded,
+}
+
+impl Refusal {
+    fn reason_code(self) -> ReasonCode {
+        match self {
+            Self::TooMany | Self::TooManyBytes => ReasonCode::QuotaExceeded,
+            Self::TooManyLevels | Self::BadSharedFilter => ReasonCode::TopicFilterInvalid,
+            Self::SessionEnded => ReasonCode::UnspecifiedError,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::TooManyLevels => "topic_levels_max",
+            Self::TooMany => "subscriptions_max",
+            Self::TooManyBytes => "subscription_bytes_max",
+            Self::BadSharedFilter => "bad_shared_filter",
+            Self::SessionEnded => "session_ended",
+        }
     }
 }
 

@@ -11,9 +11,12 @@ use tokio::net::{TcpListener, TcpStream};
 use super::client::Replay;
 use super::flush::{By, flush, give_spare, take_spare};
 use super::{Attached, Cause, ConnectRequest, Core, Handle, Turn, signal};
+use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
-use crate::protocol::{Connect, ConnectReturnCode, Framed, Packet, ProtocolVersion, QoS, decode, frame};
-use crate::router::ReplayCursor;
+use crate::protocol::{
+    Connect, Framed, Packet, ProtocolVersion, QoS, ReasonCode, SessionExpiry, decode, frame,
+};
+use crate::router::{ReplayCursor, SubscriptionOptions};
 use crate::session::Message;
 
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
@@ -25,7 +28,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// A connection as far as the engine knows it.
 struct Peer<'c> {
     handle: Arc<Handle>,
-    connecting: Pin<Box<dyn Future<Output = Result<Attached, ConnectReturnCode>> + 'c>>,
+    connecting: Pin<Box<dyn Future<Output = Result<Attached, ReasonCode>> + 'c>>,
 }
 
 impl<'c> Peer<'c> {
@@ -34,15 +37,22 @@ impl<'c> Peer<'c> {
         let shared = Arc::clone(&handle);
         let connecting = Box::pin(async move {
             let connect = Connect {
-                version: ProtocolVersion::V311,
-                clean_session,
-                keep_alive: 0,
-                client_id: "id",
-                will: None,
-                user_name: None,
-                password: None,
+                clean_start: clean_session,
+                session_expiry: if clean_session {
+                    SessionExpiry::AtDisconnect
+                } else {
+                    SessionExpiry::ServerDefault
+                },
+                ..Connect::new(ProtocolVersion::V311, "id")
             };
-            core.connect(ConnectRequest { connect: &connect, peer: PEER, socket, handle: shared }).await
+            core.connect(ConnectRequest {
+                connect: &connect,
+                peer: PEER,
+                socket,
+                authentication: None,
+                handle: shared,
+            })
+            .await
         });
         Self { handle, connecting }
     }
@@ -60,7 +70,7 @@ fn nobody_attaches_before_the_old_connection_is_gone() {
     let runtime = runtime();
     let _in_runtime = runtime.enter();
     for (second_is_clean, third_is_clean) in [(false, false), (false, true), (true, false), (true, true)] {
-        let core = Core::new(Limits::default());
+        let core = Core::new(Limits::default(), AuthenticationMethods::default());
         let (mut first, mut second, mut third) = (
             Peer::new(&core, false, None),
             Peer::new(&core, second_is_clean, None),
@@ -76,7 +86,7 @@ fn nobody_attaches_before_the_old_connection_is_gone() {
         second.handle.set_gone();
         let attached = third.poll().expect("the second one is gone");
         assert!(!attached.client.lock().session.is_ended());
-        core.disconnected(&attached.client, attached.epoch, &Cause::Disconnect);
+        core.disconnected(&attached.client, attached.epoch, &Cause::Disconnect { with_will: false });
         assert_eq!(core.metrics().clients_connected, 0);
     }
 }
@@ -85,7 +95,7 @@ fn nobody_attaches_before_the_old_connection_is_gone() {
 fn what_is_left_for_a_connection_does_not_reach_its_successor() {
     let runtime = runtime();
     let _in_runtime = runtime.enter();
-    let core = Core::new(Limits::default());
+    let core = Core::new(Limits::default(), AuthenticationMethods::default());
     let (mut first, mut second) = (Peer::new(&core, false, None), Peer::new(&core, false, None));
     first.poll().expect("nobody is there yet");
     assert!(second.poll().is_none());
@@ -99,11 +109,12 @@ fn what_is_left_for_a_connection_does_not_reach_its_successor() {
 fn a_session_that_is_away_holds_no_buffer_for_output() {
     let runtime = runtime();
     let _in_runtime = runtime.enter();
-    let core = Core::new(Limits::default());
+    let core = Core::new(Limits::default(), AuthenticationMethods::default());
     let mut peer = Peer::new(&core, false, None);
     let attached = peer.poll().expect("nobody is there yet");
     let client = attached.client;
-    core.add_subscription(&client, &mut client.lock(), "t", QoS::AtLeastOnce).unwrap();
+    core.add_subscription(&client, &mut client.lock(), "t", SubscriptionOptions::with_qos(QoS::AtLeastOnce))
+        .unwrap();
     core.disconnected(&client, attached.epoch, &Cause::PeerClosed);
     give_spare(Vec::with_capacity(60_000));
     let message = Arc::new(Message::new(Arc::from("t"), Box::from(&b"x"[..]), QoS::AtLeastOnce));
@@ -116,7 +127,7 @@ fn a_session_that_is_away_holds_no_buffer_for_output() {
 fn replays_of_filters_that_are_given_up_again_do_not_pile_up() {
     let runtime = runtime();
     let _in_runtime = runtime.enter();
-    let core = Core::new(Limits::default());
+    let core = Core::new(Limits::default(), AuthenticationMethods::default());
     let retained = Arc::new(Message::new(Arc::from("t"), Box::from(&b"x"[..]), QoS::AtMostOnce));
     core.retained.set(retained.topic(), Arc::clone(&retained));
     let mut peer = Peer::new(&core, false, None);
@@ -128,8 +139,10 @@ fn replays_of_filters_that_are_given_up_again_do_not_pile_up() {
         for (first_byte, options) in [(0x82, &[1][..]), (0xA2, &[])] {
             let body = [&[0, 1], &with_length[..], options].concat();
             let bytes = [&[first_byte, body.len() as u8], &body[..]].concat();
-            let Ok(Framed::Frame(framed)) = frame(&bytes, 1_000) else { panic!("{bytes:?}") };
-            match decode(&framed).unwrap() {
+            let Ok(Framed::Frame(framed)) = frame(&bytes, 1_000, ProtocolVersion::V311) else {
+                panic!("{bytes:?}")
+            };
+            match decode(&framed, ProtocolVersion::V311).unwrap() {
                 Packet::Subscribe(subscribe) => core.subscribe(&mut turn, &client, &subscribe),
                 Packet::Unsubscribe(unsubscribe) => core.unsubscribe(&mut turn, &client, &unsubscribe),
                 _ => panic!("{bytes:?}"),
@@ -147,12 +160,12 @@ fn a_publisher_that_makes_room_for_a_replay_says_so() {
         let _client_end = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, _) = listener.accept().await.unwrap();
         socket.writable().await.unwrap();
-        let core = Core::new(Limits::default());
+        let core = Core::new(Limits::default(), AuthenticationMethods::default());
         let mut peer = Peer::new(&core, true, Some(Arc::new(socket)));
         let client = peer.poll().expect("nobody is there yet").client;
         client.lock().replays.get_or_insert_default().push_back(Replay {
             filter: Arc::from("t"),
-            granted: QoS::AtMostOnce,
+            options: SubscriptionOptions::with_qos(QoS::AtMostOnce),
             cursor: ReplayCursor::default(),
         });
         // CONNACK stands in the output; another client's thread writes it.

@@ -20,6 +20,8 @@ pub(crate) struct Turn {
     pub(crate) now: Timestamp,
     touched: Vec<Arc<Client>>,
     pub(crate) scratch: EncodeScratch,
+    /// Room for the identifiers of one delivery's subscriptions.
+    pub(crate) subscription_ids: Vec<u32>,
     /// A receiver that keeps reading is close to its bound: the publisher had better wait a moment.
     pub(crate) congested: bool,
     pub(crate) sent: u64,
@@ -33,6 +35,7 @@ impl Turn {
             now: Timestamp::default(),
             touched: Vec::new(),
             scratch: EncodeScratch::default(),
+            subscription_ids: Vec::new(),
             congested: false,
             sent: 0,
             queued: 0,

@@ -23,7 +23,8 @@ use std::path::PathBuf;
 
 pub use self::fault::{ConfigFaults, Fault, Origin};
 pub use self::types::{
-    ClientCertificate, Config, Limits, ListenerConfig, LogConfig, LogFormat, TlsConfig, Transport,
+    ClientCertificate, Config, Limits, ListenerConfig, LogConfig, LogFormat, PayloadFormat, TlsConfig,
+    Transport,
 };
 
 use self::layers::{Reading, Report};

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::field::Field;
-use super::types::{ClientCertificate, Config, LogFormat};
+use super::types::{ClientCertificate, Config, LogFormat, PayloadFormat};
 
 /// One setting of a `T`.
 pub(crate) struct Setting<T: 'static> {
@@ -56,6 +56,8 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
     ),
     setting("limits.connections_max", Field::Count(|c| &mut c.limits.connections_max, (1, ANY))),
     setting("limits.inflight_max", Field::SmallCount(|c| &mut c.limits.inflight_max, (1, u16::MAX))),
+    setting("limits.receive_maximum", Field::SmallCount(|c| &mut c.limits.receive_maximum, (1, u16::MAX))),
+    setting("limits.topic_alias_max", Field::SmallCount(|c| &mut c.limits.topic_alias_max, (0, u16::MAX))),
     setting("limits.queue_messages_max", Field::Count(|c| &mut c.limits.queue_messages_max, (1, ANY))),
     setting("limits.queue_bytes_max", Field::Size(|c| &mut c.limits.queue_bytes_max, (1, ANY))),
     setting(
@@ -66,10 +68,25 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
         "limits.session_expiry",
         Field::OptionalTime(|c| &mut c.limits.session_expiry, (Duration::ZERO, CENTURY), "never"),
     ),
+    setting("limits.sessions_max", Field::Count(|c| &mut c.limits.sessions_max, (1, ANY))),
+    setting("limits.retained_messages_max", Field::Count(|c| &mut c.limits.retained_messages_max, (0, ANY))),
+    setting("limits.retained_bytes_max", Field::Size(|c| &mut c.limits.retained_bytes_max, (0, ANY))),
+    setting("limits.subscription_bytes_max", Field::Size(|c| &mut c.limits.subscription_bytes_max, (1, ANY))),
     setting("limits.subscriptions_max", Field::Count(|c| &mut c.limits.subscriptions_max, (1, ANY))),
     setting(
         "limits.topic_levels_max",
         Field::Count(|c| &mut c.limits.topic_levels_max, (1, TOPIC_LEVELS_CAP)),
+    ),
+    setting(
+        "limits.payload_format",
+        Field::Choice(
+            &["pass", "check"],
+            |c, choice| {
+                c.limits.payload_format =
+                    if choice == 0 { PayloadFormat::Pass } else { PayloadFormat::Check };
+            },
+            |c| usize::from(c.limits.payload_format == PayloadFormat::Check),
+        ),
     ),
     setting("limits.handshake_bytes_max", Field::Size(|c| &mut c.limits.handshake_bytes_max, (0, ANY))),
     setting(

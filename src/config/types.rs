@@ -118,6 +118,12 @@ pub struct Limits {
     /// QoS 1 and 2 messages on their way to one client and not yet acknowledged. Default 64, at most 65,535. Further
     /// ones wait in the client's queue.
     pub inflight_max: u16,
+    /// QoS 2 messages a client of MQTT 5 may send without having released one (Receive Maximum). Default 1,024. A client that goes beyond it
+    /// is closed with reason code 0x93.
+    pub receive_maximum: u16,
+    /// Topics a client of MQTT 5 may let numbers stand for (Topic Alias Maximum). Default 32; 0: none. A number above it closes the connection
+    /// with reason code 0x94. Each costs up to 64 KiB of memory.
+    pub topic_alias_max: u16,
     /// Messages waiting for one client. Default 10,000. Further ones are dropped for that client, counted and logged.
     pub queue_messages_max: usize,
     /// Bytes of messages waiting for one client. Default 64,000,000 ("64MB"). Further messages are dropped for that
@@ -129,10 +135,22 @@ pub struct Limits {
     /// How long the session of a client that is away is kept; `None`: for ever. Default 30 days. After it
     /// subscriptions and queued messages of the session are gone.
     pub session_expiry: Option<Duration>,
+    /// Sessions, with and without connection. Default 1,000,000. A client that would need a new one above it is refused.
+    pub sessions_max: usize,
+    /// Topics with a retained message. Default 1,000,000. A message for a further topic is delivered but not kept, and counted.
+    pub retained_messages_max: usize,
+    /// Bytes of all retained messages. Default 1,000,000,000 ("1GB"). A message that does not fit is delivered but not kept, the one that it
+    /// would have replaced is removed, and it is counted.
+    pub retained_bytes_max: usize,
+    /// Bytes of all filters of one client. Default 64,000,000 ("64MB"). Further ones are refused in SUBACK.
+    pub subscription_bytes_max: usize,
     /// Subscriptions of one client. Default 1,000,000. Further ones are refused in SUBACK.
     pub subscriptions_max: usize,
     /// Levels of a topic filter that has wildcards. Default 200. A deeper filter is refused in SUBACK.
     pub topic_levels_max: usize,
+    /// Whether a payload that its publisher calls UTF-8 (Payload Format Indicator of MQTT 5) is passed on unseen or checked. Default
+    /// pass. One that is not UTF-8 is then refused with reason code 0x99.
+    pub payload_format: PayloadFormat,
     /// Bytes that all connections together may hold, above 4,096 each, before their CONNECT is complete. Default
     /// 16,000,000 ("16MB"). A connection that would go beyond it is closed.
     pub handshake_bytes_max: usize,
@@ -147,16 +165,33 @@ impl Default for Limits {
             packet_bytes_max: 16_000_000,
             connections_max: 100_000,
             inflight_max: 64,
+            receive_maximum: 1_024,
+            topic_alias_max: 32,
             queue_messages_max: 10_000,
             queue_bytes_max: 64_000_000,
             connect_timeout: Duration::from_secs(10),
             session_expiry: Some(Duration::from_secs(30 * 24 * 60 * 60)),
+            sessions_max: 1_000_000,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 1_000_000_000,
+            subscription_bytes_max: 64_000_000,
             subscriptions_max: 1_000_000,
             topic_levels_max: 200,
+            payload_format: PayloadFormat::Pass,
             handshake_bytes_max: 16_000_000,
             shutdown_timeout: Duration::from_secs(5),
         }
     }
+}
+
+/// What is done about the Payload Format Indicator of MQTT 5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PayloadFormat {
+    /// It is passed on to the subscribers.
+    #[default]
+    Pass,
+    /// A payload that is not what it says is refused.
+    Check,
 }
 
 /// What is logged, and how.

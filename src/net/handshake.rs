@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::stream::Stream;
 use crate::broker::{Cause, Core};
-use crate::protocol::{Framed, frame};
+use crate::protocol::{Framed, ProtocolVersion, frame};
 
 /// Bytes of an unfinished CONNECT that are free to each peer.
 const FREE_BYTES: usize = 4 * 1024;
@@ -24,9 +24,50 @@ pub(super) struct FirstPacket {
 
 /// Reads until CONNECT is complete. It is framed, not decoded.
 pub(super) async fn read_connect(core: &Core, stream: &mut Stream) -> Result<FirstPacket, Cause> {
+    // A CONNECT is framed alike in every version.
+    read_packet(core, stream, Vec::new(), ProtocolVersion::V311, Expected::Connect).await
+}
+
+/// Reads until the next packet is complete, which is to come before CONNACK as well; `bytes` are there already.
+pub(super) async fn read_more(
+    core: &Core,
+    stream: &mut Stream,
+    bytes: Vec<u8>,
+    version: ProtocolVersion,
+) -> Result<FirstPacket, Cause> {
+    read_packet(core, stream, bytes, version, Expected::Any).await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Connect,
+    Any,
+}
+
+async fn read_packet(
+    core: &Core,
+    stream: &mut Stream,
+    mut bytes: Vec<u8>,
+    version: ProtocolVersion,
+    expected: Expected,
+) -> Result<FirstPacket, Cause> {
     let mut held = HeldBytes { core, charged: 0 };
-    let mut bytes = Vec::new();
+    let packet_bytes_max = core.limits.packet_bytes_max.min(CONNECT_BYTES_MAX);
     loop {
+        if expected == Expected::Connect && bytes.first().is_some_and(|byte| byte >> 4 != CONNECT_TYPE) {
+            return Err(Cause::NotConnect { looks_like: looks_like(&bytes) });
+        }
+        match frame(&bytes, packet_bytes_max, version) {
+            Ok(Framed::Frame(frame)) => {
+                let total = frame.total();
+                return Ok(FirstPacket { bytes, total });
+            }
+            Ok(Framed::NeedMore { .. }) => held.charge(bytes.len().saturating_sub(FREE_BYTES))?,
+            Err(_) if looks_like(&bytes).is_some() => {
+                return Err(Cause::NotConnect { looks_like: looks_like(&bytes) });
+            }
+            Err(error) => return Err(error.into()),
+        }
         let n = std::future::poll_fn(|cx| {
             super::worker::with(|worker| {
                 // Small reads: what a peer sends behind its CONNECT stays in the kernel's buffer until we know the peer.
@@ -40,21 +81,6 @@ pub(super) async fn read_connect(core: &Core, stream: &mut Stream) -> Result<Fir
         core.metrics.bytes_received.add(n as u64);
         if n == 0 {
             return Err(Cause::PeerClosed);
-        }
-        if bytes.first().is_some_and(|byte| byte >> 4 != CONNECT_TYPE) {
-            return Err(Cause::NotConnect { looks_like: looks_like(&bytes) });
-        }
-        let packet_bytes_max = core.limits.packet_bytes_max.min(CONNECT_BYTES_MAX);
-        match frame(&bytes, packet_bytes_max) {
-            Ok(Framed::Frame(frame)) => {
-                let total = frame.total();
-                return Ok(FirstPacket { bytes, total });
-            }
-            Ok(Framed::NeedMore { .. }) => held.charge(bytes.len().saturating_sub(FREE_BYTES))?,
-            Err(_) if looks_like(&bytes).is_some() => {
-                return Err(Cause::NotConnect { looks_like: looks_like(&bytes) });
-            }
-            Err(error) => return Err(error.into()),
         }
     }
 }

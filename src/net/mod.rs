@@ -1,8 +1,12 @@
 //! The I/O shell: listeners, TLS, and the task of each connection. Nothing here decides what MQTT means; it moves bytes and wakes up.
 
+mod authenticate;
 mod connection;
 mod handshake;
 mod listener;
+mod output;
+mod packets;
+mod set_up;
 mod stream;
 mod tls;
 mod worker;

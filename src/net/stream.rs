@@ -21,6 +21,9 @@ pub(super) enum Stream {
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// How long a last packet may take on a connection that was taken over: the successor waits for it.
+const LAST_WORD_TIME: Duration = Duration::from_millis(100);
+
 impl Stream {
     /// Reads what is there, at most `buffer.len()` bytes; 0 is the end of the stream.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -83,18 +86,37 @@ impl Stream {
     /// Writes `bytes` as the last packet of a connection and closes it.
     pub(super) async fn finish_with(mut self, bytes: &[u8]) {
         let _ = tokio::time::timeout(LINGER_TIME, async {
-            let mut rest = bytes;
-            while !rest.is_empty() {
-                match std::future::poll_fn(|cx| self.poll_write(cx, rest)).await {
-                    Ok(n) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
-                    _ => return,
-                }
-            }
-            if std::future::poll_fn(|cx| self.poll_flush(cx)).await.is_ok() {
+            if self.write_all(bytes).await.is_ok() {
                 self.linger().await;
             }
         })
         .await;
+    }
+
+    /// Writes all of `bytes`.
+    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match std::future::poll_fn(|cx| self.poll_write(cx, rest)).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => rest = rest.get(n..).unwrap_or_default(),
+            }
+        }
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Writes a last packet, if the socket takes it soon.
+    pub(super) async fn say_last(&mut self, bytes: &[u8]) {
+        let _ = tokio::time::timeout(LAST_WORD_TIME, async {
+            let _ = self.write_all(bytes).await;
+        })
+        .await;
+    }
+
+    /// Ends our direction and waits at most this long for the peer to end its own.
+    pub(super) async fn linger_for(&mut self, time: Duration) {
+        let _ = tokio::time::timeout(time, self.linger()).await;
+        self.close();
     }
 
     /// Ends our direction and throws away what still comes in: closing a socket with unread input resets it, and the peer could lose

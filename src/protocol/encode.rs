@@ -3,18 +3,16 @@
 //! Each function checks its lengths first and then appends one whole packet: what is in the buffer stays a
 //! stream of whole packets. Lengths are written in their shortest form.
 //!
-//! CONNACK and UNSUBACK are mqttbytes' work, by way of a temporary. Not so PINGRESP (two constant bytes), the
-//! acknowledgements of PUBLISH and PUBLISH itself (the hot path, with no temporary in between and no owned
-//! topic), and SUBACK (mqttbytes wants the codes twice more in memory). Tests hold all of them against
-//! mqttbytes' decoder.
+//! What a packet of MQTT 5 can say and one of MQTT 3.1.1 cannot is left out of the latter, so the caller need
+//! not ask for the version. Tests hold what is written for MQTT 3.1.1 against mqttbytes' decoder; the packets
+//! that have properties but are no PUBLISH are in `encode_v5.rs`.
 
-use bytes::BytesMut;
-use mqttbytes::v4;
-
-pub use super::encode_client::{connect, disconnect, packet, pingreq, subscribe, unsubscribe};
-use super::frame::REMAINING_LENGTH_MAX;
+pub use super::encode_client::{client_disconnect, connect, packet, pingreq, subscribe, unsubscribe};
+pub use super::encode_v5::{ConnackProperties, auth, connack, disconnect};
+use super::frame::{REMAINING_LENGTH_MAX, fixed_header_len};
+use super::properties::{Property, VARIABLE_BYTE_INTEGER_MAX};
 use super::topic::TOPIC_BYTES_MAX;
-use super::{ConnectReturnCode, PacketId, QoS, SubscribeReasonCode};
+use super::{PacketId, ProtocolVersion, QoS, ReasonCode};
 
 /// The four packets that carry a packet id and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +40,99 @@ pub const fn ack(kind: AckKind, id: PacketId) -> [u8; 4] {
     [first_byte, 2, high, low]
 }
 
-/// A PUBLISH packet but for its payload.
+/// PUBACK, PUBREC, PUBREL or PUBCOMP of MQTT 5 with its reason code, which takes a byte more unless it is
+/// success. The code should be one of the packet's [`ReasonCode::allowed_in`].
+#[inline]
+pub const fn ack_v5(kind: AckKind, id: PacketId, reason_code: ReasonCode) -> AckBytes {
+    let [first_byte, length, high, low] = ack(kind, id);
+    match reason_code {
+        ReasonCode::Success => AckBytes { bytes: [first_byte, length, high, low, 0], len: 4 },
+        code => AckBytes { bytes: [first_byte, length + 1, high, low, code.byte()], len: 5 },
+    }
+}
+
+/// Appends PUBACK, PUBREC, PUBREL or PUBCOMP as the version has it; MQTT 3.1.1 has no reason codes.
+#[inline]
+pub fn acknowledge(
+    out: &mut Vec<u8>,
+    version: ProtocolVersion,
+    kind: AckKind,
+    id: PacketId,
+    code: ReasonCode,
+) {
+    if version.has_properties() {
+        out.extend_from_slice(ack_v5(kind, id, code).as_ref());
+    } else {
+        out.extend_from_slice(&ack(kind, id));
+    }
+}
+
+/// The bytes of an acknowledgement of MQTT 5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AckBytes {
+    bytes: [u8; 5],
+    len: u8,
+}
+
+impl AsRef<[u8]> for AckBytes {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+/// The properties of a PUBLISH on its way out. MQTT 3.1.1 gets none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PublishPropertiesOut<'a> {
+    /// What is left of the message expiry interval, in seconds.
+    pub expiry: Option<u32>,
+    /// The number that is to stand, or stands, for the topic; not 0.
+    pub topic_alias: Option<u16>,
+    /// The identifiers of the subscriptions that matched, each 1 to [`VARIABLE_BYTE_INTEGER_MAX`].
+    pub subscription_ids: &'a [u32],
+    /// What is passed on as it came, as [`super::PublishProperties::write_forwardable`] writes it.
+    pub forwarded: &'a [u8],
+}
+
+impl PublishPropertiesOut<'_> {
+    /// No properties.
+    pub const NONE: Self = Self { expiry: None, topic_alias: None, subscription_ids: &[], forwarded: &[] };
+
+    /// Bytes of the section without its length.
+    const fn len(&self) -> usize {
+        let mut len = self.forwarded.len();
+        if self.expiry.is_some() {
+            len = len.saturating_add(1 + size_of::<u32>());
+        }
+        if self.topic_alias.is_some() {
+            len = len.saturating_add(1 + size_of::<u16>());
+        }
+        let mut ids = self.subscription_ids;
+        while let [id, rest @ ..] = ids {
+            len = len.saturating_add(1 + variable_len(*id as usize));
+            ids = rest;
+        }
+        len
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        if let Some(seconds) = self.expiry {
+            out.push(Property::MessageExpiryInterval as u8);
+            out.extend_from_slice(&seconds.to_be_bytes());
+        }
+        if let Some(alias) = self.topic_alias {
+            out.push(Property::TopicAlias as u8);
+            out.extend_from_slice(&alias.to_be_bytes());
+        }
+        for &id in self.subscription_ids {
+            out.push(Property::SubscriptionIdentifier as u8);
+            variable(out, id as usize);
+        }
+        out.extend_from_slice(self.forwarded);
+    }
+}
+
+/// A PUBLISH packet but for its properties and payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublishHeader<'a> {
     /// Whether the packet is sent again. With QoS 0 it is written as 0 [MQTT-3.3.1-2].
@@ -51,7 +141,7 @@ pub struct PublishHeader<'a> {
     pub qos: QoS,
     /// Whether the message was retained, or is to be.
     pub retain: bool,
-    /// A valid topic name.
+    /// A valid topic name; empty in MQTT 5 if an alias stands for it.
     pub topic: &'a str,
     /// Not written with QoS 0. With QoS 1 and 2 `None` leaves two zero bytes, to be patched before they are
     /// sent.
@@ -62,8 +152,14 @@ pub struct PublishHeader<'a> {
 ///
 /// # Panics
 /// As [`publish_header`].
-pub fn publish(out: &mut Vec<u8>, header: &PublishHeader<'_>, payload: &[u8]) {
-    publish_header(out, header, payload.len());
+pub fn publish(
+    out: &mut Vec<u8>,
+    version: ProtocolVersion,
+    header: &PublishHeader<'_>,
+    properties: &PublishPropertiesOut<'_>,
+    payload: &[u8],
+) {
+    publish_header(out, version, header, properties, payload.len());
     out.extend_from_slice(payload);
 }
 
@@ -72,55 +168,89 @@ pub fn publish(out: &mut Vec<u8>, header: &PublishHeader<'_>, payload: &[u8]) {
 /// 0.
 ///
 /// # Panics
-/// If the topic has more than [`TOPIC_BYTES_MAX`] bytes or the packet would have a remaining length above
+/// If the topic has more than [`TOPIC_BYTES_MAX`] bytes, a subscription identifier is above
+/// [`VARIABLE_BYTE_INTEGER_MAX`], or the packet would have a remaining length above
 /// [`REMAINING_LENGTH_MAX`]; nothing has been appended then. Neither comes of a packet that was decoded;
 /// whoever makes messages of their own has to check.
-pub fn publish_header(out: &mut Vec<u8>, header: &PublishHeader<'_>, payload_len: usize) -> usize {
+pub fn publish_header(
+    out: &mut Vec<u8>,
+    version: ProtocolVersion,
+    header: &PublishHeader<'_>,
+    properties: &PublishPropertiesOut<'_>,
+    payload_len: usize,
+) -> usize {
     let has_packet_id = header.qos != QoS::AtMostOnce;
-    let remaining_length = publish_remaining_length(header.topic.len(), has_packet_id, payload_len);
+    let section_len = section_len(version, properties);
+    let remaining_length =
+        publish_remaining_length(header.topic.len(), has_packet_id, section_len, payload_len);
     assert!(header.topic.len() <= TOPIC_BYTES_MAX, "topic of {} bytes", header.topic.len());
+    assert!(
+        properties.subscription_ids.iter().all(|&id| id <= VARIABLE_BYTE_INTEGER_MAX),
+        "subscription identifiers {:?}",
+        properties.subscription_ids
+    );
     let start = out.len();
     let dup = header.dup && has_packet_id;
     let flags = u8::from(dup) << 3 | (header.qos as u8) << 1 | u8::from(header.retain);
     fixed_header(out, 0x30 | flags, remaining_length);
     bytes(out, header.topic.as_bytes());
-    if !has_packet_id {
-        return 0;
+    let mut packet_id_offset = 0;
+    if has_packet_id {
+        packet_id_offset = out.len() - start;
+        out.extend_from_slice(&header.packet_id.map_or(0, PacketId::get).to_be_bytes());
     }
-    let packet_id_offset = out.len() - start;
-    out.extend_from_slice(&header.packet_id.map_or(0, PacketId::get).to_be_bytes());
+    if let Some(section_len) = section_len {
+        variable(out, section_len);
+        properties.write(out);
+    }
     packet_id_offset
 }
 
 /// Bytes of a PUBLISH packet with its fixed header, for topic and payload of these lengths in bytes.
-pub const fn publish_len(topic_len: usize, has_packet_id: bool, payload_len: usize) -> usize {
-    let remaining_length = publish_remaining_length(topic_len, has_packet_id, payload_len);
+pub const fn publish_len(
+    version: ProtocolVersion,
+    topic_len: usize,
+    has_packet_id: bool,
+    properties: &PublishPropertiesOut<'_>,
+    payload_len: usize,
+) -> usize {
+    let section_len = section_len(version, properties);
+    let remaining_length = publish_remaining_length(topic_len, has_packet_id, section_len, payload_len);
     fixed_header_len(remaining_length).saturating_add(remaining_length)
 }
 
-/// Appends CONNACK. Session present is written as 0 with every code but success [MQTT-3.2.2-4].
-pub fn connack(out: &mut Vec<u8>, session_present: bool, code: ConnectReturnCode) {
-    let session_present = session_present && code == ConnectReturnCode::Success;
-    through_temporary(out, |temporary| v4::ConnAck::new(code, session_present).write(temporary));
-}
-
-/// Appends SUBACK with one code for each filter of the SUBSCRIBE, in its order.
+/// Appends SUBACK with one code for each filter of the SUBSCRIBE, in its order; MQTT 3.1.1 gets 0x80 for
+/// every failure.
 ///
 /// # Panics
 /// If the codes are more than fit into a packet, which takes a SUBSCRIBE four times as large as a packet can
 /// be.
-pub fn suback(out: &mut Vec<u8>, id: PacketId, codes: &[SubscribeReasonCode]) {
-    fixed_header(out, 0x90, size_of::<u16>() + codes.len());
+pub fn suback(out: &mut Vec<u8>, version: ProtocolVersion, id: PacketId, codes: &[ReasonCode]) {
+    let v5 = version == ProtocolVersion::V5;
+    fixed_header(out, 0x90, size_of::<u16>() + usize::from(v5) + codes.len());
     out.extend_from_slice(&id.get().to_be_bytes());
-    out.extend(codes.iter().map(|code| match code {
-        SubscribeReasonCode::Success(qos) => *qos as u8,
-        SubscribeReasonCode::Failure => 0x80,
-    }));
+    if v5 {
+        out.push(NO_PROPERTIES);
+        out.extend(codes.iter().map(|code| code.byte()));
+    } else {
+        out.extend(codes.iter().map(|code| code.for_v3_suback()));
+    }
 }
 
-/// Appends UNSUBACK.
-pub fn unsuback(out: &mut Vec<u8>, id: PacketId) {
-    through_temporary(out, |temporary| v4::UnsubAck::new(id.get()).write(temporary));
+/// Appends UNSUBACK, with one code for each filter of the UNSUBSCRIBE, in its order; MQTT 3.1.1 gets no codes.
+///
+/// # Panics
+/// As [`suback`].
+pub fn unsuback(out: &mut Vec<u8>, version: ProtocolVersion, id: PacketId, codes: &[ReasonCode]) {
+    if version != ProtocolVersion::V5 {
+        fixed_header(out, 0xb0, size_of::<u16>());
+        out.extend_from_slice(&id.get().to_be_bytes());
+        return;
+    }
+    fixed_header(out, 0xb0, size_of::<u16>() + 1 + codes.len());
+    out.extend_from_slice(&id.get().to_be_bytes());
+    out.push(NO_PROPERTIES);
+    out.extend(codes.iter().map(|code| code.byte()));
 }
 
 /// Appends PINGRESP.
@@ -133,12 +263,26 @@ pub(crate) fn fixed_header(out: &mut Vec<u8>, first_byte: u8, remaining_length: 
     assert!(remaining_length <= REMAINING_LENGTH_MAX, "remaining length of {remaining_length}");
     out.reserve(fixed_header_len(remaining_length) + remaining_length);
     out.push(first_byte);
-    let mut rest = remaining_length;
+    variable(out, remaining_length);
+}
+
+/// The length of a section without properties [MQTT-2.2.2-1].
+pub(crate) const NO_PROPERTIES: u8 = 0;
+
+/// Appends a variable byte integer in its shortest form. The caller has checked that it is at most
+/// [`VARIABLE_BYTE_INTEGER_MAX`].
+pub(crate) fn variable(out: &mut Vec<u8>, number: usize) {
+    let mut rest = number;
     while rest >= 0x80 {
         out.push(0x80 | (rest & 0x7f) as u8);
         rest >>= 7;
     }
     out.push(rest as u8);
+}
+
+/// Bytes of a variable byte integer.
+pub(crate) const fn variable_len(number: usize) -> usize {
+    fixed_header_len(number) - 1
 }
 
 /// Appends bytes behind their two-byte length (section 1.5.3). The caller has checked the length, before the
@@ -148,169 +292,32 @@ pub(crate) fn bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-const fn publish_remaining_length(topic_len: usize, has_packet_id: bool, payload_len: usize) -> usize {
-    let packet_id_len = if has_packet_id { size_of::<u16>() } else { 0 };
-    // Saturating, so that lengths no packet can have fail at the limit and do not wrap round below it.
-    size_of::<u16>().saturating_add(topic_len).saturating_add(packet_id_len).saturating_add(payload_len)
-}
-
-const fn fixed_header_len(remaining_length: usize) -> usize {
-    match remaining_length {
-        0..0x80 => 2,
-        0x80..0x4000 => 3,
-        0x4000..0x20_0000 => 4,
-        _ => 5,
+/// Bytes of the property section without its length; `None` where the version has no sections.
+const fn section_len(version: ProtocolVersion, properties: &PublishPropertiesOut<'_>) -> Option<usize> {
+    match version {
+        ProtocolVersion::V5 => Some(properties.len()),
+        ProtocolVersion::V31 | ProtocolVersion::V311 => None,
     }
 }
 
-/// mqttbytes' writers can fail when half a packet is written, hence not into `out`. These two do not fail:
-/// they do so only for a remaining length above the limit, and theirs is 2.
-fn through_temporary(
-    out: &mut Vec<u8>,
-    write: impl FnOnce(&mut BytesMut) -> Result<usize, mqttbytes::Error>,
-) {
-    let mut temporary = BytesMut::with_capacity(4);
-    let written = write(&mut temporary);
-    debug_assert!(written.is_ok(), "{written:?}");
-    out.extend_from_slice(&temporary);
+const fn publish_remaining_length(
+    topic_len: usize,
+    has_packet_id: bool,
+    section_len: Option<usize>,
+    payload_len: usize,
+) -> usize {
+    let packet_id_len = if has_packet_id { size_of::<u16>() } else { 0 };
+    let section_len = match section_len {
+        Some(len) => len.saturating_add(variable_len(len)),
+        None => 0,
+    };
+    // Saturating, so that lengths no packet can have fail at the limit and do not wrap round below it.
+    size_of::<u16>()
+        .saturating_add(topic_len)
+        .saturating_add(packet_id_len)
+        .saturating_add(section_len)
+        .saturating_add(payload_len)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::packet::testing::decode_whole;
-    use super::super::{Framed, Packet, frame_from_server};
-    use super::*;
-
-    fn id(id: u16) -> PacketId {
-        PacketId::new(id).unwrap()
-    }
-
-    fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-        // Something is in the buffer already: it must stay.
-        let mut out = vec![1, 2, 3];
-        encode(&mut out);
-        let packet = out.split_off(3);
-        assert_eq!(out, [1, 2, 3]);
-        packet
-    }
-
-    #[test]
-    fn acknowledgements_are_written() {
-        assert_eq!(ack(AckKind::PubAck, id(0x1234)), [0x40, 2, 0x12, 0x34]);
-        assert_eq!(ack(AckKind::PubRec, id(1)), [0x50, 2, 0, 1]);
-        assert_eq!(ack(AckKind::PubRel, id(0xffff)), [0x62, 2, 0xff, 0xff]);
-        assert_eq!(ack(AckKind::PubComp, id(0x100)), [0x70, 2, 1, 0]);
-    }
-
-    #[test]
-    fn connack_is_written() {
-        use ConnectReturnCode::*;
-        assert_eq!(encoded(|out| connack(out, false, Success)), [0x20, 2, 0, 0]);
-        assert_eq!(encoded(|out| connack(out, true, Success)), [0x20, 2, 1, 0]);
-        for (code, byte) in [
-            (RefusedProtocolVersion, 1),
-            (BadClientId, 2),
-            (ServiceUnavailable, 3),
-            (BadUserNamePassword, 4),
-            (NotAuthorized, 5),
-        ] {
-            // [MQTT-3.2.2-4]
-            assert_eq!(encoded(|out| connack(out, true, code)), [0x20, 2, 0, byte]);
-        }
-    }
-
-    /// [MQTT-2.3.1-7], [MQTT-3.9.3-1], [MQTT-3.9.3-2]
-    #[test]
-    fn suback_and_unsuback_are_written() {
-        let codes = [
-            SubscribeReasonCode::Success(QoS::ExactlyOnce),
-            SubscribeReasonCode::Failure,
-            SubscribeReasonCode::Success(QoS::AtMostOnce),
-            SubscribeReasonCode::Success(QoS::AtLeastOnce),
-        ];
-        assert_eq!(encoded(|out| suback(out, id(7), &codes)), [0x90, 6, 0, 7, 2, 0x80, 0, 1]);
-        let many = encoded(|out| suback(out, id(7), &[SubscribeReasonCode::Failure; 1000]));
-        assert_eq!((&many[..5], many.len()), (&[0x90, 0xea, 0x07, 0, 7][..], 1005));
-        assert_eq!(encoded(|out| unsuback(out, id(0x0102))), [0xb0, 2, 1, 2]);
-        assert_eq!(encoded(pingresp), [0xd0, 0]);
-    }
-
-    #[test]
-    fn publish_is_written() {
-        let header =
-            PublishHeader { dup: false, qos: QoS::AtMostOnce, retain: true, topic: "ab", packet_id: None };
-        assert_eq!(encoded(|out| publish(out, &header, b"xyz")), b"\x31\x07\x00\x02abxyz");
-        let header =
-            PublishHeader { dup: true, qos: QoS::ExactlyOnce, packet_id: Some(id(0x0102)), ..header };
-        assert_eq!(encoded(|out| publish(out, &header, b"xyz")), b"\x3d\x09\x00\x02ab\x01\x02xyz");
-        let header = PublishHeader { qos: QoS::AtLeastOnce, retain: false, packet_id: None, ..header };
-        assert_eq!(encoded(|out| publish(out, &header, b"")), b"\x3a\x06\x00\x02ab\x00\x00");
-    }
-
-    /// [MQTT-2.3.1-5], [MQTT-3.3.1-2]
-    #[test]
-    fn qos_0_is_written_without_packet_id_and_dup() {
-        let header = PublishHeader {
-            dup: true,
-            qos: QoS::AtMostOnce,
-            retain: false,
-            topic: "a",
-            packet_id: Some(id(1)),
-        };
-        assert_eq!(encoded(|out| publish(out, &header, b"")), b"\x30\x03\x00\x01a");
-    }
-
-    #[test]
-    fn packet_id_offset_and_length_are_right_at_every_length_of_the_header() {
-        for payload_len in [0, 122, 123, 124, 125, 126, 16_378, 16_379, 16_380, 16_381, 2_097_147, 2_097_148]
-        {
-            for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
-                let has_packet_id = qos != QoS::AtMostOnce;
-                let header =
-                    PublishHeader { dup: false, qos, retain: false, topic: "a", packet_id: Some(id(0x1234)) };
-                let payload = vec![b'x'; payload_len];
-                let mut offset = usize::MAX;
-                let mut packet = encoded(|out| offset = publish_header(out, &header, payload_len));
-                packet.extend_from_slice(&payload);
-                assert_eq!(packet.len(), publish_len(1, has_packet_id, payload_len));
-                let Ok(Packet::Publish(decoded)) = decode_whole(&packet) else { panic!() };
-                assert_eq!((decoded.topic, decoded.payload), ("a", &payload[..]));
-                assert_eq!(offset, if has_packet_id { decoded.packet_id_offset } else { 0 });
-                assert_eq!(decoded.packet_id, has_packet_id.then_some(id(0x1234)));
-            }
-        }
-        assert_eq!(publish_len(65_535, true, REMAINING_LENGTH_MAX - 65_539), REMAINING_LENGTH_MAX + 5);
-        assert_eq!(publish_len(usize::MAX, true, usize::MAX), usize::MAX);
-    }
-
-    #[test]
-    fn what_no_packet_can_hold_is_not_begun() {
-        let long = "a".repeat(TOPIC_BYTES_MAX + 1);
-        for (topic, payload_len) in [(&long[..], 0), ("a", REMAINING_LENGTH_MAX), ("a", usize::MAX)] {
-            let header =
-                PublishHeader { dup: false, qos: QoS::AtMostOnce, retain: false, topic, packet_id: None };
-            let mut out = Vec::new();
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                publish_header(&mut out, &header, payload_len);
-            }));
-            assert!(result.is_err() && out.is_empty());
-        }
-    }
-
-    #[test]
-    fn packets_of_the_server_can_be_told_apart_again() {
-        let mut out = Vec::new();
-        connack(&mut out, true, ConnectReturnCode::Success);
-        suback(&mut out, id(1), &[SubscribeReasonCode::Failure]);
-        unsuback(&mut out, id(2));
-        pingresp(&mut out);
-        out.extend_from_slice(&ack(AckKind::PubRel, id(3)));
-        let mut types = Vec::new();
-        let mut rest = &out[..];
-        while let Ok(Framed::Frame(frame)) = frame_from_server(rest, usize::MAX) {
-            types.push(frame.packet_type());
-            rest = &rest[frame.total()..];
-        }
-        assert_eq!((types, rest.len()), (vec![2, 9, 11, 13, 6], 0));
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@
 //! arrives later. Byte 1 is judged as soon as it is there (type, direction, flags), then the length; a packet
 //! that is refused for either never has its body buffered.
 
+use super::ProtocolVersion;
 use super::error::DecodeError;
 
 /// The largest remaining length that four bytes can say (section 2.2.3).
@@ -75,21 +76,26 @@ pub enum Framed<'a> {
 /// Finds the packet at the start of `buf`, which a client sent.
 ///
 /// `packet_bytes_max` limits the whole packet with its fixed header. The remaining length has at most four
-/// bytes. MQTT 3.1.1 does not demand its shortest form (MQTT 5 does), so `0x80 0x00` is taken for 0;
-/// [`Frame::header_len`] counts the bytes that came.
+/// bytes. MQTT 3.1.1 does not demand its shortest form (MQTT 5 does), so there `0x80 0x00` is taken for 0;
+/// [`Frame::header_len`] counts the bytes that came. As long as CONNECT has not told the version, ask for
+/// MQTT 3.1.1: a CONNECT is framed alike in all of them, and its decoder asks for the shortest form if it is
+/// one of MQTT 5.
 ///
 /// # Errors
 /// As soon as the bytes there are show it: a type that is reserved or only for a server to send, flags other
 /// than table 2.2's, PUBLISH with QoS 3 or with QoS 0 and DUP, a remaining length of more than four bytes, a
-/// packet above the limit, an acknowledgement, PINGREQ or DISCONNECT of another than its only length.
+/// packet above the limit, an acknowledgement, PINGREQ or DISCONNECT of a length it cannot have.
 ///
-/// MQTT 3.1 let a client repeat PUBREL, SUBSCRIBE and UNSUBSCRIBE with DUP set. The version is not known
-/// here, and the flags of 3.1.1 [MQTT-2.2.2-2], [MQTT-3.6.1-1] are asked of both: a 3.1 client that repeats
-/// so is closed. So are client libraries up to 2018 which kept the habit under 3.1.1 for PUBREL after a
-/// reconnect; there the standard leaves no choice.
+/// MQTT 3.1 lets a client repeat PUBREL, SUBSCRIBE and UNSUBSCRIBE with DUP set; 3.1.1 does not
+/// [MQTT-2.2.2-2], [MQTT-3.6.1-1]. Client libraries up to 2018 which kept the habit under 3.1.1 for PUBREL
+/// after a reconnect are closed: there the standard leaves no choice.
 #[inline]
-pub fn frame(buf: &[u8], packet_bytes_max: usize) -> Result<Framed<'_>, DecodeError> {
-    frame_from(Sender::Client, buf, packet_bytes_max)
+pub fn frame(
+    buf: &[u8],
+    packet_bytes_max: usize,
+    version: ProtocolVersion,
+) -> Result<Framed<'_>, DecodeError> {
+    frame_from(Sender::Client, buf, packet_bytes_max, version)
 }
 
 /// Finds the packet at the start of `buf`, which a server sent: the counterpart of [`frame()`] for the
@@ -97,8 +103,12 @@ pub fn frame(buf: &[u8], packet_bytes_max: usize) -> Result<Framed<'_>, DecodeEr
 ///
 /// # Errors
 /// As [`frame()`], except that the packet types are those a server may send.
-pub fn frame_from_server(buf: &[u8], packet_bytes_max: usize) -> Result<Framed<'_>, DecodeError> {
-    frame_from(Sender::Server, buf, packet_bytes_max)
+pub fn frame_from_server(
+    buf: &[u8],
+    packet_bytes_max: usize,
+    version: ProtocolVersion,
+) -> Result<Framed<'_>, DecodeError> {
+    frame_from(Sender::Server, buf, packet_bytes_max, version)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -108,17 +118,27 @@ enum Sender {
 }
 
 #[inline]
-fn frame_from(sender: Sender, buf: &[u8], packet_bytes_max: usize) -> Result<Framed<'_>, DecodeError> {
+fn frame_from(
+    sender: Sender,
+    buf: &[u8],
+    packet_bytes_max: usize,
+    version: ProtocolVersion,
+) -> Result<Framed<'_>, DecodeError> {
     let Some((&first_byte, after)) = buf.split_first() else {
         return Ok(Framed::NeedMore { total: None });
     };
-    judge_first_byte(sender, first_byte)?;
+    judge_first_byte(sender, first_byte, version)?;
     let Some((remaining_length, length_bytes)) = remaining_length(after)? else {
         return Ok(Framed::NeedMore { total: None });
     };
     let header_len = 1 + length_bytes;
     let total = header_len + remaining_length;
-    judge_length(first_byte >> 4, remaining_length)?;
+    // Only what is longer than its neighbours can be too long, so the usual packet does not ask.
+    if length_bytes > 1 && version == ProtocolVersion::V5 && header_len != fixed_header_len(remaining_length)
+    {
+        return Err(DecodeError::RemainingLengthNotShortest);
+    }
+    judge_length(first_byte >> 4, remaining_length, version)?;
     if total > packet_bytes_max {
         return Err(DecodeError::PacketTooLarge { total, packet_bytes_max });
     }
@@ -129,7 +149,7 @@ fn frame_from(sender: Sender, buf: &[u8], packet_bytes_max: usize) -> Result<Fra
 }
 
 #[inline]
-fn judge_first_byte(sender: Sender, first_byte: u8) -> Result<(), DecodeError> {
+fn judge_first_byte(sender: Sender, first_byte: u8, version: ProtocolVersion) -> Result<(), DecodeError> {
     const DUP: u8 = 0b1000;
     const QOS: u8 = 0b0110;
 
@@ -146,12 +166,16 @@ fn judge_first_byte(sender: Sender, first_byte: u8) -> Result<(), DecodeError> {
         1 | 12 | 14 => (sender == Sender::Client, 0),
         8 | 10 => (sender == Sender::Client, 0b0010),
         2 | 9 | 11 | 13 => (sender == Sender::Server, 0),
+        15 if version == ProtocolVersion::V5 => (true, 0),
         _ => return Err(DecodeError::ReservedPacketType { packet_type }),
     };
     if !right_sender {
         return Err(DecodeError::UnexpectedPacketType { packet_type });
     }
     if flags != right_flags {
+        if version == ProtocolVersion::V31 && right_flags == 0b0010 && flags == right_flags | DUP {
+            return Ok(());
+        }
         return Err(DecodeError::ReservedFlags { first_byte });
     }
     Ok(())
@@ -174,26 +198,49 @@ fn remaining_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, DecodeError>
     }
 }
 
-/// The packets that have one length only are refused for any other before their body arrives.
-#[inline]
-fn judge_length(packet_type: u8, remaining_length: usize) -> Result<(), DecodeError> {
-    let right = match packet_type {
-        2 | 4..=7 | 11 => 2,
-        12..=14 => 0,
-        _ => return Ok(()),
-    };
-    if remaining_length == right {
-        Ok(())
-    } else {
-        Err(DecodeError::WrongLength { packet_type, remaining_length })
+/// Bytes of a fixed header with the shortest form of this remaining length.
+pub(crate) const fn fixed_header_len(remaining_length: usize) -> usize {
+    match remaining_length {
+        0..0x80 => 2,
+        0x80..0x4000 => 3,
+        0x4000..0x20_0000 => 4,
+        _ => 5,
     }
+}
+
+/// The packets that have one length only, or a least one, are refused for any other before their body
+/// arrives.
+#[inline]
+fn judge_length(
+    packet_type: u8,
+    remaining_length: usize,
+    version: ProtocolVersion,
+) -> Result<(), DecodeError> {
+    let right = match packet_type {
+        1 | 3 | 8..=10 => return Ok(()),
+        12 | 13 => remaining_length == 0,
+        4..=7 if version == ProtocolVersion::V5 => remaining_length >= 2,
+        _ if version == ProtocolVersion::V5 => return Ok(()),
+        14 => remaining_length == 0,
+        _ => remaining_length == 2,
+    };
+    if right { Ok(()) } else { Err(DecodeError::WrongLength { packet_type, remaining_length }) }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::ProtocolVersion::{V5, V31, V311};
     use super::*;
 
     const MAX: usize = 1 << 20;
+
+    fn frame(buf: &[u8], packet_bytes_max: usize) -> Result<Framed<'_>, DecodeError> {
+        super::frame(buf, packet_bytes_max, V311)
+    }
+
+    fn frame_from_server(buf: &[u8], packet_bytes_max: usize) -> Result<Framed<'_>, DecodeError> {
+        super::frame_from_server(buf, packet_bytes_max, V311)
+    }
 
     fn error(bytes: &[u8]) -> DecodeError {
         frame(bytes, MAX).expect_err("must be refused")
@@ -325,6 +372,68 @@ mod tests {
                 assert_eq!(side(&[first_byte, length], MAX), Err(error));
             }
             assert!(side(&[first_byte, right], MAX).is_ok());
+        }
+    }
+
+    /// MQTT 5, table 2-1 and 2-2; [MQTT-3.15.1-1]
+    #[test]
+    fn mqtt_5_adds_auth_and_nothing_else() {
+        for byte in 0..=255 {
+            for side in [super::frame, super::frame_from_server] {
+                if byte == 0xf0 {
+                    assert!(side(&[byte], MAX, V5).is_ok());
+                } else if byte >> 4 == 15 {
+                    let error = DecodeError::ReservedFlags { first_byte: byte };
+                    assert_eq!(side(&[byte], MAX, V5), Err(error));
+                } else {
+                    assert_eq!(side(&[byte], MAX, V5), side(&[byte], MAX, V311));
+                }
+                if byte >> 4 == 15 {
+                    let error = DecodeError::ReservedPacketType { packet_type: 15 };
+                    assert_eq!(side(&[byte], MAX, V311), Err(error));
+                }
+            }
+        }
+    }
+
+    /// MQTT 5, [MQTT-1.5.5-1]
+    #[test]
+    fn mqtt_5_asks_for_the_shortest_length() {
+        let error = Err(DecodeError::RemainingLengthNotShortest);
+        for bytes in [&[0xc0, 0x80, 0][..], &[0x30, 0x83, 0, 0, 1, b'a'], &[0x30, 0xff, 0xff, 0]] {
+            assert_eq!(super::frame(bytes, MAX, V5), error);
+            assert!(frame(bytes, MAX).is_ok());
+        }
+        for bytes in [&[0x30, 0x7f][..], &[0x30, 0x80, 1], &[0x30, 0xff, 0x7f], &[0x30, 0x80, 0x80, 1]] {
+            assert!(matches!(super::frame(bytes, MAX, V5), Ok(Framed::NeedMore { total: Some(_) })));
+        }
+    }
+
+    #[test]
+    fn mqtt_5_lets_acknowledgements_be_longer() {
+        for first_byte in [0x40, 0x50, 0x62, 0x70] {
+            for length in 0..10 {
+                let fits = super::frame(&[first_byte, length], MAX, V5).is_ok();
+                assert_eq!(fits, length >= 2, "{first_byte:#04x} {length}");
+            }
+        }
+        for length in 0..10 {
+            assert!(super::frame(&[0xe0, length], MAX, V5).is_ok());
+            assert_eq!(super::frame(&[0xc0, length], MAX, V5).is_ok(), length == 0);
+        }
+    }
+
+    #[test]
+    fn mqtt_3_1_may_repeat_with_dup() {
+        for first_byte in [0x6a, 0x8a, 0xaa] {
+            assert!(super::frame(&[first_byte], MAX, V31).is_ok());
+            for version in [V311, V5] {
+                let error = DecodeError::ReservedFlags { first_byte };
+                assert_eq!(super::frame(&[first_byte], MAX, version), Err(error));
+            }
+        }
+        for first_byte in [0x4a, 0x48, 0x68, 0xc8, 0x1a] {
+            assert!(super::frame(&[first_byte], MAX, V31).is_err());
         }
     }
 }

@@ -7,6 +7,8 @@ use std::fmt;
 
 use super::error::{DecodeError, Field};
 use super::frame::Frame;
+use super::properties::Carrier;
+use super::publish_properties::PublishProperties;
 use super::read::Reader;
 use super::{PacketId, QoS};
 
@@ -23,17 +25,36 @@ pub struct Publish<'a> {
     pub qos: QoS,
     /// Whether the message is to be kept for later subscribers.
     pub retain: bool,
-    /// Topic name: 1 to 65,535 bytes, no U+0000, no wildcard.
+    /// Topic name: 1 to 65,535 bytes, no U+0000, no wildcard. Empty only in MQTT 5, if a topic alias stands
+    /// for it.
     pub topic: &'a str,
     /// There is one if, and only if, the QoS is above 0.
     pub packet_id: Option<PacketId>,
+    /// What MQTT 5 has to say of the message; nothing in MQTT 3.1.1.
+    pub properties: PublishProperties<'a>,
     /// Application message; may be empty.
     pub payload: &'a [u8],
-    /// The whole packet with its fixed header.
+    /// The whole packet with its fixed header. From MQTT 5 to MQTT 5 it may be forwarded as it is if
+    /// [`PublishProperties::forwardable`].
     pub wire: &'a [u8],
     /// Where in [`wire`](Self::wire) the packet id is; with QoS 0, where it would stand (the start of the
-    /// payload).
+    /// payload, in MQTT 5 of the properties).
     pub packet_id_offset: usize,
+}
+
+impl Publish<'_> {
+    /// Whether the remaining length is written with the fewest bytes. MQTT 3.1.1 does not ask that of clients; we ask it of ourselves.
+    pub fn is_shortest(&self) -> bool {
+        // Two bytes at least: type and flags, and the first of the length. The last byte of a longer length must not be 0.
+        match self.wire.get(1..5) {
+            Some([first, ..]) if *first < 0x80 => true,
+            Some([_, second, ..]) if *second < 0x80 => *second != 0,
+            Some([_, _, third, _]) if *third < 0x80 => *third != 0,
+            Some([.., fourth]) => *fourth != 0,
+            // Shorter than five bytes: the length has one byte, or was padded.
+            _ => self.wire.get(1).is_some_and(|first| *first < 0x80),
+        }
+    }
 }
 
 impl PartialEq for Publish<'_> {
@@ -43,6 +64,7 @@ impl PartialEq for Publish<'_> {
             && self.retain == other.retain
             && self.topic == other.topic
             && self.packet_id == other.packet_id
+            && self.properties == other.properties
             && self.payload == other.payload
     }
 }
@@ -57,20 +79,17 @@ impl fmt::Debug for Publish<'_> {
             .field("retain", &self.retain)
             .field("topic", &self.topic)
             .field("packet_id", &self.packet_id)
+            .field("properties_len", &self.properties.raw().len())
             .field("payload_len", &self.payload.len())
             .finish_non_exhaustive()
     }
 }
 
+/// PUBLISH of MQTT 3.1 and 3.1.1.
 #[inline]
 pub(crate) fn decode<'a>(frame: &Frame<'a>) -> Result<Publish<'a>, DecodeError> {
     let first_byte = frame.first_byte();
-    let qos = match first_byte & 0b0110 {
-        0b0000 => QoS::AtMostOnce,
-        0b0010 => QoS::AtLeastOnce,
-        0b0100 => QoS::ExactlyOnce,
-        _ => return Err(DecodeError::PublishQos3),
-    };
+    let qos = qos(first_byte)?;
     let mut reader = Reader::new(frame.body());
     let topic = reader.topic_name(Field::TopicName)?;
     let packet_id_offset = frame.header_len() + size_of::<u16>() + topic.len();
@@ -84,10 +103,51 @@ pub(crate) fn decode<'a>(frame: &Frame<'a>) -> Result<Publish<'a>, DecodeError> 
         retain: first_byte & 0b0001 != 0,
         topic,
         packet_id,
+        properties: PublishProperties::NONE,
         payload: reader.rest(),
         wire: frame.wire(),
         packet_id_offset,
     })
+}
+
+/// PUBLISH of MQTT 5. Apart from the above, so that what has no properties pays nothing for them.
+pub(crate) fn decode_v5<'a>(frame: &Frame<'a>) -> Result<Publish<'a>, DecodeError> {
+    let first_byte = frame.first_byte();
+    let qos = qos(first_byte)?;
+    let mut reader = Reader::new(frame.body());
+    let topic = reader.topic_name_or_empty(Field::TopicName)?;
+    let packet_id_offset = frame.header_len() + size_of::<u16>() + topic.len();
+    let packet_id = match qos {
+        QoS::AtMostOnce => None,
+        QoS::AtLeastOnce | QoS::ExactlyOnce => Some(reader.packet_id()?),
+    };
+    let section = reader.properties(Carrier::Publish)?;
+    let properties =
+        if section.rest().is_empty() { PublishProperties::NONE } else { PublishProperties::read(section)?.0 };
+    if topic.is_empty() && properties.topic_alias.is_none() {
+        return Err(DecodeError::NoTopic);
+    }
+    Ok(Publish {
+        dup: first_byte & 0b1000 != 0,
+        qos,
+        retain: first_byte & 0b0001 != 0,
+        topic,
+        packet_id,
+        properties,
+        payload: reader.rest(),
+        wire: frame.wire(),
+        packet_id_offset,
+    })
+}
+
+#[inline]
+fn qos(first_byte: u8) -> Result<QoS, DecodeError> {
+    match first_byte & 0b0110 {
+        0b0000 => Ok(QoS::AtMostOnce),
+        0b0010 => Ok(QoS::AtLeastOnce),
+        0b0100 => Ok(QoS::ExactlyOnce),
+        _ => Err(DecodeError::PublishQos3),
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! Every method takes the field it reads, so that an error says where the packet was cut or wrong.
 
-use super::error::{DecodeError, Field};
+use super::error::{DecodeError, Field, TopicError};
+use super::properties::{Carrier, PropertyReader};
 use super::topic::{forbidden_in_topic_name, validate_topic_name};
 use super::{PacketId, topic};
 
@@ -37,6 +38,43 @@ impl<'a> Reader<'a> {
         let (bytes, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated { field })?;
         self.rest = rest;
         Ok(u16::from_be_bytes(*bytes))
+    }
+
+    pub(crate) fn u32(&mut self, field: Field) -> Result<u32, DecodeError> {
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated { field })?;
+        self.rest = rest;
+        Ok(u32::from_be_bytes(*bytes))
+    }
+
+    /// A variable byte integer (MQTT 5, section 1.5.5) of at most four bytes, in its shortest form
+    /// [MQTT-1.5.5-1].
+    #[inline]
+    pub(crate) fn variable(&mut self, field: Field) -> Result<u32, DecodeError> {
+        let first = self.u8(field)?;
+        let mut number = u32::from(first & 0x7f);
+        let (mut byte, mut shift) = (first, 0);
+        while byte & 0x80 != 0 {
+            shift += 7;
+            if shift > 21 {
+                return Err(DecodeError::BadVariableByteInteger { field });
+            }
+            byte = self.u8(field)?;
+            if byte == 0 {
+                return Err(DecodeError::BadVariableByteInteger { field });
+            }
+            number |= u32::from(byte & 0x7f) << shift;
+        }
+        Ok(number)
+    }
+
+    /// A property section behind its length (MQTT 5, section 2.2.2).
+    #[inline]
+    pub(crate) fn properties(&mut self, carrier: Carrier) -> Result<PropertyReader<'a>, DecodeError> {
+        let field = Field::Properties;
+        let len = usize::try_from(self.variable(field)?).unwrap_or(usize::MAX);
+        let (section, rest) = self.rest.split_at_checked(len).ok_or(DecodeError::Truncated { field })?;
+        self.rest = rest;
+        Ok(PropertyReader::new(section, carrier))
     }
 
     /// A packet id; 0 is a violation [MQTT-2.3.1-1].
@@ -75,8 +113,19 @@ impl<'a> Reader<'a> {
     /// byte 9 ns.
     #[inline]
     pub(crate) fn topic_name(&mut self, field: Field) -> Result<&'a str, DecodeError> {
+        let text = self.topic_name_or_empty(field)?;
+        if text.is_empty() {
+            return Err(DecodeError::topic(field, TopicError::Empty));
+        }
+        Ok(text)
+    }
+
+    /// As [`topic_name`](Self::topic_name), but there may be no character: the topic of a PUBLISH of MQTT 5
+    /// that has an alias.
+    #[inline]
+    pub(crate) fn topic_name_or_empty(&mut self, field: Field) -> Result<&'a str, DecodeError> {
         let text = utf8(self.bytes(field)?, field)?;
-        if text.is_empty() || forbidden_in_topic_name(text.as_bytes()) {
+        if forbidden_in_topic_name(text.as_bytes()) {
             // Which rule it was is found out in the slow pass.
             validate_topic_name(text).map_err(|error| DecodeError::topic(field, error))?;
         }

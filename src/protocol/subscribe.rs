@@ -2,27 +2,100 @@
 //!
 //! The payload is checked as a whole when the packet is decoded and then only iterated over: a packet of 16
 //! MB with four million filters costs the bytes it came in and no list beside them. Behind the check
-//! iterating cannot fail.
+//! iterating cannot fail. The filters of shared subscriptions are checked too in MQTT 5; in MQTT 3.1.1 they
+//! are filters like any other, see [`SharedFilter::parse`].
 
 use std::fmt;
 use std::iter::FusedIterator;
+use std::num::NonZeroU32;
 
 use super::error::{DecodeError, Field};
 use super::frame::Frame;
+use super::properties::{Carrier, Property, PropertyValue};
 use super::read::Reader;
-use super::{PacketId, QoS};
+use super::shared::SharedFilter;
+use super::{PacketId, ProtocolVersion, QoS};
+
+/// When a new subscription is sent retained messages (MQTT 5, section 3.8.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum RetainHandling {
+    /// Always [MQTT-3.3.1-9]; so it is in MQTT 3.1.1.
+    #[default]
+    SendAtSubscribe = 0,
+    /// If there was no subscription with this filter before [MQTT-3.3.1-10].
+    SendIfNew = 1,
+    /// Never [MQTT-3.3.1-11].
+    DoNotSend = 2,
+}
+
+/// What a client asks for together with a filter (MQTT 5, section 3.8.3.1). MQTT 3.1.1 knows the QoS only;
+/// the rest is as [`SubscribeOptions::with_qos`] has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubscribeOptions {
+    /// The highest QoS the client wants messages with.
+    pub qos: QoS,
+    /// Whether the client's own messages stay away. Never on a shared subscription [MQTT-3.8.3-4].
+    pub no_local: bool,
+    /// Whether RETAIN is forwarded as it was published [MQTT-3.3.1-12], [MQTT-3.3.1-13].
+    pub retain_as_published: bool,
+    /// When to send retained messages.
+    pub retain_handling: RetainHandling,
+}
+
+impl SubscribeOptions {
+    /// What MQTT 3.1.1 means by a QoS.
+    pub const fn with_qos(qos: QoS) -> Self {
+        Self {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::SendAtSubscribe,
+        }
+    }
+
+    /// The byte behind the filter.
+    pub(crate) const fn byte(self) -> u8 {
+        self.qos as u8
+            | (self.no_local as u8) << 2
+            | (self.retain_as_published as u8) << 3
+            | (self.retain_handling as u8) << 4
+    }
+
+    fn from_byte(byte: u8) -> Result<Self, DecodeError> {
+        if byte & 0b1100_0000 != 0 {
+            return Err(DecodeError::SubscriptionOptionsReserved { byte });
+        }
+        let qos = match byte & 0b11 {
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            2 => QoS::ExactlyOnce,
+            _ => return Err(DecodeError::SubscriptionQos3),
+        };
+        let retain_handling = match byte >> 4 & 0b11 {
+            0 => RetainHandling::SendAtSubscribe,
+            1 => RetainHandling::SendIfNew,
+            2 => RetainHandling::DoNotSend,
+            _ => return Err(DecodeError::RetainHandling3),
+        };
+        let (no_local, retain_as_published) = (byte & 0b100 != 0, byte & 0b1000 != 0);
+        Ok(Self { qos, no_local, retain_as_published, retain_handling })
+    }
+}
 
 /// A SUBSCRIBE packet (section 3.8) with at least one filter, all of them valid.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Subscribe<'a> {
     /// The id its SUBACK must carry.
     pub packet_id: PacketId,
+    /// What to send along with the messages of these subscriptions: at most 268,435,455. Only in MQTT 5.
+    pub subscription_id: Option<NonZeroU32>,
     payload: &'a [u8],
     count: usize,
 }
 
 impl<'a> Subscribe<'a> {
-    /// The filters with the QoS asked for, in the order of the packet.
+    /// The filters with what is asked for, in the order of the packet.
     pub const fn filters(&self) -> SubscribeFilters<'a> {
         SubscribeFilters { reader: Reader::new(self.payload), left: self.count }
     }
@@ -64,7 +137,7 @@ impl<'a> Unsubscribe<'a> {
     }
 }
 
-/// The filters of a [`Subscribe`] with the QoS asked for.
+/// The filters of a [`Subscribe`] with what is asked for.
 #[derive(Debug, Clone)]
 pub struct SubscribeFilters<'a> {
     reader: Reader<'a>,
@@ -72,13 +145,14 @@ pub struct SubscribeFilters<'a> {
 }
 
 impl<'a> Iterator for SubscribeFilters<'a> {
-    type Item = (&'a str, QoS);
+    type Item = (&'a str, SubscribeOptions);
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
         let filter = self.reader.checked_before(Field::TopicFilter)?;
-        let qos = requested_qos(self.reader.u8(Field::RequestedQos).ok()?).ok()?;
-        Some((filter, qos))
+        // What MQTT 3.1.1 allows of this byte means the same in MQTT 5.
+        let options = SubscribeOptions::from_byte(self.reader.u8(Field::RequestedQos).ok()?).ok()?;
+        Some((filter, options))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -140,27 +214,67 @@ fn debug(
         .finish_non_exhaustive()
 }
 
-pub(crate) fn decode_subscribe<'a>(frame: &Frame<'a>) -> Result<Subscribe<'a>, DecodeError> {
-    let (packet_id, payload, count) = decode_list(frame, |reader| {
-        reader.topic_filter()?;
-        requested_qos(reader.u8(Field::RequestedQos)?).map(drop)
+pub(crate) fn decode_subscribe<'a>(
+    frame: &Frame<'a>,
+    version: ProtocolVersion,
+) -> Result<Subscribe<'a>, DecodeError> {
+    let mut reader = Reader::new(frame.body());
+    let packet_id = reader.packet_id()?;
+    let mut subscription_id = None;
+    if version == ProtocolVersion::V5 {
+        let mut properties = reader.properties(Carrier::Subscribe)?;
+        while let Some(property) = properties.next()? {
+            if let (Property::SubscriptionIdentifier, PropertyValue::Variable(id)) = property {
+                subscription_id = NonZeroU32::new(id);
+            }
+        }
+    }
+    let payload = reader.rest();
+    let count = count_entries(reader, |reader| {
+        let filter = reader.topic_filter()?;
+        let byte = reader.u8(Field::RequestedQos)?;
+        if version == ProtocolVersion::V5 {
+            let options = SubscribeOptions::from_byte(byte)?;
+            if shared(filter)?.is_some() && options.no_local {
+                return Err(DecodeError::NoLocalOnShared);
+            }
+            Ok(())
+        } else {
+            requested_qos(byte)
+        }
     })?;
-    Ok(Subscribe { packet_id, payload, count })
+    Ok(Subscribe { packet_id, subscription_id, payload, count })
 }
 
-pub(crate) fn decode_unsubscribe<'a>(frame: &Frame<'a>) -> Result<Unsubscribe<'a>, DecodeError> {
-    let (packet_id, payload, count) = decode_list(frame, |reader| reader.topic_filter().map(drop))?;
+pub(crate) fn decode_unsubscribe<'a>(
+    frame: &Frame<'a>,
+    version: ProtocolVersion,
+) -> Result<Unsubscribe<'a>, DecodeError> {
+    let mut reader = Reader::new(frame.body());
+    let packet_id = reader.packet_id()?;
+    if version == ProtocolVersion::V5 {
+        reader.properties(Carrier::Unsubscribe)?.check()?;
+    }
+    let payload = reader.rest();
+    let count = count_entries(reader, |reader| {
+        let filter = reader.topic_filter()?;
+        if version == ProtocolVersion::V5 {
+            shared(filter)?;
+        }
+        Ok(())
+    })?;
     Ok(Unsubscribe { packet_id, payload, count })
 }
 
-/// Packet id, then entries up to the end of the packet, at least one of them.
-fn decode_list<'a>(
-    frame: &Frame<'a>,
+fn shared(filter: &str) -> Result<Option<SharedFilter<'_>>, DecodeError> {
+    SharedFilter::parse(filter).map_err(|error| DecodeError::topic(Field::TopicFilter, error))
+}
+
+/// Checks all entries up to the end of the packet; there must be at least one.
+fn count_entries<'a>(
+    mut reader: Reader<'a>,
     check_entry: impl Fn(&mut Reader<'a>) -> Result<(), DecodeError>,
-) -> Result<(PacketId, &'a [u8], usize), DecodeError> {
-    let mut reader = Reader::new(frame.body());
-    let packet_id = reader.packet_id()?;
-    let payload = reader.rest();
+) -> Result<usize, DecodeError> {
     let mut count = 0;
     while !reader.is_empty() {
         check_entry(&mut reader)?;
@@ -169,112 +283,16 @@ fn decode_list<'a>(
     if count == 0 {
         return Err(DecodeError::NoTopicFilter);
     }
-    Ok((packet_id, payload, count))
+    Ok(count)
 }
 
-/// The upper six bits are reserved and QoS 3 does not exist [MQTT-3.8.3-4].
-fn requested_qos(byte: u8) -> Result<QoS, DecodeError> {
+/// In MQTT 3.1.1 the upper six bits are reserved and QoS 3 does not exist [MQTT-3.8.3-4].
+const fn requested_qos(byte: u8) -> Result<(), DecodeError> {
     match byte {
-        0 => Ok(QoS::AtMostOnce),
-        1 => Ok(QoS::AtLeastOnce),
-        2 => Ok(QoS::ExactlyOnce),
+        0..=2 => Ok(()),
         byte => Err(DecodeError::RequestedQosMalformed { byte }),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::packet::testing::{decode_whole, packet};
-    use super::super::{Packet, TopicError};
-    use super::*;
-
-    fn subscribe_error(body: &[u8]) -> DecodeError {
-        decode_whole(&packet(0x82, body)).expect_err("must be refused")
-    }
-
-    fn unsubscribe_error(body: &[u8]) -> DecodeError {
-        decode_whole(&packet(0xa2, body)).expect_err("must be refused")
-    }
-
-    #[test]
-    fn subscribe_lists_its_filters_in_order() {
-        let bytes = packet(0x82, b"\x00\x07\x00\x01a\x02\x00\x03+/#\x00\x00\x01/\x01");
-        let Ok(Packet::Subscribe(subscribe)) = decode_whole(&bytes) else { panic!() };
-        assert_eq!(subscribe.packet_id.get(), 7);
-        assert_eq!(subscribe.count(), 3);
-        assert_eq!(subscribe.filters().len(), 3);
-        let expected = [("a", QoS::ExactlyOnce), ("+/#", QoS::AtMostOnce), ("/", QoS::AtLeastOnce)];
-        assert!(subscribe.filters().eq(expected));
-        // Nothing is used up by iterating.
-        assert!(subscribe.filters().eq(expected));
-        assert_eq!(
-            format!("{subscribe:?}"),
-            "Subscribe { packet_id: PacketId(7), count: 3, first: Some(\"a\"), .. }"
-        );
-    }
-
-    #[test]
-    fn unsubscribe_lists_its_filters_in_order() {
-        let bytes = packet(0xa2, b"\x01\x00\x00\x01a\x00\x03a/+");
-        let Ok(Packet::Unsubscribe(unsubscribe)) = decode_whole(&bytes) else { panic!() };
-        assert_eq!((unsubscribe.packet_id.get(), unsubscribe.count()), (256, 2));
-        assert_eq!(unsubscribe.filters().len(), 2);
-        assert!(unsubscribe.filters().eq(["a", "a/+"]));
-    }
-
-    /// [MQTT-3.8.3-3], [MQTT-3.10.3-2]
-    #[test]
-    fn no_filter_is_refused() {
-        assert_eq!(subscribe_error(b"\x00\x01"), DecodeError::NoTopicFilter);
-        assert_eq!(unsubscribe_error(b"\x00\x01"), DecodeError::NoTopicFilter);
-    }
-
-    /// [MQTT-2.3.1-1]
-    #[test]
-    fn packet_id_zero_is_refused() {
-        assert_eq!(subscribe_error(b"\x00\x00\x00\x01a\x00"), DecodeError::PacketIdZero);
-        assert_eq!(unsubscribe_error(b"\x00\x00\x00\x01a"), DecodeError::PacketIdZero);
-    }
-
-    /// [MQTT-3.8.3-4]
-    #[test]
-    fn requested_qos_above_2_is_refused() {
-        for byte in 3..=255 {
-            let body = [b"\x00\x01\x00\x01a\x00\x00\x01b", &[byte][..]].concat();
-            assert_eq!(subscribe_error(&body), DecodeError::RequestedQosMalformed { byte });
-        }
-    }
-
-    #[test]
-    fn a_cut_packet_is_refused() {
-        let cut = |field| DecodeError::Truncated { field };
-        for error in [subscribe_error, unsubscribe_error] {
-            assert_eq!(error(b""), cut(Field::PacketId));
-            assert_eq!(error(b"\x01"), cut(Field::PacketId));
-            assert_eq!(error(b"\x00\x01\x00"), cut(Field::TopicFilter));
-            assert_eq!(error(b"\x00\x01\x00\x02a"), cut(Field::TopicFilter));
-        }
-        assert_eq!(subscribe_error(b"\x00\x01\x00\x01a"), cut(Field::RequestedQos));
-    }
-
-    /// [MQTT-1.5.3-1], [MQTT-1.5.3-2], [MQTT-3.8.3-1], [MQTT-3.10.3-1]; the second filter counts like the
-    /// first.
-    #[test]
-    fn bad_strings_are_refused() {
-        let field = Field::TopicFilter;
-        assert_eq!(subscribe_error(b"\x00\x01\x00\x01a\x00\x00\x01\xff\x00"), DecodeError::BadUtf8 { field });
-        assert_eq!(unsubscribe_error(b"\x00\x01\x00\x01a\x00\x01\xff"), DecodeError::BadUtf8 { field });
-        assert_eq!(subscribe_error(b"\x00\x01\x00\x02a\x00\x00"), DecodeError::NulInString { field });
-        assert_eq!(unsubscribe_error(b"\x00\x01\x00\x02a\x00"), DecodeError::NulInString { field });
-    }
-
-    #[test]
-    fn bad_filters_are_refused() {
-        let bad = |error| DecodeError::BadTopic { field: Field::TopicFilter, error };
-        assert_eq!(subscribe_error(b"\x00\x01\x00\x00\x00"), bad(TopicError::Empty));
-        assert_eq!(unsubscribe_error(b"\x00\x01\x00\x00"), bad(TopicError::Empty));
-        assert_eq!(subscribe_error(b"\x00\x01\x00\x02a#\x00"), bad(TopicError::MisplacedMultiLevel));
-        assert_eq!(unsubscribe_error(b"\x00\x01\x00\x03#/a"), bad(TopicError::MisplacedMultiLevel));
-        assert_eq!(subscribe_error(b"\x00\x01\x00\x02a+\x00"), bad(TopicError::MisplacedSingleLevel));
-    }
-}
+mod tests;

@@ -2,8 +2,8 @@
 //!
 //! Most publishers use a handful of topics again and again, and subscriptions change rarely: a hit costs a hash
 //! of the topic, a comparison and two atomic loads. Each connection has its own cache, so there is no lock.
-//! A kept route holds handles of its subscribers: [`RouteCache::clear`] lets go of them when a connection falls
-//! idle. Bounded in topics, in bytes per topic and in routes; the argument that a stale route is never used
+//! A kept route holds handles of its subscribers, also of sessions that have ended since (they are empty then), until its topic is used
+//! again, it makes room, or the connection ends. Bounded in topics, in bytes per topic and in routes; the argument that a stale route is never used
 //! stands at [`Router::generation`].
 
 use std::sync::Arc;

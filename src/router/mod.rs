@@ -22,6 +22,7 @@ mod tests;
 mod trie;
 
 use std::hash::{BuildHasher, Hasher};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -54,11 +55,29 @@ pub trait Subscriber: Clone + Send + Sync + 'static {
     fn key(&self) -> u64;
 }
 
-/// What the subscriber asked for along with the filter.
+/// What the subscriber asked for along with the filter (MQTT 5, section 3.8.3.1); 3.1.1 has the QoS alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SubscriptionOptions {
     /// Highest QoS at which messages are delivered through this subscription.
     pub qos: QoS,
+    /// The client's own messages do not come back to it.
+    pub no_local: bool,
+    /// The RETAIN flag is forwarded as it was published.
+    pub retain_as_published: bool,
+    /// Sent along with each message.
+    pub subscription_id: Option<NonZeroU32>,
+}
+
+impl SubscriptionOptions {
+    /// A subscription with nothing but its QoS.
+    pub const fn with_qos(qos: QoS) -> Self {
+        Self { qos, no_local: false, retain_as_published: false, subscription_id: None }
+    }
+
+    /// Whether a receiver must know this subscription by itself, even when another one of the same session matches too.
+    const fn stands_alone(&self) -> bool {
+        self.no_local || self.subscription_id.is_some()
+    }
 }
 
 /// One session that receives a message.
@@ -66,7 +85,8 @@ pub struct SubscriptionOptions {
 pub struct Route<S> {
     /// The receiver.
     pub subscriber: S,
-    /// Of overlapping subscriptions of one session, those with the highest QoS (MQTT 3.1.1, section 3.3.5).
+    /// Of overlapping subscriptions of one session, those with the highest QoS (MQTT 3.1.1, section 3.3.5), unless they must be told
+    /// apart.
     pub options: SubscriptionOptions,
 }
 
@@ -172,7 +192,8 @@ impl<S: Subscriber> Router<S> {
         found
     }
 
-    /// Appends the receivers of a message with this topic name: each session once, in the order of the keys.
+    /// Appends the receivers of a message with this topic name, in the order of the keys: each session once, or, where it has matching
+    /// subscriptions with No Local or an identifier, each of its subscriptions once, one behind the other.
     ///
     /// A filter that begins with a wildcard does not match a topic that begins with `$` (section 4.7.2).
     pub fn route(&self, topic: &str, into: &mut Vec<Route<S>>) {
@@ -286,14 +307,19 @@ fn counter_index(hash: u64) -> usize {
     hash as usize & (GENERATIONS - 1)
 }
 
-/// Makes the routes from `start` on unique by session, keeping the highest QoS of each.
+/// Makes the routes from `start` on unique by session, keeping the highest QoS of each. Where a session has a subscription that stands
+/// alone, all its routes stay, one behind the other.
 fn merge<S: Subscriber>(routes: &mut Vec<Route<S>>, start: usize) {
     let mut tail = routes.split_off(start);
     // Each list that was appended is sorted: the stable sort finds these runs and only merges them.
     tail.sort_by_key(|route| route.subscriber.key());
     for route in tail {
         match routes[start..].last_mut() {
-            Some(last) if last.subscriber.key() == route.subscriber.key() => {
+            Some(last)
+                if last.subscriber.key() == route.subscriber.key()
+                    && !last.options.stands_alone()
+                    && !route.options.stands_alone() =>
+            {
                 if route.options.qos as u8 > last.options.qos as u8 {
                     last.options = route.options;
                 }

@@ -68,6 +68,19 @@ impl<M: Clone> RetainedStore<M> {
         removed.map(|(_, message)| message)
     }
 
+    /// Removes the retained message of the topic if it is the one that `wanted` knows.
+    pub fn remove_if(&self, topic: &str, wanted: impl Fn(&M) -> bool) -> bool {
+        self.messages
+            .remove_if(topic, |name, message| {
+                let wanted = wanted(message);
+                if wanted {
+                    self.names.write().remove(name);
+                }
+                wanted
+            })
+            .is_some()
+    }
+
     /// The retained message of the topic.
     pub fn get(&self, topic: &str) -> Option<M> {
         self.messages.get(topic).map(|message| message.clone())

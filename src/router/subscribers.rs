@@ -185,10 +185,10 @@ mod tests {
     use crate::router::SubscriptionOptions;
     use crate::router::tests::Peer;
 
-    const OPTIONS: SubscriptionOptions = SubscriptionOptions { qos: QoS::AtMostOnce };
+    const OPTIONS: SubscriptionOptions = SubscriptionOptions::with_qos(QoS::AtMostOnce);
 
     fn route(key: u64, qos: QoS) -> Route<Peer> {
-        Route { subscriber: Peer(key), options: SubscriptionOptions { qos } }
+        Route { subscriber: Peer(key), options: SubscriptionOptions::with_qos(qos) }
     }
 
     fn keys(subscribers: &Subscribers<Peer>) -> Vec<u64> {

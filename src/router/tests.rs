@@ -46,7 +46,7 @@ fn qos() -> impl Strategy<Value = QoS> {
 }
 
 fn options(qos: QoS) -> SubscriptionOptions {
-    SubscriptionOptions { qos }
+    SubscriptionOptions::with_qos(qos)
 }
 
 /// Key and QoS of each route, in the order given.

@@ -373,7 +373,7 @@ mod tests {
     use crate::router::tests::Peer;
 
     fn route(key: u64) -> Route<Peer> {
-        Route { subscriber: Peer(key), options: SubscriptionOptions { qos: QoS::AtMostOnce } }
+        Route { subscriber: Peer(key), options: SubscriptionOptions::with_qos(QoS::AtMostOnce) }
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::message::Message;
+use super::queue::DeliveryExtra;
+use super::stragglers::Stragglers;
 use crate::protocol::{PacketId, QoS};
 
 /// What the client owes for a delivery.
@@ -30,8 +32,11 @@ pub(super) enum Awaiting {
 pub(super) struct Delivery {
     pub(super) awaiting: Awaiting,
     pub(super) retain: bool,
+    /// It is still to be sent again on this connection.
+    due_again: bool,
     /// Held only by sessions that outlive their connection: others never send it again.
     pub(super) message: Option<Arc<Message>>,
+    pub(super) extra: Option<Box<DeliveryExtra>>,
 }
 
 /// See the module's documentation.
@@ -39,10 +44,11 @@ pub(super) struct Delivery {
 pub(super) struct Inflight {
     deliveries: VecDeque<Delivery>,
     /// Put aside, oldest first; all before `start`.
-    stragglers: Vec<(u64, Delivery)>,
+    stragglers: Stragglers,
     /// Position of the oldest delivery held, or of the next one if there is none.
     start: u64,
     unfinished: u16,
+    due_again: u16,
 }
 
 /// Packet ids run from 1 to 65,535.
@@ -53,12 +59,37 @@ const GAPS_MAX: usize = 1_024;
 
 impl Inflight {
     pub(super) fn new() -> Self {
-        Self { deliveries: VecDeque::new(), stragglers: Vec::new(), start: 0, unfinished: 0 }
+        Self {
+            deliveries: VecDeque::new(),
+            stragglers: Stragglers::default(),
+            start: 0,
+            unfinished: 0,
+            due_again: 0,
+        }
     }
 
     /// Deliveries not finished.
     pub(super) fn unfinished(&self) -> usize {
         self.unfinished.into()
+    }
+
+    /// Deliveries not finished that this connection's client was sent.
+    pub(super) fn under_way(&self) -> usize {
+        self.unfinished.saturating_sub(self.due_again).into()
+    }
+
+    /// A new connection: whatever is unfinished is to be sent again.
+    pub(super) fn begin_again(&mut self) {
+        let due = |delivery: &mut Delivery| delivery.due_again = delivery.awaiting != Awaiting::Nothing;
+        self.stragglers.change_all(due, |_| false);
+        self.deliveries.iter_mut().for_each(due);
+        self.due_again = self.unfinished;
+    }
+
+    /// The delivery with this id is sent again.
+    pub(super) fn sent_again(&mut self, id: PacketId) {
+        let was_due = self.find_mut(id).is_some_and(|delivery| std::mem::take(&mut delivery.due_again));
+        self.due_again -= u16::from(was_due);
     }
 
     /// Whether every packet id is in use.
@@ -67,20 +98,32 @@ impl Inflight {
     }
 
     /// Begins a delivery; the caller has checked the window and [`is_exhausted`](Self::is_exhausted).
-    pub(super) fn begin(&mut self, qos: QoS, retain: bool, message: Option<Arc<Message>>) -> PacketId {
+    pub(super) fn begin(
+        &mut self,
+        qos: QoS,
+        retain: bool,
+        message: Option<Arc<Message>>,
+        extra: Option<Box<DeliveryExtra>>,
+    ) -> PacketId {
         while self.deliveries.len() > usize::from(self.unfinished) + GAPS_MAX
             || self.deliveries.len() as u64 >= IDS
         {
             self.put_oldest_aside();
         }
         // Ids that are in use from long ago are passed over.
-        while self.is_straggler(id_of(self.end())) {
-            self.deliveries.push_back(Delivery { awaiting: Awaiting::Nothing, retain: false, message: None });
+        while self.stragglers.contains(id_of(self.end())) {
+            self.deliveries.push_back(Delivery {
+                awaiting: Awaiting::Nothing,
+                retain: false,
+                due_again: false,
+                message: None,
+                extra: None,
+            });
             self.close_gap();
         }
         let id = id_of(self.end());
         let awaiting = if qos == QoS::ExactlyOnce { Awaiting::PubRec } else { Awaiting::PubAck };
-        self.deliveries.push_back(Delivery { awaiting, retain, message });
+        self.deliveries.push_back(Delivery { awaiting, retain, due_again: false, message, extra });
         self.unfinished += 1;
         id
     }
@@ -95,10 +138,13 @@ impl Inflight {
         if to != Awaiting::PubRec {
             // After PUBREC the message is the client's: it is never sent again ([MQTT-4.3.3-1]).
             delivery.message = None;
+            delivery.extra = None;
         }
         if to == Awaiting::Nothing {
+            let was_due = std::mem::take(&mut delivery.due_again);
+            self.due_again -= u16::from(was_due);
             self.unfinished -= 1;
-            self.stragglers.retain(|(_, delivery)| delivery.awaiting != Awaiting::Nothing);
+            self.stragglers.remove(id);
             self.close_gap();
         }
         true
@@ -109,6 +155,33 @@ impl Inflight {
         self.find_mut(id).is_some_and(|delivery| delivery.awaiting == awaiting)
     }
 
+    /// Gives up the QoS 1 deliveries that came by a shared subscription for which `wanted` holds: another client will get them.
+    pub(super) fn take_shared_qos1(
+        &mut self,
+        wanted: impl Fn(&Arc<str>) -> bool,
+    ) -> Vec<(Arc<str>, Arc<Message>)> {
+        let mut taken = Vec::new();
+        let mut were_due = 0;
+        let mut take = |delivery: &mut Delivery| {
+            if delivery.awaiting == Awaiting::PubAck
+                && let Some(shared) = delivery.extra.as_ref().and_then(|extra| extra.shared.clone())
+                && wanted(&shared)
+                && let Some(message) = delivery.message.take()
+            {
+                delivery.awaiting = Awaiting::Nothing;
+                delivery.extra = None;
+                were_due += u16::from(std::mem::take(&mut delivery.due_again));
+                taken.push((shared, message));
+            }
+        };
+        self.stragglers.change_all(&mut take, |delivery| delivery.awaiting == Awaiting::Nothing);
+        self.deliveries.iter_mut().for_each(take);
+        self.unfinished -= taken.len() as u16;
+        self.due_again -= were_due;
+        self.close_gap();
+        taken
+    }
+
     /// Position of the next delivery to begin.
     pub(super) fn end(&self) -> u64 {
         self.start + self.deliveries.len() as u64
@@ -116,33 +189,28 @@ impl Inflight {
 
     /// The oldest unfinished delivery from a position on.
     pub(super) fn next_unfinished(&self, from: u64) -> Option<(u64, PacketId, &Delivery)> {
-        let aside = self.stragglers.iter().map(|(position, delivery)| (*position, delivery));
+        if let Some(aside) = self.stragglers.next(from) {
+            return Some(aside);
+        }
         let first = usize::try_from(from.saturating_sub(self.start)).unwrap_or(usize::MAX);
-        let ring = self.deliveries.iter().enumerate().skip(first);
-        let ring = ring.map(|(index, delivery)| (self.start + index as u64, delivery));
-        aside
-            .chain(ring)
-            .find(|(position, delivery)| *position >= from && delivery.awaiting != Awaiting::Nothing)
-            .map(|(position, delivery)| (position, id_of(position), delivery))
+        let mut ring = self.deliveries.iter().enumerate().skip(first);
+        ring.find(|(_, delivery)| delivery.awaiting != Awaiting::Nothing).map(|(index, delivery)| {
+            let position = self.start + index as u64;
+            (position, id_of(position), delivery)
+        })
     }
 
     fn find_mut(&mut self, id: PacketId) -> Option<&mut Delivery> {
-        match self.stragglers.iter().position(|(position, _)| id_of(*position) == id) {
-            Some(place) => self.stragglers.get_mut(place).map(|(_, delivery)| delivery),
-            None => {
-                let index = self.index_of(id);
-                self.deliveries.get_mut(index)
-            }
+        if self.stragglers.contains(id) {
+            return self.stragglers.get_mut(id);
         }
-    }
-
-    fn is_straggler(&self, id: PacketId) -> bool {
-        self.stragglers.iter().any(|(position, _)| id_of(*position) == id)
+        let index = self.index_of(id);
+        self.deliveries.get_mut(index)
     }
 
     fn put_oldest_aside(&mut self) {
         if let Some(oldest) = self.deliveries.pop_front() {
-            self.stragglers.push((self.start, oldest));
+            self.stragglers.insert(self.start, id_of(self.start), oldest);
             self.start += 1;
         }
         self.close_gap();
@@ -182,7 +250,7 @@ mod tests {
         let mut inflight = Inflight::new();
         let mut expected = 1_u16;
         for _ in 0..70_000 {
-            let id = inflight.begin(QoS::AtLeastOnce, false, None);
+            let id = inflight.begin(QoS::AtLeastOnce, false, None, None);
             assert_eq!(id.get(), expected);
             assert!(finish(&mut inflight, id));
             expected = if expected == u16::MAX { 1 } else { expected + 1 };
@@ -193,9 +261,9 @@ mod tests {
     #[test]
     fn an_unfinished_delivery_keeps_its_id_from_being_reused() {
         let mut inflight = Inflight::new();
-        let stuck = inflight.begin(QoS::AtLeastOnce, false, None);
+        let stuck = inflight.begin(QoS::AtLeastOnce, false, None, None);
         for _ in 0..140_000 {
-            let id = inflight.begin(QoS::AtLeastOnce, false, None);
+            let id = inflight.begin(QoS::AtLeastOnce, false, None, None);
             assert_ne!(id, stuck);
             assert!(finish(&mut inflight, id));
         }
@@ -206,7 +274,8 @@ mod tests {
         );
         assert_eq!(inflight.next_unfinished(0).map(|(position, id, _)| (position, id)), Some((0, stuck)));
         assert!(finish(&mut inflight, stuck));
-        assert_eq!((inflight.unfinished(), inflight.deliveries.len(), inflight.stragglers.len()), (0, 0, 0));
+        assert_eq!((inflight.unfinished(), inflight.deliveries.len()), (0, 0));
+        assert!(inflight.stragglers.is_empty());
     }
 
     #[test]
@@ -214,7 +283,7 @@ mod tests {
         let mut inflight = Inflight::new();
         let mut ids = std::collections::BTreeSet::new();
         while !inflight.is_exhausted() {
-            assert!(ids.insert(inflight.begin(QoS::AtLeastOnce, false, None)));
+            assert!(ids.insert(inflight.begin(QoS::AtLeastOnce, false, None, None)));
         }
         assert_eq!(ids.len(), 65_535);
         // Finished from the newest on: the gaps are many, and all ids come free.
@@ -229,7 +298,7 @@ mod tests {
         let mut inflight = Inflight::new();
         let mut kept = Vec::new();
         for n in 0..10_000 {
-            let id = inflight.begin(QoS::AtLeastOnce, false, None);
+            let id = inflight.begin(QoS::AtLeastOnce, false, None, None);
             if n % 900 == 0 {
                 kept.push(id);
             } else {
@@ -248,8 +317,8 @@ mod tests {
     #[test]
     fn acknowledgements_of_the_wrong_kind_or_id_change_nothing() {
         let mut inflight = Inflight::new();
-        let one = inflight.begin(QoS::AtLeastOnce, false, None);
-        let two = inflight.begin(QoS::ExactlyOnce, false, None);
+        let one = inflight.begin(QoS::AtLeastOnce, false, None, None);
+        let two = inflight.begin(QoS::ExactlyOnce, false, None, None);
         assert!(!inflight.advance(one, Awaiting::PubRec, Awaiting::PubComp));
         assert!(!inflight.advance(two, Awaiting::PubAck, Awaiting::Nothing));
         assert!(!inflight.advance(two, Awaiting::PubComp, Awaiting::Nothing));

@@ -1,13 +1,15 @@
 //! A message on its way: owned where it must outlive its publisher's read buffer, borrowed where it need not.
 //!
-//! [`Outgoing`] is one PUBLISH during its fan-out. Each wire layout of it is made at most once, whatever the number
-//! of receivers: the publisher's own bytes are used again where the layout is the same, and an owned [`Message`] comes into
-//! being only when a receiver must keep it (a queue, an unfinished delivery, the retained store).
+//! [`Outgoing`] is one PUBLISH during its fan-out. Each wire layout of it (protocol version, with or without packet id) is made at most once,
+//! whatever the number of receivers: the publisher's own bytes are used again where the layout is the same, and an owned [`Message`] comes
+//! into being only when a receiver must keep it (a queue, an unfinished delivery, the retained store).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::protocol::encode::{self, PublishHeader};
-use crate::protocol::{PacketId, Publish, QoS};
+use super::Timestamp;
+use crate::protocol::encode::{self, PublishHeader, PublishPropertiesOut};
+use crate::protocol::{PacketId, ProtocolVersion, Publish, QoS};
 
 /// Payloads above this many bytes are shared between receivers instead of copied into each one's output.
 pub const SHARE_PAYLOAD_ABOVE: usize = 8 * 1024;
@@ -18,12 +20,42 @@ pub struct Message {
     topic: Arc<str>,
     payload: Box<[u8]>,
     qos: QoS,
+    properties: Option<Box<MessageProperties>>,
+}
+
+/// What a message of MQTT 5 has besides (section 3.3.2.3).
+#[derive(Debug)]
+struct MessageProperties {
+    /// Passed on unchanged and in order, as bytes of a property section.
+    forwarded: Box<[u8]>,
+    expires_at: Option<Timestamp>,
+}
+
+/// What is left of a message's expiry interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// It has none.
+    Never,
+    /// Seconds it is still worth delivering.
+    Left(u32),
+    /// Its time is over ([MQTT-3.3.2-5]).
+    Over,
 }
 
 impl Message {
     /// A message with the QoS its publisher gave it. The topic must be a valid topic name.
     pub fn new(topic: Arc<str>, payload: Box<[u8]>, qos: QoS) -> Self {
-        Self { topic, payload, qos }
+        Self { topic, payload, qos, properties: None }
+    }
+
+    /// The same with properties: `forwarded` is what is passed on unchanged, in wire form without length.
+    #[must_use]
+    pub fn with_properties(mut self, forwarded: &[u8], expires_at: Option<Timestamp>) -> Self {
+        if !forwarded.is_empty() || expires_at.is_some() {
+            self.properties =
+                Some(Box::new(MessageProperties { forwarded: Box::from(forwarded), expires_at }));
+        }
+        self
     }
 
     /// The topic name.
@@ -41,30 +73,77 @@ impl Message {
         self.qos
     }
 
-    /// What this message counts against a queue's bound in bytes: topic, payload and a fixed overhead.
+    /// What this message counts against a queue's bound in bytes: topic, payload, properties and a fixed overhead.
     pub fn cost(&self) -> usize {
-        message_cost(self.topic.len(), self.payload.len())
+        message_cost(self.topic.len(), self.payload.len(), self.forwarded().len())
+    }
+
+    /// What is left of its expiry interval at `now`.
+    pub fn expiry(&self, now: Timestamp) -> Expiry {
+        let Some(at) = self.properties.as_ref().and_then(|properties| properties.expires_at) else {
+            return Expiry::Never;
+        };
+        let left = at.since(now);
+        if left.is_zero() {
+            return Expiry::Over;
+        }
+        // Waiting time counts in whole seconds: half a second waited is none.
+        Expiry::Left(u32::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX))
+    }
+
+    /// Properties passed on unchanged and in order, as bytes of a property section.
+    pub(super) fn forwarded(&self) -> &[u8] {
+        self.properties.as_ref().map_or(&[], |properties| &properties.forwarded)
+    }
+
+    /// The properties of a PUBLISH of this message, without those that belong to the receiver.
+    pub(super) fn properties_out(&self, now: Timestamp) -> PublishPropertiesOut<'_> {
+        let expiry = match self.expiry(now) {
+            Expiry::Never => None,
+            Expiry::Left(seconds) => Some(seconds),
+            // Sent again after it was sent once: it does not expire any more ([MQTT-4.3.3-7]).
+            Expiry::Over => Some(1),
+        };
+        PublishPropertiesOut { expiry, forwarded: self.forwarded(), ..PublishPropertiesOut::NONE }
     }
 }
 
 /// Bytes a waiting message is charged with: its text and body, and what the broker spends on holding it.
-pub(crate) fn message_cost(topic_len: usize, payload_len: usize) -> usize {
+fn message_cost(topic_len: usize, payload_len: usize, properties_len: usize) -> usize {
     const OVERHEAD: usize = 96;
-    topic_len + payload_len + OVERHEAD
+    topic_len + payload_len + properties_len + OVERHEAD
 }
 
 /// Buffers that outlive one [`Outgoing`], so that a fan-out allocates nothing.
 #[derive(Debug, Default)]
 pub struct EncodeScratch {
-    with_id: Vec<u8>,
-    without_id: Vec<u8>,
+    /// One for each layout.
+    images: [Vec<u8>; LAYOUTS],
+    forwarded: Vec<u8>,
 }
 
 impl EncodeScratch {
     /// Gives memory back after an unusually large message.
     pub fn shrink(&mut self) {
-        self.with_id.shrink_to(4 * SHARE_PAYLOAD_ABOVE);
-        self.without_id.shrink_to(4 * SHARE_PAYLOAD_ABOVE);
+        for image in &mut self.images {
+            image.shrink_to(4 * SHARE_PAYLOAD_ABOVE);
+        }
+        self.forwarded.shrink_to(SHARE_PAYLOAD_ABOVE);
+    }
+}
+
+/// How the bytes of a PUBLISH are laid out: with properties (MQTT 5) or without, with packet id or without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) version: ProtocolVersion,
+    pub(super) has_id: bool,
+}
+
+const LAYOUTS: usize = 4;
+
+impl Layout {
+    fn index(self) -> usize {
+        usize::from(self.version.has_properties()) * 2 + usize::from(self.has_id)
     }
 }
 
@@ -81,49 +160,78 @@ pub struct Outgoing<'a> {
     topic: &'a str,
     payload: &'a [u8],
     qos: QoS,
+    retain: bool,
+    /// Whose publication it is: the key of the publisher's session, 0 if it has none.
+    publisher: u64,
+    expiry: Option<u32>,
+    expires_at: Option<Timestamp>,
     /// The publisher's packet, if its bytes may be sent on as they are.
-    source: Option<WireImage<'a>>,
-    source_has_id: bool,
+    source: Option<(usize, WireImage<'a>)>,
     scratch: &'a mut EncodeScratch,
-    with_id_offset: Option<usize>,
-    without_id_ready: bool,
+    /// Where the packet id stands in the images that are ready.
+    ready: [Option<usize>; LAYOUTS],
     message: Option<Arc<Message>>,
 }
 
 impl<'a> Outgoing<'a> {
-    /// A PUBLISH as its publisher sent it.
-    pub fn from_publish(publish: &Publish<'a>, scratch: &'a mut EncodeScratch) -> Self {
-        let has_id = publish.qos != QoS::AtMostOnce;
-        // 3.1.1 lets a client write the remaining length with more bytes than needed; we pass on only the shortest form.
-        let shortest = encode::publish_len(publish.topic.len(), has_id, publish.payload.len());
-        let source = (publish.wire.len() == shortest)
-            .then_some(WireImage { bytes: publish.wire, packet_id_offset: publish.packet_id_offset });
+    /// A PUBLISH as its publisher sent it, at `now`. `topic` is the one its alias stands for, if it has one.
+    pub fn from_publish(
+        publish: &Publish<'a>,
+        topic: &'a str,
+        version: ProtocolVersion,
+        publisher: u64,
+        now: Timestamp,
+        scratch: &'a mut EncodeScratch,
+    ) -> Self {
+        let properties = &publish.properties;
+        let layout = Layout { version, has_id: publish.qos != QoS::AtMostOnce };
+        // Bytes are used again only if they are what we would write: no alias or expiry of the publisher's in them, and the shortest form
+        // of the remaining length, which 3.1.1 does not ask of clients.
+        let same = properties.forwardable() && publish.is_shortest();
+        let image = WireImage { bytes: publish.wire, packet_id_offset: publish.packet_id_offset };
+        scratch.forwarded.clear();
+        properties.write_forwardable(&mut scratch.forwarded);
+        let expiry = properties.message_expiry_interval;
         Self {
-            topic: publish.topic,
+            topic,
             payload: publish.payload,
             qos: publish.qos,
-            source,
-            source_has_id: has_id,
+            retain: publish.retain,
+            publisher,
+            expiry,
+            expires_at: expiry.map(|seconds| now.after(Duration::from_secs(seconds.into()))),
+            source: same.then_some((layout.index(), image)),
             scratch,
-            with_id_offset: None,
-            without_id_ready: false,
+            ready: [None; LAYOUTS],
             message: None,
         }
     }
 
     /// A message the broker holds already: a will, a retained message, one published in-process.
-    pub fn from_message(message: &'a Arc<Message>, scratch: &'a mut EncodeScratch) -> Self {
+    pub fn from_message(message: &'a Arc<Message>, now: Timestamp, scratch: &'a mut EncodeScratch) -> Self {
+        let PublishPropertiesOut { expiry, forwarded, .. } = message.properties_out(now);
+        scratch.forwarded.clear();
+        scratch.forwarded.extend_from_slice(forwarded);
         Self {
             topic: &message.topic,
             payload: &message.payload,
             qos: message.qos,
+            retain: false,
+            publisher: 0,
+            expiry,
+            expires_at: message.properties.as_ref().and_then(|properties| properties.expires_at),
             source: None,
-            source_has_id: false,
             scratch,
-            with_id_offset: None,
-            without_id_ready: false,
+            ready: [None; LAYOUTS],
             message: Some(Arc::clone(message)),
         }
+    }
+
+    /// The same with the RETAIN flag it was published with, for subscribers that asked to see it.
+    #[must_use]
+    pub fn with_retain(mut self, retain: bool) -> Self {
+        self.retain = retain;
+        self
     }
 
     /// The topic name.
@@ -141,60 +249,121 @@ impl<'a> Outgoing<'a> {
         self.qos
     }
 
+    /// The RETAIN flag it was published with.
+    pub fn retain(&self) -> bool {
+        self.retain
+    }
+
+    /// Whose publication it is: the key of the publisher's session, 0 if it has none.
+    pub fn publisher(&self) -> u64 {
+        self.publisher
+    }
+
     /// Bytes charged for it in a queue.
     pub fn cost(&self) -> usize {
-        message_cost(self.topic.len(), self.payload.len())
+        message_cost(self.topic.len(), self.payload.len(), self.scratch.forwarded.len())
     }
 
     /// The owned message, made when first asked for.
     pub fn message(&mut self) -> Arc<Message> {
-        let (topic, payload, qos) = (self.topic, self.payload, self.qos);
-        Arc::clone(
-            self.message
-                .get_or_insert_with(|| Arc::new(Message::new(Arc::from(topic), Box::from(payload), qos))),
-        )
+        let (topic, payload, qos, expires_at) = (self.topic, self.payload, self.qos, self.expires_at);
+        let forwarded = &self.scratch.forwarded;
+        let make = || {
+            let message = Message::new(Arc::from(topic), Box::from(payload), qos);
+            Arc::new(message.with_properties(forwarded, expires_at))
+        };
+        Arc::clone(self.message.get_or_insert_with(make))
     }
 
-    /// The wire image with or without room for a packet id, encoded when first asked for.
-    pub(super) fn image(&mut self, has_id: bool) -> WireImage<'_> {
-        if let Some(source) = self.source
-            && self.source_has_id == has_id
+    /// Its properties, without those that belong to the receiver.
+    pub(super) fn properties_out(&self) -> PublishPropertiesOut<'_> {
+        PublishPropertiesOut {
+            expiry: self.expiry,
+            forwarded: &self.scratch.forwarded,
+            ..PublishPropertiesOut::NONE
+        }
+    }
+
+    /// The wire image of a layout, encoded when first asked for.
+    pub(super) fn image(&mut self, layout: Layout) -> WireImage<'_> {
+        let index = layout.index();
+        if let Some((source, image)) = self.source
+            && source == index
         {
-            return source;
+            return image;
         }
-        if has_id {
-            let packet_id_offset = match self.with_id_offset {
-                Some(offset) => offset,
-                None => {
-                    self.scratch.with_id.clear();
-                    let header = self.header(QoS::AtLeastOnce);
-                    let offset =
-                        encode::publish_header(&mut self.scratch.with_id, &header, self.payload.len());
-                    self.scratch.with_id.extend_from_slice(self.payload);
-                    *self.with_id_offset.insert(offset)
+        let packet_id_offset = match self.ready.get(index).copied().flatten() {
+            Some(offset) => offset,
+            None => {
+                let qos = if layout.has_id { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+                let header = PublishHeader {
+                    dup: false,
+                    qos,
+                    retain: false,
+                    topic: self.topic,
+                    // Patched for each receiver.
+                    packet_id: layout.has_id.then_some(PacketId::MIN),
+                };
+                let properties = PublishPropertiesOut {
+                    expiry: self.expiry,
+                    forwarded: &self.scratch.forwarded,
+                    ..PublishPropertiesOut::NONE
+                };
+                let mut image = self.scratch.images.get_mut(index).map(std::mem::take).unwrap_or_default();
+                image.clear();
+                let offset = encode::publish_header(
+                    &mut image,
+                    layout.version,
+                    &header,
+                    &properties,
+                    self.payload.len(),
+                );
+                image.extend_from_slice(self.payload);
+                if let Some(slot) = self.scratch.images.get_mut(index) {
+                    *slot = image;
                 }
-            };
-            WireImage { bytes: &self.scratch.with_id, packet_id_offset }
-        } else {
-            if !self.without_id_ready {
-                self.scratch.without_id.clear();
-                let header = self.header(QoS::AtMostOnce);
-                encode::publish_header(&mut self.scratch.without_id, &header, self.payload.len());
-                self.scratch.without_id.extend_from_slice(self.payload);
-                self.without_id_ready = true;
+                if let Some(ready) = self.ready.get_mut(index) {
+                    *ready = Some(offset);
+                }
+                offset
             }
-            WireImage { bytes: &self.scratch.without_id, packet_id_offset: 0 }
-        }
+        };
+        let bytes = self.scratch.images.get(index).map_or(&[][..], |image| image);
+        WireImage { bytes, packet_id_offset }
     }
+}
 
-    fn header(&self, qos: QoS) -> PublishHeader<'a> {
-        PublishHeader {
-            dup: false,
-            qos,
-            retain: false,
-            topic: self.topic,
-            // Patched for each receiver.
-            packet_id: (qos != QoS::AtMostOnce).then_some(PacketId::MIN),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_image_is_made_once_for_all_receivers() {
+        let mut scratch = EncodeScratch::default();
+        let message = Message::new(Arc::from("t"), Box::from(&b"body"[..]), QoS::ExactlyOnce);
+        let message = Arc::new(message);
+        let mut outgoing = Outgoing::from_message(&message, Timestamp::default(), &mut scratch);
+        for (n, (version, has_id)) in [
+            (ProtocolVersion::V311, false),
+            (ProtocolVersion::V311, true),
+            (ProtocolVersion::V5, false),
+            (ProtocolVersion::V5, true),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let layout = Layout { version, has_id };
+            assert_eq!(layout.index(), n);
+            let made = outgoing.image(layout);
+            let (offset, bytes) = (made.packet_id_offset, made.bytes.to_vec());
+            // Marked, to see that it is this very one that comes back, whatever others are made in between.
+            outgoing.scratch.images[n][0] = 0xff;
+            for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+                outgoing.image(Layout { version, has_id: true });
+            }
+            let again = outgoing.image(layout);
+            assert_eq!((again.packet_id_offset, again.bytes[0]), (offset, 0xff));
+            assert_eq!(again.bytes[1..], bytes[1..]);
         }
     }
 }

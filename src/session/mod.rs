@@ -15,7 +15,9 @@ mod out_buffer;
 mod outbound;
 mod packet_ids;
 mod queue;
+mod stragglers;
 mod subscriptions;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -24,17 +26,19 @@ mod will;
 use std::sync::Arc;
 
 use inflight::Inflight;
-pub use message::{EncodeScratch, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
+pub use message::{EncodeScratch, Expiry, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
 pub use out_buffer::{OutBuffer, Output};
-pub use outbound::{AckOutcome, Delivered};
+pub use outbound::{AckOutcome, Delivered, Granted, Readiness};
 use packet_ids::PacketIdSet;
-use queue::MessageQueue;
+use queue::{MessageQueue, QueuedMessage};
 use subscriptions::Subscriptions;
+pub use terms::Terms;
+use terms::TopicAliases;
 pub use time::{KeepAlive, Timestamp};
 pub use will::Will;
 
-use crate::protocol::encode::{self, AckKind};
-use crate::protocol::{ConnectReturnCode, PacketId, QoS, SubscribeReasonCode};
+use crate::protocol::encode;
+use crate::protocol::{PacketId, QoS, ReasonCode};
 
 /// Bounds that come from the broker's configuration; one value is shared by all sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub struct SessionLimits {
     pub queue_bytes_max: usize,
     /// Filters (`limits.subscriptions_max`).
     pub subscriptions_max: usize,
+    /// Bytes of all filters (`limits.subscription_bytes_max`).
+    pub subscription_bytes_max: usize,
 }
 
 /// Why a message did not reach a client that should have had it.
@@ -62,12 +68,26 @@ pub enum DropReason {
     TooLarge,
     /// QoS 0 for a session without a connection: QoS 0 is not kept (MQTT 3.1.1 section 3.1.2.4).
     OfflineQos0,
+    /// Larger than the client's own Maximum Packet Size ([MQTT-3.1.2-25]).
+    ClientPacketMax,
+    /// Its expiry interval passed while it waited ([MQTT-3.3.2-5]).
+    Expired,
+    /// The last member of a shared subscription left, and nobody takes its unfinished messages.
+    SharedGroupGone,
 }
 
 impl DropReason {
     /// All reasons, for the list of counters.
-    pub const ALL: [Self; 5] =
-        [Self::QueueFullQos0, Self::QueueFull, Self::QueueFullBytes, Self::TooLarge, Self::OfflineQos0];
+    pub const ALL: [Self; 8] = [
+        Self::QueueFullQos0,
+        Self::QueueFull,
+        Self::QueueFullBytes,
+        Self::TooLarge,
+        Self::OfflineQos0,
+        Self::ClientPacketMax,
+        Self::Expired,
+        Self::SharedGroupGone,
+    ];
 
     /// The label of the counter.
     pub fn label(self) -> &'static str {
@@ -77,6 +97,9 @@ impl DropReason {
             Self::QueueFullBytes => "queue_full_bytes",
             Self::TooLarge => "too_large",
             Self::OfflineQos0 => "offline_qos0",
+            Self::ClientPacketMax => "client_packet_max",
+            Self::Expired => "expired",
+            Self::SharedGroupGone => "shared_group_gone",
         }
     }
 
@@ -85,7 +108,7 @@ impl DropReason {
         match self {
             Self::QueueFullQos0 | Self::QueueFullBytes | Self::TooLarge => Some("limits.queue_bytes_max"),
             Self::QueueFull => Some("limits.queue_messages_max"),
-            Self::OfflineQos0 => None,
+            Self::OfflineQos0 | Self::ClientPacketMax | Self::Expired | Self::SharedGroupGone => None,
         }
     }
 }
@@ -97,6 +120,17 @@ pub enum Reception {
     New,
     /// A repetition of one not released yet: acknowledge only ([MQTT-4.3.3-2]).
     Repeated,
+    /// One more than the Receive Maximum the client was told (section 3.3.4).
+    TooMany,
+}
+
+/// A message that a member of a shared subscription did not acknowledge, for another member.
+#[derive(Debug)]
+pub struct SharedMessage {
+    /// The whole filter, `$share/{name}/{filter}`.
+    pub filter: Arc<str>,
+    /// The message.
+    pub message: Arc<Message>,
 }
 
 /// See the module's documentation.
@@ -108,12 +142,23 @@ pub struct Session {
     inflight: Inflight,
     queue: MessageQueue,
     subscriptions: Subscriptions,
+    /// Bytes of all its filters.
+    subscription_bytes: usize,
     received_qos2: PacketIdSet,
     will: Option<Box<Will>>,
     /// In-flight positions still to be sent again after a reconnect.
     resend_next: u64,
     resend_end: u64,
     state: State,
+    /// What the connection's client can take; the last one's while there is none.
+    terms: Terms,
+    /// Only while the client allows any.
+    aliases: Option<Box<TopicAliases>>,
+    /// The moment of the event under way.
+    now: Timestamp,
+    /// Messages that expired, or turned out too large for the client, when they came out of the queue; for the broker to count.
+    expired: u32,
+    too_large: u32,
     outlives_connection: bool,
     /// Drop reasons reported to the log since the connection began, one bit each.
     drops_reported: u8,
@@ -136,28 +181,45 @@ impl Session {
             inflight: Inflight::new(),
             queue: MessageQueue::default(),
             subscriptions: Subscriptions::default(),
+            subscription_bytes: 0,
             received_qos2: PacketIdSet::default(),
             will: None,
             resend_next: 0,
             resend_end: 0,
             state: State::Offline,
+            terms: Terms::V311,
+            aliases: None,
+            now: Timestamp::default(),
+            expired: 0,
+            too_large: 0,
             outlives_connection,
             drops_reported: 0,
         }
     }
 
-    /// A connection begins: CONNACK is the first packet ([MQTT-3.2.0-1]), then what is unfinished is sent again, oldest first
-    /// ([MQTT-4.4.0-1]), then what waits.
-    pub fn attach(&mut self, session_present: bool, will: Option<Will>) {
+    /// The moment of the event that is handed in next.
+    pub fn at(&mut self, now: Timestamp) -> &mut Self {
+        self.now = now;
+        self
+    }
+
+    /// A connection begins: CONNACK, given encoded, is the first packet ([MQTT-3.2.0-1]), then what is unfinished is sent again, oldest
+    /// first ([MQTT-4.4.0-1]), then what waits. `outlives_connection`: the session is to stay when this connection ends.
+    pub fn attach(&mut self, terms: Terms, connack: &[u8], will: Option<Will>, outlives_connection: bool) {
         if self.out.pending() > 0 {
             self.out.clear();
         }
         self.state = State::Connected;
+        self.terms = terms;
+        let aliases = terms.topic_alias_maximum;
+        self.aliases = (aliases > 0).then(|| Box::new(TopicAliases::new(aliases)));
+        self.outlives_connection = outlives_connection;
         self.will = will.map(Box::new);
         self.drops_reported = 0;
         self.resend_next = 0;
         self.resend_end = self.inflight.end();
-        self.out.append_with(|out| encode::connack(out, session_present, ConnectReturnCode::Success));
+        self.inflight.begin_again();
+        self.out.append(connack);
         self.pump();
     }
 
@@ -165,6 +227,8 @@ impl Session {
     pub fn detach(&mut self) {
         // A buffer that was lent goes as well: there may be many offline sessions.
         self.out = OutBuffer::default();
+        // Numbers for topics do not outlive the connection ([MQTT-3.3.2-7]).
+        self.aliases = None;
         if self.state == State::Connected {
             self.state = State::Offline;
         }
@@ -202,12 +266,24 @@ impl Session {
 
     /// A QoS 2 PUBLISH with this id came in. The id counts, not the DUP flag: a first sighting with DUP set is new.
     pub fn accept_publish(&mut self, id: PacketId) -> Reception {
-        if self.received_qos2.insert(id) { Reception::New } else { Reception::Repeated }
+        if !self.received_qos2.insert(id) {
+            Reception::Repeated
+        } else if self.received_qos2.len() > usize::from(self.terms.receive_maximum_granted) {
+            self.received_qos2.remove(id);
+            Reception::TooMany
+        } else {
+            Reception::New
+        }
     }
 
     /// PUBREL from the client: the id is free for a new message. PUBCOMP answers it whether the id was known or not
-    /// (section 4.3.3: after a loss of state the exchange must still come to its end).
-    pub fn release(&mut self, id: PacketId) {
+    /// (section 4.3.3: after a loss of state the exchange must still come to its end). `false` if it was not known.
+    pub fn release(&mut self, id: PacketId) -> bool {
+        self.received_qos2.remove(id)
+    }
+
+    /// A QoS 2 PUBLISH is refused with an error: its id is free at once ([MQTT-4.3.3-9]).
+    pub fn refuse_publish(&mut self, id: PacketId) {
         self.received_qos2.remove(id);
     }
 
@@ -216,30 +292,49 @@ impl Session {
         self.answer(|out| out.extend_from_slice(acks));
     }
 
-    /// Adds or replaces a subscription. `Err` if the session is over or holds `subscriptions_max` filters.
-    pub fn subscribe(&mut self, filter: &str, qos: QoS) -> Result<Arc<str>, SubscribeError> {
+    /// Adds or replaces a subscription; says as well whether it is new. `Err` if the session is over or holds `subscriptions_max`
+    /// filters.
+    pub fn subscribe(&mut self, filter: &str, qos: QoS) -> Result<(Arc<str>, bool), SubscribeError> {
         if self.is_ended() {
             return Err(SubscribeError::Ended);
         }
-        let filter = match self.subscriptions.get(filter) {
-            Some((known, _)) => Arc::clone(known),
+        let (filter, new) = match self.subscriptions.get(filter) {
+            Some((known, _)) => (Arc::clone(known), false),
             None if self.subscriptions.len() >= self.limits.subscriptions_max => {
                 return Err(SubscribeError::TooMany);
             }
-            None => Arc::from(filter),
+            None if self.subscription_bytes + filter.len() > self.limits.subscription_bytes_max => {
+                return Err(SubscribeError::TooManyBytes);
+            }
+            None => (Arc::from(filter), true),
         };
+        if new {
+            self.subscription_bytes += filter.len();
+        }
         self.subscriptions.set(Arc::clone(&filter), qos);
-        Ok(filter)
+        Ok((filter, new))
     }
 
     /// Removes a subscription; `None` if there was none. Deliveries begun or queued stay ([MQTT-3.10.4-3]).
     pub fn unsubscribe(&mut self, filter: &str) -> Option<Arc<str>> {
-        self.subscriptions.remove(filter)
+        let removed = self.subscriptions.remove(filter)?;
+        self.subscription_bytes -= removed.len();
+        Some(removed)
     }
 
     /// Whether this very filter is subscribed to.
     pub fn is_subscribed(&self, filter: &str) -> bool {
         self.subscriptions.get(filter).is_some()
+    }
+
+    /// The filters of its shared subscriptions.
+    pub fn shared_filters(&self) -> Vec<Arc<str>> {
+        self.subscriptions.with_prefix("$share/")
+    }
+
+    /// Changes whether the session stays when its connection ends (DISCONNECT of MQTT 5 can).
+    pub fn set_outlives_connection(&mut self, outlives: bool) {
+        self.outlives_connection = outlives;
     }
 
     /// Filters the session is subscribed to.
@@ -248,18 +343,25 @@ impl Session {
     }
 
     /// Appends SUBACK with one code per filter, in their order ([MQTT-3.9.3-1]).
-    pub fn send_suback(&mut self, id: PacketId, codes: &[SubscribeReasonCode]) {
-        self.answer(|out| encode::suback(out, id, codes));
+    pub fn send_suback(&mut self, id: PacketId, codes: &[ReasonCode]) {
+        let version = self.terms.version;
+        self.answer(|out| encode::suback(out, version, id, codes));
     }
 
-    /// Appends UNSUBACK.
-    pub fn send_unsuback(&mut self, id: PacketId) {
-        self.answer(|out| encode::unsuback(out, id));
+    /// Appends UNSUBACK with one code per filter, in their order.
+    pub fn send_unsuback(&mut self, id: PacketId, codes: &[ReasonCode]) {
+        let version = self.terms.version;
+        self.answer(|out| encode::unsuback(out, version, id, codes));
     }
 
     /// Appends PINGRESP.
     pub fn send_pingresp(&mut self) {
         self.answer(encode::pingresp);
+    }
+
+    /// Appends the last packet of the connection.
+    pub fn send_farewell(&mut self, disconnect: &[u8]) {
+        self.answer(|out| out.extend_from_slice(disconnect));
     }
 
     /// Appends an answer to a packet of the client. A connection that was taken over may still be at work on one: it has nobody
@@ -268,6 +370,30 @@ impl Session {
         if self.state == State::Connected {
             self.out.append_with(encode);
         }
+    }
+
+    /// What the connection's client can take.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Messages dropped on their way out of the queue since this was asked last: expired ones, and those too large for the client.
+    pub fn take_dropped_late(&mut self) -> (u32, u32) {
+        (std::mem::take(&mut self.expired), std::mem::take(&mut self.too_large))
+    }
+
+    /// Gives up what came by shared subscriptions for which `wanted` holds and has not begun, for other members; with `unacknowledged` also
+    /// what was sent at QoS 1 and not acknowledged (only when the connection is gone: an acknowledgement must not come later).
+    pub fn take_shared(
+        &mut self,
+        wanted: impl Fn(&Arc<str>) -> bool,
+        unacknowledged: bool,
+    ) -> Vec<SharedMessage> {
+        let shared_of = |queued: &QueuedMessage| queued.extra.as_ref().and_then(|extra| extra.shared.clone());
+        let mut taken = if unacknowledged { self.inflight.take_shared_qos1(&wanted) } else { Vec::new() };
+        let queued = self.queue.take_if(|queued| shared_of(queued).is_some_and(|shared| wanted(&shared)));
+        taken.extend(queued.into_iter().filter_map(|queued| Some((shared_of(&queued)?, queued.message))));
+        taken.into_iter().map(|(filter, message)| SharedMessage { filter, message }).collect()
     }
 
     /// Messages waiting, without those in flight.
@@ -299,11 +425,8 @@ impl Session {
 pub enum SubscribeError {
     /// The session holds `limits.subscriptions_max` filters.
     TooMany,
+    /// Its filters are at `limits.subscription_bytes_max`.
+    TooManyBytes,
     /// The session ended while the packet was on its way.
     Ended,
-}
-
-/// The four bytes of an acknowledgement, for the caller that gathers a run of them.
-pub fn ack(kind: AckKind, id: PacketId) -> [u8; 4] {
-    encode::ack(kind, id)
 }

@@ -3,14 +3,44 @@
 use std::sync::Arc;
 
 use super::inflight::Awaiting;
-use super::message::{Message, Outgoing, SHARE_PAYLOAD_ABOVE};
-use super::queue::QueuedMessage;
+use super::message::{Expiry, Layout, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
+use super::queue::{DeliveryExtra, QueuedMessage};
+use super::terms::TopicForm;
 use super::{DropReason, Session, State};
-use crate::protocol::encode::{self, AckKind, PublishHeader};
-use crate::protocol::{PacketId, QoS};
+use crate::protocol::encode::{self, AckKind, PublishHeader, PublishPropertiesOut};
+use crate::protocol::{PacketId, QoS, ReasonCode};
 
 /// QoS 1 and 2 messages wait un-encoded, sharing their body with others, while more output than this is unwritten.
 const ENCODE_AHEAD_BYTES: usize = 256 * 1024;
+
+/// Under which subscription a message is delivered.
+#[derive(Debug, Clone, Copy)]
+pub struct Granted<'a> {
+    /// The granted QoS.
+    pub qos: QoS,
+    /// The RETAIN flag as it is to be sent.
+    pub retain: bool,
+    /// Identifiers of the matching subscriptions.
+    pub subscription_ids: &'a [u32],
+    /// The whole filter of the shared subscription it comes by.
+    pub shared: Option<&'a Arc<str>>,
+}
+
+impl Granted<'_> {
+    /// A plain subscription.
+    pub const fn with_qos(qos: QoS) -> Self {
+        Self { qos, retain: false, subscription_ids: &[], shared: None }
+    }
+
+    fn extra(&self) -> Option<Box<DeliveryExtra>> {
+        (!self.subscription_ids.is_empty() || self.shared.is_some()).then(|| {
+            Box::new(DeliveryExtra {
+                subscription_ids: Box::from(self.subscription_ids),
+                shared: self.shared.cloned(),
+            })
+        })
+    }
+}
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +55,19 @@ pub enum Delivered {
     Ended,
 }
 
+/// How ready a session is to take a message: the order in which the members of a shared subscription are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Connected, with room: a message would be sent at once.
+    Ready,
+    /// Connected; a message would wait.
+    Busy,
+    /// Without connection.
+    Away,
+    /// Over.
+    Ended,
+}
+
 /// What an acknowledgement from the client did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckOutcome {
@@ -35,34 +78,30 @@ pub enum AckOutcome {
 }
 
 impl Session {
-    /// A message for this client under a subscription of QoS `granted`. `retain` is the flag as it is to be sent.
-    pub fn deliver(&mut self, outgoing: &mut Outgoing<'_>, granted: QoS, retain: bool) -> Delivered {
-        let qos = lower(outgoing.qos(), granted);
+    /// A message for this client.
+    pub fn deliver(&mut self, outgoing: &mut Outgoing<'_>, granted: &Granted<'_>) -> Delivered {
+        let qos = lower(outgoing.qos(), granted.qos);
         match self.state {
             State::Ended => Delivered::Ended,
-            State::Connected if qos == QoS::AtMostOnce => self.deliver_qos0(outgoing, retain),
-            State::Connected
-                if self.may_begin() && self.queue.is_empty() && self.resend_next >= self.resend_end =>
-            {
-                self.begin(outgoing, qos, retain);
-                Delivered::Sent
-            }
+            State::Connected if qos == QoS::AtMostOnce => self.deliver_qos0(outgoing, granted),
+            State::Connected if self.is_ready() => self.begin(outgoing, qos, granted),
             State::Offline if qos == QoS::AtMostOnce => Delivered::Dropped(DropReason::OfflineQos0),
-            State::Connected | State::Offline => self.enqueue(outgoing, qos, retain),
+            State::Connected | State::Offline => self.enqueue(outgoing, qos, granted),
         }
     }
 
     /// A retained message of a new subscription, outside the queue's bounds: the caller sends it only while
     /// [`has_room_for_replay`](Self::has_room_for_replay).
-    pub fn deliver_retained(&mut self, outgoing: &mut Outgoing<'_>, granted: QoS) {
-        let qos = lower(outgoing.qos(), granted);
+    pub fn deliver_retained(&mut self, outgoing: &mut Outgoing<'_>, granted: &Granted<'_>) -> Delivered {
+        let qos = lower(outgoing.qos(), granted.qos);
         if self.state != State::Connected {
-            return;
-        }
-        if qos == QoS::AtMostOnce {
-            self.append_publish(outgoing, qos, true, None);
-        } else if !self.inflight.is_exhausted() {
-            self.begin(outgoing, qos, true);
+            Delivered::Ended
+        } else if qos == QoS::AtMostOnce {
+            self.append_publish(outgoing, qos, granted, None)
+        } else if self.inflight.is_exhausted() {
+            Delivered::Ended
+        } else {
+            self.begin(outgoing, qos, granted)
         }
     }
 
@@ -73,22 +112,30 @@ impl Session {
 
     /// How many retained messages may be sent before [`has_room_for_replay`](Self::has_room_for_replay) is asked again.
     pub fn replay_room(&self) -> usize {
-        usize::from(self.limits.inflight_max).saturating_sub(self.inflight.unfinished())
+        self.window().saturating_sub(self.inflight.unfinished())
+    }
+
+    /// How ready it is to take one more message.
+    pub fn readiness(&self) -> Readiness {
+        match self.state {
+            State::Ended => Readiness::Ended,
+            State::Offline => Readiness::Away,
+            State::Connected if self.is_ready() => Readiness::Ready,
+            State::Connected => Readiness::Busy,
+        }
     }
 
     /// PUBACK, PUBREC or PUBCOMP from the client. Opens the window for what waits. (PUBREL: see `release`.)
-    pub fn handle_ack(&mut self, kind: AckKind, id: PacketId) -> AckOutcome {
+    ///
+    /// An error in PUBACK or PUBREC ends the delivery: it is not sent again ([MQTT-4.4.0-2], [MQTT-4.3.3-9]).
+    pub fn handle_ack(&mut self, kind: AckKind, id: PacketId, reason: ReasonCode) -> AckOutcome {
         let accepted = match kind {
             AckKind::PubAck => self.inflight.advance(id, Awaiting::PubAck, Awaiting::Nothing),
             AckKind::PubComp => self.inflight.advance(id, Awaiting::PubComp, Awaiting::Nothing),
-            AckKind::PubRec => {
-                let accepted = self.inflight.advance(id, Awaiting::PubRec, Awaiting::PubComp);
-                // PUBREL answers a repeated or unknown PUBREC as well, else the client would repeat it for ever.
-                if self.state == State::Connected && !self.inflight.awaits(id, Awaiting::PubAck) {
-                    self.out.append(&encode::ack(AckKind::PubRel, id));
-                }
-                accepted
+            AckKind::PubRec if reason.is_error() => {
+                self.inflight.advance(id, Awaiting::PubRec, Awaiting::Nothing)
             }
+            AckKind::PubRec => self.handle_pubrec(id),
             AckKind::PubRel => false,
         };
         if accepted {
@@ -97,6 +144,18 @@ impl Session {
         } else {
             AckOutcome::Unknown
         }
+    }
+
+    fn handle_pubrec(&mut self, id: PacketId) -> bool {
+        let accepted = self.inflight.advance(id, Awaiting::PubRec, Awaiting::PubComp);
+        // PUBREL answers a repeated or unknown PUBREC as well, else the client would repeat it for ever.
+        if self.state == State::Connected && !self.inflight.awaits(id, Awaiting::PubAck) {
+            let known = accepted || self.inflight.awaits(id, Awaiting::PubComp);
+            let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+            let version = self.terms.version;
+            self.out.append_with(|out| encode::acknowledge(out, version, AckKind::PubRel, id, reason));
+        }
+        accepted
     }
 
     /// `n` bytes of output are written: more may be sent.
@@ -115,7 +174,11 @@ impl Session {
         if self.state != State::Connected {
             return;
         }
-        while self.resend_next < self.resend_end && self.out.pending() < ENCODE_AHEAD_BYTES {
+        // The client's Receive Maximum holds for what is sent again as well ([MQTT-4.9.0-2]), and may be lower than the last time.
+        while self.resend_next < self.resend_end
+            && self.out.pending() < ENCODE_AHEAD_BYTES
+            && self.inflight.under_way() < usize::from(self.terms.receive_maximum)
+        {
             self.resend_next = self.resend(self.resend_next);
         }
         if self.resend_next < self.resend_end {
@@ -124,17 +187,25 @@ impl Session {
         while self.may_begin()
             && let Some(queued) = self.queue.pop()
         {
-            self.begin_owned(queued);
+            self.begin_queued(queued);
         }
     }
 
+    fn window(&self) -> usize {
+        usize::from(self.limits.inflight_max.min(self.terms.receive_maximum))
+    }
+
     fn may_begin(&self) -> bool {
-        self.inflight.unfinished() < usize::from(self.limits.inflight_max)
+        self.inflight.unfinished() < self.window()
             && !self.inflight.is_exhausted()
             && self.out.pending() < ENCODE_AHEAD_BYTES
     }
 
-    fn deliver_qos0(&mut self, outgoing: &mut Outgoing<'_>, retain: bool) -> Delivered {
+    fn is_ready(&self) -> bool {
+        self.may_begin() && self.queue.is_empty() && self.resend_next >= self.resend_end
+    }
+
+    fn deliver_qos0(&mut self, outgoing: &mut Outgoing<'_>, granted: &Granted<'_>) -> Delivered {
         let cost = outgoing.cost();
         if cost > self.limits.queue_bytes_max {
             return Delivered::Dropped(DropReason::TooLarge);
@@ -142,11 +213,10 @@ impl Session {
         if self.out.pending() + self.queue.bytes() + cost > self.limits.queue_bytes_max {
             return Delivered::Dropped(DropReason::QueueFullQos0);
         }
-        self.append_publish(outgoing, QoS::AtMostOnce, retain, None);
-        Delivered::Sent
+        self.append_publish(outgoing, QoS::AtMostOnce, granted, None)
     }
 
-    fn enqueue(&mut self, outgoing: &mut Outgoing<'_>, qos: QoS, retain: bool) -> Delivered {
+    fn enqueue(&mut self, outgoing: &mut Outgoing<'_>, qos: QoS, granted: &Granted<'_>) -> Delivered {
         let limits = &self.limits;
         match self.queue.admits(
             outgoing.cost(),
@@ -155,27 +225,54 @@ impl Session {
             limits.queue_bytes_max,
         ) {
             Ok(()) => {
-                self.queue.push(QueuedMessage { message: outgoing.message(), qos, retain });
+                let extra = granted.extra();
+                self.queue.push(QueuedMessage {
+                    message: outgoing.message(),
+                    qos,
+                    retain: granted.retain,
+                    extra,
+                });
                 Delivered::Queued
             }
             Err(reason) => Delivered::Dropped(reason),
         }
     }
 
-    fn begin(&mut self, outgoing: &mut Outgoing<'_>, qos: QoS, retain: bool) {
-        let kept = self.outlives_connection.then(|| outgoing.message());
-        let id = self.inflight.begin(qos, retain, kept);
-        self.append_publish(outgoing, qos, retain, Some(id));
+    fn begin(&mut self, outgoing: &mut Outgoing<'_>, qos: QoS, granted: &Granted<'_>) -> Delivered {
+        let properties = outgoing.properties_out();
+        if !self.fits(
+            outgoing.topic().len(),
+            true,
+            &properties,
+            granted.subscription_ids,
+            outgoing.payload().len(),
+        ) {
+            return Delivered::Dropped(DropReason::ClientPacketMax);
+        }
+        let keeps = self.outlives_connection || granted.shared.is_some();
+        let kept = keeps.then(|| outgoing.message());
+        let extra = if keeps { granted.extra() } else { None };
+        let id = self.inflight.begin(qos, granted.retain, kept, extra);
+        self.append_publish(outgoing, qos, granted, Some(id))
     }
 
-    fn begin_owned(&mut self, queued: QueuedMessage) {
-        let QueuedMessage { message, qos, retain } = queued;
-        let kept = self.outlives_connection.then(|| Arc::clone(&message));
-        let id = self.inflight.begin(qos, retain, kept);
-        self.append_owned(
-            &message,
-            PublishHeader { dup: false, qos, retain, topic: message.topic(), packet_id: Some(id) },
-        );
+    fn begin_queued(&mut self, queued: QueuedMessage) {
+        let QueuedMessage { message, qos, retain, extra } = queued;
+        if message.expiry(self.now) == Expiry::Over {
+            self.expired += 1;
+            return;
+        }
+        let ids = extra.as_ref().map_or(&[][..], |extra| &extra.subscription_ids);
+        let properties = message.properties_out(self.now);
+        if !self.fits(message.topic().len(), true, &properties, ids, message.payload().len()) {
+            self.too_large += 1;
+            return;
+        }
+        let keeps = self.outlives_connection || extra.as_ref().is_some_and(|extra| extra.shared.is_some());
+        let kept = keeps.then(|| Arc::clone(&message));
+        let id = self.inflight.begin(qos, retain, kept, if keeps { extra.clone() } else { None });
+        let ids = extra.as_ref().map_or(&[][..], |extra| &extra.subscription_ids);
+        self.append_owned(&message, false, qos, retain, Some(id), ids);
     }
 
     /// Sends the oldest unfinished delivery from a position on again, with its old id ([MQTT-4.4.0-1]); returns where the next one is. What
@@ -187,7 +284,8 @@ impl Session {
         if position >= self.resend_end {
             return self.resend_end;
         }
-        let qos = match delivery.awaiting {
+        let awaiting = delivery.awaiting;
+        let qos = match awaiting {
             Awaiting::PubAck => Some(QoS::AtLeastOnce),
             Awaiting::PubRec => Some(QoS::ExactlyOnce),
             Awaiting::PubComp | Awaiting::Nothing => None,
@@ -195,41 +293,135 @@ impl Session {
         match (qos, delivery.message.clone()) {
             (Some(qos), Some(message)) => {
                 // DUP says that this may have been sent before ([MQTT-3.3.1-1]).
-                let retain = delivery.retain;
-                let header =
-                    PublishHeader { dup: true, qos, retain, topic: message.topic(), packet_id: Some(id) };
-                self.append_owned(&message, header);
+                let (retain, extra) = (delivery.retain, delivery.extra.clone());
+                let ids = extra.as_ref().map_or(&[][..], |extra| &extra.subscription_ids);
+                let properties = message.properties_out(self.now);
+                if self.fits(message.topic().len(), true, &properties, ids, message.payload().len()) {
+                    self.inflight.sent_again(id);
+                    self.append_owned(&message, true, qos, retain, Some(id), ids);
+                } else {
+                    // This connection's client takes less than the last one's.
+                    self.inflight.advance(id, awaiting, Awaiting::Nothing);
+                    self.too_large += 1;
+                }
             }
             // Not kept: a session that ends with its connection never sends again.
             (Some(_), None) => {}
-            (None, _) => self.out.append(&encode::ack(AckKind::PubRel, id)),
+            (None, _) => {
+                self.inflight.sent_again(id);
+                let version = self.terms.version;
+                self.out.append_with(|out| {
+                    encode::acknowledge(out, version, AckKind::PubRel, id, ReasonCode::Success)
+                });
+            }
         }
         let next = self.inflight.next_unfinished(position + 1).map(|(position, ..)| position);
         next.filter(|next| *next < self.resend_end).unwrap_or(self.resend_end)
     }
 
-    fn append_owned(&mut self, message: &Arc<Message>, header: PublishHeader<'_>) {
+    /// Whether a PUBLISH is within the client's Maximum Packet Size. If it is not, it is dropped and treated as delivered
+    /// ([MQTT-3.1.2-24], [MQTT-3.1.2-25]).
+    fn fits(
+        &self,
+        topic_len: usize,
+        has_id: bool,
+        properties: &PublishPropertiesOut<'_>,
+        ids: &[u32],
+        payload_len: usize,
+    ) -> bool {
+        if self.terms.packet_bytes_max == usize::MAX {
+            return true;
+        }
+        let properties = PublishPropertiesOut { subscription_ids: ids, ..*properties };
+        let len = encode::publish_len(self.terms.version, topic_len, has_id, &properties, payload_len);
+        len <= self.terms.packet_bytes_max
+    }
+
+    /// How the topic is to be sent; a number for it is introduced if the client allows more, and its bytes besides the name.
+    fn topic_form(
+        &mut self,
+        topic: &str,
+        has_id: bool,
+        properties: &PublishPropertiesOut<'_>,
+        payload_len: usize,
+    ) -> TopicForm {
+        if self.aliases.is_none() {
+            return TopicForm::Name;
+        }
+        let introduced = PublishPropertiesOut { topic_alias: Some(u16::MAX), ..*properties };
+        let may_introduce =
+            self.fits(topic.len(), has_id, &introduced, properties.subscription_ids, payload_len);
+        self.aliases.as_mut().map_or(TopicForm::Name, |aliases| aliases.form(topic, may_introduce))
+    }
+
+    fn append_owned(
+        &mut self,
+        message: &Arc<Message>,
+        dup: bool,
+        qos: QoS,
+        retain: bool,
+        packet_id: Option<PacketId>,
+        subscription_ids: &[u32],
+    ) {
+        let properties = PublishPropertiesOut { subscription_ids, ..message.properties_out(self.now) };
+        let form =
+            self.topic_form(message.topic(), packet_id.is_some(), &properties, message.payload().len());
+        let (topic, topic_alias) = named(form, message.topic());
+        let properties = PublishPropertiesOut { topic_alias, ..properties };
+        let header = PublishHeader { dup, qos, retain, topic, packet_id };
         let payload = message.payload();
-        if payload.len() > SHARE_PAYLOAD_ABOVE {
-            self.out.append_with(|out| {
-                encode::publish_header(out, &header, payload.len());
-            });
+        let version = self.terms.version;
+        let shares = payload.len() > SHARE_PAYLOAD_ABOVE;
+        self.out.append_with(|out| {
+            encode::publish_header(out, version, &header, &properties, payload.len());
+            if !shares {
+                out.extend_from_slice(payload);
+            }
+        });
+        if shares {
             self.out.append_payload(Arc::clone(message));
-        } else {
-            self.out.append_with(|out| encode::publish(out, &header, payload));
         }
     }
 
-    fn append_publish(&mut self, outgoing: &mut Outgoing<'_>, qos: QoS, retain: bool, id: Option<PacketId>) {
-        if outgoing.payload().len() > SHARE_PAYLOAD_ABOVE {
+    fn append_publish(
+        &mut self,
+        outgoing: &mut Outgoing<'_>,
+        qos: QoS,
+        granted: &Granted<'_>,
+        id: Option<PacketId>,
+    ) -> Delivered {
+        let retain = granted.retain;
+        if outgoing.payload().len() > SHARE_PAYLOAD_ABOVE
+            || !granted.subscription_ids.is_empty()
+            || self.aliases.is_some()
+        {
+            let properties = outgoing.properties_out();
+            let (topic_len, payload_len) = (outgoing.topic().len(), outgoing.payload().len());
+            if id.is_none()
+                && !self.fits(topic_len, false, &properties, granted.subscription_ids, payload_len)
+            {
+                return Delivered::Dropped(DropReason::ClientPacketMax);
+            }
             let message = outgoing.message();
-            let header = PublishHeader { dup: false, qos, retain, topic: message.topic(), packet_id: id };
-            self.append_owned(&message, header);
-            return;
+            self.append_owned(&message, false, qos, retain, id, granted.subscription_ids);
+            return Delivered::Sent;
         }
-        let image = outgoing.image(id.is_some());
+        let image = outgoing.image(Layout { version: self.terms.version, has_id: id.is_some() });
+        if image.bytes.len() > self.terms.packet_bytes_max {
+            return Delivered::Dropped(DropReason::ClientPacketMax);
+        }
         let patch = id.map(|id| (image.packet_id_offset, id.get()));
         self.out.append_patched(image.bytes, first_byte(qos, retain), patch);
+        Delivered::Sent
+    }
+}
+
+/// The topic name and alias of a form.
+fn named(form: TopicForm, topic: &str) -> (&str, Option<u16>) {
+    match form {
+        TopicForm::Name => (topic, None),
+        TopicForm::Introduced(alias) => (topic, Some(alias)),
+        TopicForm::Alias(alias) => ("", Some(alias)),
     }
 }
 

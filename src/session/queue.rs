@@ -14,6 +14,16 @@ pub(super) struct QueuedMessage {
     /// The lower of the publisher's and the granted QoS.
     pub(super) qos: QoS,
     pub(super) retain: bool,
+    pub(super) extra: Option<Box<DeliveryExtra>>,
+}
+
+/// What few deliveries have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DeliveryExtra {
+    /// Identifiers of the matching subscriptions ([MQTT-3.3.4-3]).
+    pub(super) subscription_ids: Box<[u32]>,
+    /// The whole filter of the shared subscription it came by.
+    pub(super) shared: Option<Arc<str>>,
 }
 
 /// See the module's documentation. The bounds are given with each call: they belong to the broker's configuration.
@@ -59,6 +69,25 @@ impl MessageQueue {
     pub(super) fn push(&mut self, message: QueuedMessage) {
         self.bytes += message.message.cost();
         self.messages.push_back(message);
+    }
+
+    /// Takes out the messages for which `wanted` holds, in their order.
+    pub(super) fn take_if(&mut self, wanted: impl Fn(&QueuedMessage) -> bool) -> Vec<QueuedMessage> {
+        let (taken, kept): (Vec<_>, VecDeque<_>) = {
+            let mut taken = Vec::new();
+            let mut kept = VecDeque::new();
+            for message in self.messages.drain(..) {
+                if wanted(&message) {
+                    taken.push(message);
+                } else {
+                    kept.push_back(message);
+                }
+            }
+            (taken, kept)
+        };
+        self.messages = kept;
+        self.bytes -= taken.iter().map(|message| message.message.cost()).sum::<usize>();
+        taken
     }
 
     pub(super) fn pop(&mut self) -> Option<QueuedMessage> {

@@ -68,6 +68,17 @@ impl Subscriptions {
         }
     }
 
+    /// The filters that begin so.
+    pub(super) fn with_prefix(&self, prefix: &str) -> Vec<Arc<str>> {
+        match self {
+            Self::None => Vec::new(),
+            Self::One(one, _) => [one].into_iter().filter(|one| one.starts_with(prefix)).cloned().collect(),
+            Self::Many(filters) => {
+                filters.keys().filter(|filter| filter.starts_with(prefix)).cloned().collect()
+            }
+        }
+    }
+
     /// All filters; the set is empty after it.
     pub(super) fn take_all(&mut self) -> Vec<Arc<str>> {
         match std::mem::take(self) {

@@ -1,11 +1,15 @@
-//! Valid packets of every type a client sends, as owned values, and damage done to their bytes.
+//! Valid packets of every type a client of MQTT 3.1.1 sends, as owned values, and damage done to their bytes.
 
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use ternmq::protocol::encode::{self, PublishHeader};
-use ternmq::protocol::{Connect, ConnectWill, Packet, PacketId, ProtocolVersion, QoS};
+use ternmq::protocol::ProtocolVersion::V311;
+use ternmq::protocol::encode::{self, PublishHeader, PublishPropertiesOut};
+use ternmq::protocol::{
+    Ack, Connect, ConnectWill, Disconnect, Packet, PacketId, ProtocolVersion, PublishProperties, QoS,
+    SessionExpiry, SubscribeOptions,
+};
 
 /// A packet that owns what a [`Packet`] borrows.
 #[derive(Debug, Clone)]
@@ -45,16 +49,19 @@ impl OwnedPacket {
                     topic,
                     packet_id: (*qos != QoS::AtMostOnce).then_some(*packet_id),
                 };
-                encode::publish(out, &header, payload);
+                encode::publish(out, V311, &header, &PublishPropertiesOut::NONE, payload);
             }
-            Self::Plain(packet) => encode::packet(out, packet),
+            Self::Plain(packet) => encode::packet(out, V311, packet),
             Self::Subscribe(id, filters) => {
-                let filters: Vec<_> = filters.iter().map(|(filter, qos)| (filter.as_str(), *qos)).collect();
-                encode::subscribe(out, *id, &filters);
+                let filters: Vec<_> = filters
+                    .iter()
+                    .map(|(filter, qos)| (filter.as_str(), SubscribeOptions::with_qos(*qos)))
+                    .collect();
+                encode::subscribe(out, V311, *id, None, &filters);
             }
             Self::Unsubscribe(id, filters) => {
                 let filters: Vec<_> = filters.iter().map(String::as_str).collect();
-                encode::unsubscribe(out, *id, &filters);
+                encode::unsubscribe(out, V311, *id, &filters);
             }
         }
     }
@@ -71,18 +78,24 @@ impl OwnedPacket {
             return None;
         };
         Some(Connect {
-            version: *version,
-            clean_session: *clean_session,
+            clean_start: *clean_session,
+            session_expiry: if *clean_session {
+                SessionExpiry::AtDisconnect
+            } else {
+                SessionExpiry::ServerDefault
+            },
             keep_alive: *keep_alive,
-            client_id,
             will: will.as_ref().map(|(topic, payload, qos, retain)| ConnectWill {
                 topic,
                 payload,
                 qos: *qos,
                 retain: *retain,
+                delay_seconds: 0,
+                properties: PublishProperties::NONE,
             }),
             user_name: login.as_ref().map(|(user_name, _)| user_name.as_str()),
             password: login.as_ref().and_then(|(_, password)| password.as_deref()),
+            ..Connect::new(*version, client_id)
         })
     }
 }
@@ -125,7 +138,7 @@ pub(crate) fn topic_filter() -> impl Strategy<Value = String> {
 
 pub(crate) fn owned_packet() -> impl Strategy<Value = OwnedPacket> {
     let bytes = || vec(any::<u8>(), 0..20);
-    let versions = select(&[ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V311][..]);
+    let versions = select(&[ProtocolVersion::V31, V311, V311][..]);
     let will = option::of((topic_name(), bytes(), qos(), any::<bool>()));
     let login = option::of((text(), option::of(prop_oneof![bytes(), text().prop_map(String::into_bytes)])));
     let connect = (versions, any::<bool>(), any::<u16>(), text(), will, login).prop_map(
@@ -152,12 +165,12 @@ pub(crate) fn owned_packet() -> impl Strategy<Value = OwnedPacket> {
     prop_oneof![
         4 => connect,
         4 => publish,
-        1 => packet_id().prop_map(|id| OwnedPacket::Plain(Packet::PubAck(id))),
-        1 => packet_id().prop_map(|id| OwnedPacket::Plain(Packet::PubRec(id))),
-        1 => packet_id().prop_map(|id| OwnedPacket::Plain(Packet::PubRel(id))),
-        1 => packet_id().prop_map(|id| OwnedPacket::Plain(Packet::PubComp(id))),
+        1 => packet_id().prop_map(|id| OwnedPacket::Plain(Packet::PubAck(Ack::success(id)))),
+        1 => packet_id().prop_map(|id| OwnedPacket::Plain(Packet::PubRec(Ack::success(id)))),
+        1 => packet_id().prop_map(|id| OwnedPacket::Plain(Packet::PubRel(Ack::success(id)))),
+        1 => packet_id().prop_map(|id| OwnedPacket::Plain(Packet::PubComp(Ack::success(id)))),
         1 => Just(OwnedPacket::Plain(Packet::PingReq)),
-        1 => Just(OwnedPacket::Plain(Packet::Disconnect)),
+        1 => Just(OwnedPacket::Plain(Packet::Disconnect(Disconnect::NORMAL))),
         2 => (packet_id(), vec((topic_filter(), qos()), 1..6))
             .prop_map(|(id, filters)| OwnedPacket::Subscribe(id, filters)),
         2 => (packet_id(), vec(topic_filter(), 1..6))

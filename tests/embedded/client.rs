@@ -4,13 +4,16 @@
 use std::io;
 use std::time::Duration;
 
-use ternmq::protocol::encode::{self, AckKind, PublishHeader};
+use ternmq::protocol::encode::{self, AckKind, PublishHeader, PublishPropertiesOut};
 use ternmq::protocol::{
-    Connect, ConnectWill, Framed, Packet, PacketId, ProtocolVersion, decode, frame_from_server,
+    Connect, ConnectWill, Framed, Packet, PacketId, ProtocolVersion, PublishProperties, SessionExpiry,
+    SubscribeOptions, decode, frame_from_server,
 };
 use ternmq::{Broker, QoS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+const V311: ProtocolVersion = ProtocolVersion::V311;
 
 /// See the module's documentation.
 pub(crate) struct TestClient {
@@ -32,7 +35,14 @@ impl TestClient {
         topic: &str,
         payload: &str,
     ) -> Self {
-        let will = ConnectWill { topic, payload: payload.as_bytes(), qos: QoS::AtLeastOnce, retain: false };
+        let will = ConnectWill {
+            topic,
+            payload: payload.as_bytes(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            delay_seconds: 0,
+            properties: PublishProperties::NONE,
+        };
         Self::connect_as(broker, client_id, true, Some(will)).await
     }
 
@@ -45,13 +55,15 @@ impl TestClient {
         let stream = TcpStream::connect(broker.local_addrs()[0]).await.expect("a connection");
         let mut client = Self { stream, buffer: Vec::new(), next_id: 0 };
         let connect = Connect {
-            version: ProtocolVersion::V311,
-            clean_session,
+            clean_start: clean_session,
+            session_expiry: if clean_session {
+                SessionExpiry::AtDisconnect
+            } else {
+                SessionExpiry::ServerDefault
+            },
             keep_alive: 60,
-            client_id,
             will,
-            user_name: None,
-            password: None,
+            ..Connect::new(V311, client_id)
         };
         client.send(|out| encode::connect(out, &connect)).await;
         let connack = client.next_packet().await.expect("CONNACK");
@@ -62,7 +74,8 @@ impl TestClient {
     /// Subscribes and waits for SUBACK.
     pub(crate) async fn subscribe(&mut self, filter: &str, qos: QoS) {
         let id = self.id();
-        self.send(|out| encode::subscribe(out, id, &[(filter, qos)])).await;
+        let filters = [(filter, SubscribeOptions::with_qos(qos))];
+        self.send(|out| encode::subscribe(out, V311, id, None, &filters)).await;
         let suback = self.next_packet().await.expect("SUBACK");
         assert_eq!((suback[0], suback[4]), (0x90, qos as u8), "{suback:02x?}");
     }
@@ -71,7 +84,8 @@ impl TestClient {
     pub(crate) async fn publish(&mut self, topic: &str, payload: &str, qos: QoS) {
         let packet_id = (qos == QoS::AtLeastOnce).then(|| self.id());
         let header = PublishHeader { dup: false, qos, retain: false, topic, packet_id };
-        self.send(|out| encode::publish(out, &header, payload.as_bytes())).await;
+        self.send(|out| encode::publish(out, V311, &header, &PublishPropertiesOut::NONE, payload.as_bytes()))
+            .await;
         if let Some(id) = packet_id {
             // Deliveries may come in between; they are kept.
             let mut kept = Vec::new();
@@ -91,10 +105,10 @@ impl TestClient {
     /// The next PUBLISH, acknowledged, as `topic=payload`.
     pub(crate) async fn next_publish(&mut self) -> String {
         let packet = self.next_packet().await.expect("a packet");
-        let Ok(Framed::Frame(frame)) = frame_from_server(&packet, usize::MAX) else {
+        let Ok(Framed::Frame(frame)) = frame_from_server(&packet, usize::MAX, V311) else {
             panic!("{packet:02x?}")
         };
-        let Ok(Packet::Publish(publish)) = decode(&frame) else { panic!("{packet:02x?}") };
+        let Ok(Packet::Publish(publish)) = decode(&frame, V311) else { panic!("{packet:02x?}") };
         if let (QoS::AtLeastOnce, Some(id)) = (publish.qos, publish.packet_id) {
             self.send(|out| out.extend(encode::ack(AckKind::PubAck, id))).await;
         }
@@ -119,7 +133,9 @@ impl TestClient {
 
     async fn next_packet(&mut self) -> Option<Vec<u8>> {
         loop {
-            if let Framed::Frame(frame) = frame_from_server(&self.buffer, usize::MAX).expect("well formed") {
+            if let Framed::Frame(frame) =
+                frame_from_server(&self.buffer, usize::MAX, V311).expect("well formed")
+            {
                 let packet = frame.wire().to_vec();
                 self.buffer.drain(..packet.len());
                 return Some(packet);

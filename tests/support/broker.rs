@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use ternmq::config::{Config, ListenerConfig};
-use ternmq::{Broker, MetricsSnapshot};
+use ternmq::{Broker, Extensions, MetricsSnapshot};
 use tokio::sync::oneshot;
 
 /// What a test may set, in words every broker under test understands. Defaults are those of TernMQ.
@@ -69,6 +69,11 @@ impl TestBroker {
 
     /// TernMQ, whatever the environment says, with a changed configuration.
     pub fn with_config(change: impl FnOnce(&mut Config)) -> Self {
+        Self::with_extensions(change, Extensions::default())
+    }
+
+    /// The same with what a program adds to it.
+    pub fn with_extensions(change: impl FnOnce(&mut Config), extensions: Extensions) -> Self {
         let mut config = Config {
             listeners: vec![ListenerConfig::tcp((Ipv4Addr::LOCALHOST, 0).into())],
             sys_interval: None,
@@ -81,7 +86,8 @@ impl TestBroker {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.expect("a runtime").block_on(async move {
-                let broker = Arc::new(Broker::start(config).await.expect("the broker starts"));
+                let broker =
+                    Arc::new(Broker::start_with(config, extensions).await.expect("the broker starts"));
                 started.send(Arc::clone(&broker)).expect("the test waits");
                 // An error means that the test is gone, which is a reason to stop as well.
                 let _ = stopped.await;

@@ -122,6 +122,27 @@ impl RawClient {
         assert!(got == bytes, "expected {}, got {}", show(bytes), show(&got));
     }
 
+    /// The next packet as its first byte and its body, whatever it is: for packets that 3.1.1 does not know.
+    #[track_caller]
+    pub fn expect_raw_packet(&mut self) -> (u8, Vec<u8>) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let [first_byte, length, rest @ ..] = self.received.as_slice()
+                && *length < 0x80
+                && rest.len() >= usize::from(*length)
+            {
+                let (first_byte, length) = (*first_byte, usize::from(*length));
+                let body = self.received.drain(..2 + length).skip(2).collect();
+                return (first_byte, body);
+            }
+            match self.read_until(deadline) {
+                Incoming::Bytes => {}
+                Incoming::Closed => panic!("the broker closed; left over: {}", show(&self.received)),
+                Incoming::Nothing => panic!("no packet in time; left over: {}", show(&self.received)),
+            }
+        }
+    }
+
     /// The broker closes the connection (FIN or RST) and sends nothing more before that.
     #[track_caller]
     pub fn expect_closed(&mut self) {
@@ -276,6 +297,13 @@ impl RawClient {
     #[track_caller]
     pub fn publish_retained(&mut self, topic: &str, qos: u8, payload: impl AsRef<[u8]>) {
         self.publish_with_retain(topic, qos, payload, true);
+    }
+
+    /// Publishes at QoS 0 with RETAIN 1 to a topic this client is subscribed to, and waits for the message to come back.
+    #[track_caller]
+    pub fn publish_retained_and_receive(&mut self, topic: &str, payload: impl AsRef<[u8]>) {
+        self.send(&wire::raw_publish(1, topic, None, &payload));
+        self.expect_message(topic, payload);
     }
 
     #[track_caller]

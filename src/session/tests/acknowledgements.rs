@@ -10,10 +10,10 @@ fn the_whole_exchange_of_qos_2() {
     let mut session = connected(limits());
     deliver(&mut session, b"a", ExactlyOnce);
     assert_eq!(write_all(&mut session), [publish(ExactlyOnce, 1, b"a")]);
-    assert_eq!(session.handle_ack(PubRec, id(1)), Accepted);
+    assert_eq!(acknowledge(&mut session, PubRec, 1), Accepted);
     assert_eq!(write_all(&mut session), [Sent::Ack(PubRel, 1)]);
     assert_eq!(session.unfinished(), 1);
-    assert_eq!(session.handle_ack(PubComp, id(1)), Accepted);
+    assert_eq!(acknowledge(&mut session, PubComp, 1), Accepted);
     assert_eq!((session.unfinished(), write_all(&mut session)), (0, vec![]));
 }
 
@@ -25,7 +25,7 @@ fn pubrels_come_in_the_order_of_the_pubrecs() {
     }
     write_all(&mut session);
     for n in [3, 1, 2] {
-        session.handle_ack(PubRec, id(n));
+        acknowledge(&mut session, PubRec, n);
     }
     assert_eq!(write_all(&mut session), [3, 1, 2].map(|n| Sent::Ack(PubRel, n)));
 }
@@ -39,7 +39,7 @@ fn wrong_acknowledgements_change_nothing() {
     for (kind, n) in
         [(PubRec, 1), (PubComp, 1), (PubAck, 2), (PubComp, 2), (PubAck, 3), (PubComp, 65_535), (PubRel, 1)]
     {
-        assert_eq!(session.handle_ack(kind, id(n)), Unknown, "{kind:?} {n}");
+        assert_eq!(acknowledge(&mut session, kind, n), Unknown, "{kind:?} {n}");
     }
     assert_eq!(write_all(&mut session), []);
     session.detach();
@@ -51,8 +51,8 @@ fn an_acknowledgement_twice_counts_once() {
     let mut session = connected(limits());
     deliver(&mut session, b"a", AtLeastOnce);
     deliver(&mut session, b"b", AtLeastOnce);
-    assert_eq!(session.handle_ack(PubAck, id(1)), Accepted);
-    assert_eq!(session.handle_ack(PubAck, id(1)), Unknown);
+    assert_eq!(acknowledge(&mut session, PubAck, 1), Accepted);
+    assert_eq!(acknowledge(&mut session, PubAck, 1), Unknown);
     assert_eq!(session.unfinished(), 1);
 }
 
@@ -61,9 +61,9 @@ fn pubrec_is_answered_even_if_repeated_or_unknown() {
     let mut session = connected(limits());
     deliver(&mut session, b"a", ExactlyOnce);
     write_all(&mut session);
-    session.handle_ack(PubRec, id(1));
-    assert_eq!(session.handle_ack(PubRec, id(1)), Unknown);
-    assert_eq!(session.handle_ack(PubRec, id(77)), Unknown);
+    acknowledge(&mut session, PubRec, 1);
+    assert_eq!(acknowledge(&mut session, PubRec, 1), Unknown);
+    assert_eq!(acknowledge(&mut session, PubRec, 77), Unknown);
     assert_eq!(write_all(&mut session), [Sent::Ack(PubRel, 1), Sent::Ack(PubRel, 1), Sent::Ack(PubRel, 77)]);
     assert_eq!(session.unfinished(), 1);
 }
@@ -74,24 +74,27 @@ fn acknowledgements_for_a_session_without_connection_put_nothing_into_its_output
     deliver(&mut session, b"a", ExactlyOnce);
     deliver(&mut session, b"b", ExactlyOnce);
     session.detach();
-    session.handle_ack(PubRec, id(1));
-    session.handle_ack(PubRec, id(99));
+    acknowledge(&mut session, PubRec, 1);
+    acknowledge(&mut session, PubRec, 99);
     session.send_acks(&[0x40, 2, 0, 1]);
     session.send_pingresp();
     session.send_suback(id(5), &[]);
-    session.send_unsuback(id(6));
+    session.send_unsuback(id(6), &[]);
     assert!(!session.out.has_output());
     assert_eq!(session.held_bytes(), 0);
 }
 
 #[test]
 fn answers_stand_in_the_output_in_the_order_of_the_calls() {
-    use crate::protocol::SubscribeReasonCode::{Failure, Success};
+    use crate::protocol::ReasonCode;
     let mut session = connected(limits());
-    session.send_suback(id(5), &[Success(AtLeastOnce), Failure, Success(ExactlyOnce)]);
+    session.send_suback(
+        id(5),
+        &[ReasonCode::granted(AtLeastOnce), ReasonCode::NotAuthorized, ReasonCode::granted(ExactlyOnce)],
+    );
     session.send_acks(&[0x40, 2, 0, 1, 0x50, 2, 0, 2]);
     session.send_pingresp();
-    session.send_unsuback(id(6));
+    session.send_unsuback(id(6), &[]);
     let expected = [
         Sent::SubAck(5, vec![1, 0x80, 2]),
         Sent::Ack(PubAck, 1),

@@ -22,7 +22,7 @@ fn the_window_closes_at_inflight_max_and_each_acknowledgement_opens_it_by_one() 
     assert_eq!((session.unfinished(), session.queued()), (4, 2));
     assert_eq!(write_all(&mut session).len(), 4);
 
-    assert_eq!(session.handle_ack(AckKind::PubAck, id(2)), AckOutcome::Accepted);
+    assert_eq!(acknowledge(&mut session, AckKind::PubAck, 2), AckOutcome::Accepted);
     assert_eq!(write_all(&mut session), [publish(AtLeastOnce, 5, &[4])]);
     assert_eq!((session.unfinished(), session.queued()), (4, 1));
 }
@@ -33,9 +33,9 @@ fn a_qos_2_delivery_holds_its_place_in_the_window_until_pubcomp() {
     deliver(&mut session, b"a", ExactlyOnce);
     assert_eq!(deliver(&mut session, b"b", AtLeastOnce), Delivered::Queued);
     write_all(&mut session);
-    session.handle_ack(AckKind::PubRec, id(1));
+    acknowledge(&mut session, AckKind::PubRec, 1);
     assert_eq!(write_all(&mut session), [Sent::Ack(AckKind::PubRel, 1)]);
-    session.handle_ack(AckKind::PubComp, id(1));
+    acknowledge(&mut session, AckKind::PubComp, 1);
     assert_eq!(write_all(&mut session), [publish(AtLeastOnce, 2, b"b")]);
 }
 
@@ -57,7 +57,7 @@ fn a_newer_message_waits_behind_those_that_wait() {
     }
     let mut seen = write_all(&mut session);
     for n in 1..=2 {
-        session.handle_ack(AckKind::PubAck, id(n));
+        acknowledge(&mut session, AckKind::PubAck, n);
         deliver(&mut session, &[b'c' + n as u8], AtLeastOnce);
         seen.extend(write_all(&mut session));
     }
@@ -206,13 +206,13 @@ fn filters_are_bounded_and_a_known_one_may_be_replaced_at_the_bound() {
     use crate::session::SubscribeError;
     let mut session = connected(limits());
     for filter in ["a", "b", "c"] {
-        assert_eq!(session.subscribe(filter, AtMostOnce).as_deref(), Ok(filter));
+        assert_eq!(session.subscribe(filter, AtMostOnce), Ok((Arc::from(filter), true)));
     }
     assert_eq!(session.subscribe("d", AtMostOnce), Err(SubscribeError::TooMany));
-    assert_eq!(session.subscribe("b", ExactlyOnce).as_deref(), Ok("b"));
+    assert_eq!(session.subscribe("b", ExactlyOnce), Ok((Arc::from("b"), false)));
     assert!(session.unsubscribe("a").is_some());
     assert_eq!(session.unsubscribe("a"), None);
-    assert_eq!(session.subscribe("d", AtMostOnce).as_deref(), Ok("d"));
+    assert_eq!(session.subscribe("d", AtMostOnce), Ok((Arc::from("d"), true)));
     assert_eq!(session.subscriptions(), 3);
 }
 
@@ -223,7 +223,7 @@ fn each_drop_reason_is_reported_once_per_connection() {
         assert!(session.report_drop(reason), "{reason:?}");
         assert!(!session.report_drop(reason), "{reason:?}");
     }
-    session.attach(true, None);
+    attach_with(&mut session, true, None);
     assert!(session.report_drop(DropReason::QueueFull));
 }
 
@@ -233,7 +233,13 @@ fn every_drop_reason_has_its_own_label_and_names_its_limit() {
     assert_eq!(labels.len(), DropReason::ALL.len());
     for (place, reason) in DropReason::ALL.into_iter().enumerate() {
         assert_eq!(reason as usize, place, "counters are kept by this number");
-        let by_the_standard = reason == DropReason::OfflineQos0;
+        let by_the_standard = matches!(
+            reason,
+            DropReason::OfflineQos0
+                | DropReason::ClientPacketMax
+                | DropReason::Expired
+                | DropReason::SharedGroupGone
+        );
         assert_eq!(reason.limit_key().is_none(), by_the_standard);
     }
 }

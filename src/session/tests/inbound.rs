@@ -43,6 +43,6 @@ fn ids_of_both_directions_have_nothing_to_do_with_each_other() {
     session.release(id(1));
     assert_eq!(session.unfinished(), 1);
     write_all(&mut session);
-    session.handle_ack(AckKind::PubRec, id(1));
+    acknowledge(&mut session, AckKind::PubRec, 1);
     assert_eq!(write_all(&mut session), [Sent::Ack(AckKind::PubRel, 1)]);
 }

@@ -4,15 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::wire::*;
-use crate::protocol::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+use crate::protocol::QoS::{self, AtLeastOnce, AtMostOnce, ExactlyOnce};
 use crate::session::{Delivered, KeepAlive, Session, SubscribeError, Timestamp, Will};
+
+fn will_of(text: &[u8], qos: QoS) -> Will {
+    Will {
+        topic: Arc::from("will"),
+        payload: Box::from(text),
+        qos,
+        retain: true,
+        delay: Duration::ZERO,
+        forwarded: Box::default(),
+        expiry_seconds: None,
+    }
+}
 
 #[test]
 fn connack_is_the_first_packet_and_says_whether_a_session_was_there() {
     for session_present in [false, true] {
         let mut session = offline(limits());
         deliver(&mut session, b"waits", AtLeastOnce);
-        session.attach(session_present, None);
+        attach_with(&mut session, session_present, None);
         assert_eq!(
             write_all(&mut session),
             [Sent::ConnAck { session_present }, publish(AtLeastOnce, 1, b"waits")]
@@ -62,8 +74,8 @@ fn end_gives_everything_back_but_the_will() {
     }
     session.accept_publish(id(1));
     assert_eq!(Arc::strong_count(&kept), 7);
-    let will = Will { message: message(b"gone", AtLeastOnce), retain: false };
-    session.attach(true, Some(will));
+    let will = will_of(b"gone", AtLeastOnce);
+    attach_with(&mut session, true, Some(will));
 
     let mut filters = session.end();
     filters.sort();
@@ -72,7 +84,7 @@ fn end_gives_everything_back_but_the_will() {
     assert!(session.is_ended() && !session.is_connected() && !session.outlives_connection());
     assert_eq!((session.unfinished(), session.queued(), session.subscriptions()), (0, 0, 0));
     assert_eq!((session.held_bytes(), session.out.capacity()), (0, 0));
-    assert_eq!(session.take_will().map(|will| will.message.payload().to_vec()), Some(b"gone".to_vec()));
+    assert_eq!(session.take_will().map(|will| will.payload.to_vec()), Some(b"gone".to_vec()));
     assert!(session.take_will().is_none());
 }
 
@@ -92,21 +104,21 @@ fn an_ended_session_takes_nothing_in() {
 
 #[test]
 fn the_will_belongs_to_the_connection_and_is_taken_once() {
-    let will = |text: &[u8]| Some(Will { message: message(text, AtMostOnce), retain: true });
+    let will = |text: &[u8]| Some(will_of(text, AtMostOnce));
     let mut session = offline(limits());
-    session.attach(false, will(b"first"));
+    attach_with(&mut session, false, will(b"first"));
     session.detach();
-    assert_eq!(session.take_will().map(|will| will.message.payload().to_vec()), Some(b"first".to_vec()));
+    assert_eq!(session.take_will().map(|will| will.payload.to_vec()), Some(b"first".to_vec()));
     assert!(session.take_will().is_none());
-    session.attach(true, will(b"second"));
-    session.attach(true, None);
+    attach_with(&mut session, true, will(b"second"));
+    attach_with(&mut session, true, None);
     assert!(session.take_will().is_none(), "the next connection has none");
 }
 
 #[test]
 fn a_session_that_ends_with_its_connection_holds_no_message_it_will_not_send_again() {
     let mut session = Session::new(Arc::new(limits()), false);
-    session.attach(false, None);
+    attach_with(&mut session, false, None);
     let sent = message(&[0; 100], ExactlyOnce);
     for _ in 0..4 {
         assert_eq!(deliver_message(&mut session, &sent, ExactlyOnce), Delivered::Sent);
@@ -125,9 +137,9 @@ fn a_message_is_held_no_longer_than_until_the_client_has_it() {
     deliver_message(&mut session, &one, ExactlyOnce);
     deliver_message(&mut session, &two, ExactlyOnce);
     assert_eq!((Arc::strong_count(&one), Arc::strong_count(&two)), (2, 2));
-    session.handle_ack(AckKind::PubRec, id(2));
+    acknowledge(&mut session, AckKind::PubRec, 2);
     assert_eq!(Arc::strong_count(&two), 1, "after PUBREC");
-    session.handle_ack(AckKind::PubAck, id(1));
+    acknowledge(&mut session, AckKind::PubAck, 1);
     assert_eq!(Arc::strong_count(&one), 1, "after PUBACK");
 }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use super::model::{Model, ModelMessage, Reached};
 use crate::protocol::encode::AckKind;
-use crate::protocol::{Framed, Packet, PacketId, QoS, SubscribeReasonCode, decode, frame};
+use crate::protocol::{Framed, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, decode, frame};
 use crate::session::{
-    AckOutcome, EncodeScratch, Message, Outgoing, Output, Reception, Session, SessionLimits, SubscribeError,
+    AckOutcome, Delivered, EncodeScratch, Granted, Message, Outgoing, Output, Reception, Session,
+    SessionLimits, SubscribeError, Terms, Timestamp,
 };
 
+const V311: ProtocolVersion = ProtocolVersion::V311;
 const KINDS: [AckKind; 4] = [AckKind::PubAck, AckKind::PubRec, AckKind::PubRel, AckKind::PubComp];
 const PAYLOAD_LENS: [usize; 8] = [0, 10, 100, 300, 1_000, 9_000, 60_000, 270_000];
 const QUEUE_BYTES: [usize; 4] = [400, 5_000, 100_000, 2_000_000];
@@ -26,6 +28,7 @@ pub(crate) fn run(bytes: &[u8], reached: &mut Reached) {
         queue_messages_max: usize::from(queue % 8),
         queue_bytes_max: QUEUE_BYTES[usize::from(kind % 4)],
         subscriptions_max: 3,
+        subscription_bytes_max: 1_000,
     };
     let outlives_connection = kind & 0x0c != 0;
     let mut pair = Pair {
@@ -115,6 +118,7 @@ impl Pair {
         if c & 4 != 0 {
             self.session.out.lend(|| Vec::with_capacity(64));
         }
+        let (under, now) = (Granted { retain, ..Granted::with_qos(granted) }, Timestamp::default());
         let delivered = if c & 1 != 0 {
             // As the broker forwards what it has read, flags of the publisher included.
             let wire = message.publish(
@@ -123,12 +127,14 @@ impl Pair {
                 c & 16 != 0,
                 0x1234,
             );
-            let Ok(Framed::Frame(frame)) = frame(&wire, usize::MAX) else { panic!("{wire:02x?}") };
-            let Ok(Packet::Publish(publish)) = decode(&frame) else { panic!("{wire:02x?}") };
-            self.session.deliver(&mut Outgoing::from_publish(&publish, &mut self.scratch), granted, retain)
+            let Ok(Framed::Frame(frame)) = frame(&wire, usize::MAX, V311) else { panic!("{wire:02x?}") };
+            let Ok(Packet::Publish(publish)) = decode(&frame, V311) else { panic!("{wire:02x?}") };
+            let mut outgoing =
+                Outgoing::from_publish(&publish, publish.topic, V311, 7, now, &mut self.scratch);
+            self.session.deliver(&mut outgoing, &under)
         } else {
             let owned = owned(&message);
-            self.session.deliver(&mut Outgoing::from_message(&owned, &mut self.scratch), granted, retain)
+            self.session.deliver(&mut Outgoing::from_message(&owned, now, &mut self.scratch), &under)
         };
         assert_eq!(delivered, self.model.deliver(message, granted, retain, reached));
     }
@@ -141,7 +147,8 @@ impl Pair {
             self.model = Model::new(self.model.limits.clone());
         }
         self.taken = None;
-        self.session.attach(self.outlives_connection, None);
+        let connack = [0x20, 2, u8::from(self.outlives_connection), 0];
+        self.session.attach(Terms::V311, &connack, None, self.outlives_connection);
         self.model.attach(self.outlives_connection, reached);
     }
 
@@ -170,7 +177,8 @@ impl Pair {
     }
 
     fn ack(&mut self, kind: AckKind, id: u16, reached: &mut Reached) {
-        let accepted = self.session.handle_ack(kind, packet_id(id)) == AckOutcome::Accepted;
+        let accepted =
+            self.session.handle_ack(kind, packet_id(id), ReasonCode::Success) == AckOutcome::Accepted;
         assert_eq!(accepted, self.model.handle_ack(kind, id, reached), "{kind:?} {id}");
     }
 
@@ -226,7 +234,9 @@ impl Pair {
             }
             let message = self.message(a % 3, b);
             let (owned, granted) = (owned(&message), qos_of(a / 3 % 3));
-            self.session.deliver_retained(&mut Outgoing::from_message(&owned, &mut self.scratch), granted);
+            let mut outgoing = Outgoing::from_message(&owned, Timestamp::default(), &mut self.scratch);
+            let granted_retained = Granted { retain: true, ..Granted::with_qos(granted) };
+            assert_eq!(self.session.deliver_retained(&mut outgoing, &granted_retained), Delivered::Sent);
             self.model.deliver_retained(message, granted);
             reached.retained += 1;
         }
@@ -246,7 +256,7 @@ impl Pair {
                 } else if !known && self.model.filters.len() == self.model.limits.subscriptions_max {
                     assert_eq!(result, Err(SubscribeError::TooMany));
                 } else {
-                    assert_eq!(result.as_deref(), Ok(filter.as_str()));
+                    assert_eq!(result, Ok((Arc::from(&*filter), !known)));
                     if !known {
                         self.model.filters.push(filter.clone());
                     }
@@ -261,11 +271,11 @@ impl Pair {
                 return;
             }
             7 | 8 => {
-                self.session.send_suback(packet_id(id), &[SubscribeReasonCode::Failure]);
+                self.session.send_suback(packet_id(id), &[ReasonCode::QuotaExceeded]);
                 &[0x90, 3, high, low, 0x80]
             }
             9 | 10 => {
-                self.session.send_unsuback(packet_id(id));
+                self.session.send_unsuback(packet_id(id), &[ReasonCode::Success]);
                 &[0xb0, 2, high, low]
             }
             11 | 12 => {

@@ -5,14 +5,21 @@ use std::sync::Arc;
 use super::wire::*;
 use crate::protocol::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use crate::protocol::encode::AckKind;
-use crate::protocol::{Framed, Packet, QoS, decode, frame};
-use crate::session::{EncodeScratch, Outgoing, SHARE_PAYLOAD_ABOVE, Session, SessionLimits};
+use crate::protocol::{Framed, Packet, ProtocolVersion, QoS, decode, frame};
+use crate::session::{
+    EncodeScratch, Granted, Outgoing, SHARE_PAYLOAD_ABOVE, Session, SessionLimits, Timestamp,
+};
 
 /// Delivers the PUBLISH of these bytes, as the broker does with one that it has read.
 fn forward(session: &mut Session, scratch: &mut EncodeScratch, bytes: &[u8], granted: QoS, retain: bool) {
-    let Ok(Framed::Frame(frame)) = frame(bytes, usize::MAX) else { panic!("{bytes:02x?}") };
-    let Ok(Packet::Publish(publish)) = decode(&frame) else { panic!("{bytes:02x?}") };
-    session.deliver(&mut Outgoing::from_publish(&publish, scratch), granted, retain);
+    let Ok(Framed::Frame(frame)) = frame(bytes, usize::MAX, ProtocolVersion::V311) else {
+        panic!("{bytes:02x?}")
+    };
+    let Ok(Packet::Publish(publish)) = decode(&frame, ProtocolVersion::V311) else { panic!("{bytes:02x?}") };
+    let now = Timestamp::default();
+    let mut outgoing =
+        Outgoing::from_publish(&publish, publish.topic, ProtocolVersion::V311, 7, now, scratch);
+    session.deliver(&mut outgoing, &Granted { retain, ..Granted::with_qos(granted) });
 }
 
 #[test]
@@ -44,12 +51,12 @@ fn a_forwarded_publish_is_right_for_every_pair_of_qos() {
 fn one_outgoing_serves_receivers_of_all_kinds() {
     let message = message(b"body", ExactlyOnce);
     let mut scratch = EncodeScratch::default();
-    let mut outgoing = Outgoing::from_message(&message, &mut scratch);
+    let mut outgoing = Outgoing::from_message(&message, Timestamp::default(), &mut scratch);
     let mut expected_id = [0, 1, 1];
     for _ in 0..2 {
         for (granted, n) in [(ExactlyOnce, 2), (AtMostOnce, 0), (AtLeastOnce, 1)] {
             let mut session = connected(limits());
-            session.deliver(&mut outgoing, granted, false);
+            session.deliver(&mut outgoing, &Granted::with_qos(granted));
             assert_eq!(write_all(&mut session), [publish(granted, expected_id[n], b"body")]);
         }
         expected_id = [0, 1, 1];
@@ -71,10 +78,10 @@ fn a_large_payload_is_shared_by_its_receivers_and_a_small_one_is_not_kept() {
         let body: Vec<u8> = (0..len).map(|n| n as u8).collect();
         let message = message(&body, AtMostOnce);
         let mut scratch = EncodeScratch::default();
-        let mut outgoing = Outgoing::from_message(&message, &mut scratch);
+        let mut outgoing = Outgoing::from_message(&message, Timestamp::default(), &mut scratch);
         let mut sessions: Vec<Session> = (0..3).map(|_| connected(limits())).collect();
         for session in &mut sessions {
-            session.deliver(&mut outgoing, AtMostOnce, false);
+            session.deliver(&mut outgoing, &Granted::with_qos(AtMostOnce));
         }
         drop(outgoing);
         assert_eq!(Arc::strong_count(&message), if shared { 1 + 3 } else { 1 }, "{len} bytes");
@@ -121,7 +128,7 @@ fn retained_messages_are_paced_by_window_and_output_and_stand_outside_the_queue_
     assert_eq!((session.unfinished(), session.queued()), (3, 0));
     write_all(&mut session);
     assert!(!session.has_room_for_replay(), "the window is closed");
-    session.handle_ack(AckKind::PubAck, id(2));
+    acknowledge(&mut session, AckKind::PubAck, 2);
     assert_eq!(session.replay_room(), 1);
     assert!(session.has_room_for_replay());
 

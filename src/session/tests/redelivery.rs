@@ -19,7 +19,7 @@ fn unfinished_deliveries_are_sent_again_with_dup_the_same_id_and_in_order() {
     deliver(&mut session, b"b", ExactlyOnce);
     deliver(&mut session, b"c", AtLeastOnce);
     write_all(&mut session);
-    session.handle_ack(AckKind::PubAck, id(1));
+    acknowledge(&mut session, AckKind::PubAck, 1);
     for _ in 0..2 {
         session.detach();
         let expected = [again(ExactlyOnce, 2, b"b"), again(AtLeastOnce, 3, b"c")];
@@ -41,10 +41,10 @@ fn after_pubrec_only_pubrel_is_sent_again() {
     deliver(&mut session, b"a", ExactlyOnce);
     deliver(&mut session, b"b", ExactlyOnce);
     write_all(&mut session);
-    session.handle_ack(AckKind::PubRec, id(1));
+    acknowledge(&mut session, AckKind::PubRec, 1);
     session.detach();
     assert_eq!(attach(&mut session), [Sent::Ack(AckKind::PubRel, 1), again(ExactlyOnce, 2, b"b")]);
-    session.handle_ack(AckKind::PubComp, id(1));
+    acknowledge(&mut session, AckKind::PubComp, 1);
     session.detach();
     assert_eq!(attach(&mut session), [again(ExactlyOnce, 2, b"b")]);
 }
@@ -63,7 +63,7 @@ fn unfinished_first_then_what_waited_then_what_is_new() {
     assert_eq!(attach(&mut session), expected);
     assert_eq!(deliver(&mut session, b"e", AtLeastOnce), Delivered::Queued);
     for n in 1..=2 {
-        session.handle_ack(AckKind::PubAck, id(n));
+        acknowledge(&mut session, AckKind::PubAck, n);
     }
     assert_eq!(write_all(&mut session), [publish(AtLeastOnce, 4, b"d"), publish(AtLeastOnce, 5, b"e")]);
 }
@@ -94,7 +94,7 @@ fn redelivery_is_paced_by_written_output() {
         write_all(&mut session);
     }
     session.detach();
-    session.attach(true, None);
+    attach_with(&mut session, true, None);
     let mut seen = 0;
     while session.out.has_output() {
         // Up to 256 KiB are encoded ahead, and the packet that passes that.
@@ -112,7 +112,7 @@ fn nothing_new_overtakes_a_redelivery_under_way() {
         write_all(&mut session);
     }
     session.detach();
-    session.attach(true, None);
+    attach_with(&mut session, true, None);
     assert_eq!(deliver(&mut session, b"new", AtLeastOnce), Delivered::Queued);
     assert!(!session.has_room_for_replay());
     let sent = write_all(&mut session);
@@ -139,7 +139,7 @@ fn nothing_new_slips_in_while_a_redelivery_pauses_at_a_blocked_socket() {
         write_all(&mut session);
     }
     session.detach();
-    session.attach(true, None);
+    attach_with(&mut session, true, None);
     write_part(&mut session, LARGE);
     assert!(session.out.pending() < 256 * 1024);
     assert!(!session.has_room_for_replay());
@@ -167,7 +167,7 @@ fn qos_0_need_not_wait_for_a_redelivery_under_way() {
         write_all(&mut session);
     }
     session.detach();
-    session.attach(true, None);
+    attach_with(&mut session, true, None);
     assert_eq!(deliver(&mut session, b"now", AtMostOnce), Delivered::Sent);
 }
 
@@ -179,10 +179,10 @@ fn what_is_acknowledged_before_its_turn_is_not_sent_again() {
         write_all(&mut session);
     }
     session.detach();
-    session.attach(true, None);
+    attach_with(&mut session, true, None);
     // Acknowledgements of the first connection's deliveries, the last in the middle of the redelivery.
     for n in [4, 6] {
-        assert_eq!(session.handle_ack(AckKind::PubAck, id(n)), AckOutcome::Accepted);
+        assert_eq!(acknowledge(&mut session, AckKind::PubAck, n), AckOutcome::Accepted);
     }
     let ids: Vec<u16> = write_all(&mut session)
         .iter()
@@ -199,10 +199,10 @@ fn all_acknowledged_during_redelivery_leaves_the_session_ready_for_more() {
         write_all(&mut session);
     }
     session.detach();
-    session.attach(true, None);
+    attach_with(&mut session, true, None);
     assert_eq!(deliver(&mut session, b"waits", AtLeastOnce), Delivered::Queued);
     for n in 1..=8 {
-        assert_eq!(session.handle_ack(AckKind::PubAck, id(n)), AckOutcome::Accepted);
+        assert_eq!(acknowledge(&mut session, AckKind::PubAck, n), AckOutcome::Accepted);
     }
     assert_eq!(write_all(&mut session).last(), Some(&publish(AtLeastOnce, 9, b"waits")));
     assert_eq!(deliver(&mut session, b"next", AtLeastOnce), Delivered::Sent);
@@ -214,7 +214,7 @@ fn ids_of_unfinished_deliveries_are_not_given_out_after_a_reconnect() {
     let mut session = connected(SessionLimits { inflight_max: 3, ..limits() });
     deliver(&mut session, b"stuck", AtLeastOnce);
     deliver(&mut session, b"done", AtLeastOnce);
-    session.handle_ack(AckKind::PubAck, id(2));
+    acknowledge(&mut session, AckKind::PubAck, 2);
     session.detach();
     attach(&mut session);
     // More than once round all ids: that of the delivery that is stuck comes up and is passed over.
@@ -223,7 +223,7 @@ fn ids_of_unfinished_deliveries_are_not_given_out_after_a_reconnect() {
         let sent = write_all(&mut session);
         let [Sent::Publish(publish)] = sent.as_slice() else { panic!("{sent:?}") };
         assert_ne!(publish.id, 1);
-        session.handle_ack(AckKind::PubAck, id(publish.id));
+        acknowledge(&mut session, AckKind::PubAck, publish.id);
     }
     // It is still known, and comes first when all is sent again.
     deliver(&mut session, b"late", AtLeastOnce);
@@ -234,6 +234,6 @@ fn ids_of_unfinished_deliveries_are_not_given_out_after_a_reconnect() {
         (first.id, first.payload.as_slice(), second.payload.as_slice()),
         (1, &b"stuck"[..], &b"late"[..])
     );
-    assert_eq!(session.handle_ack(AckKind::PubAck, id(1)), AckOutcome::Accepted);
+    assert_eq!(acknowledge(&mut session, AckKind::PubAck, 1), AckOutcome::Accepted);
     assert_eq!(session.unfinished(), 1);
 }

@@ -3,9 +3,14 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::protocol::encode::AckKind;
-use crate::protocol::{Framed, Packet, PacketId, QoS, decode, frame_from_server};
-use crate::session::{Delivered, EncodeScratch, Message, Outgoing, Output, Session, SessionLimits};
+use crate::protocol::encode::{self, AckKind, ConnackProperties};
+use crate::protocol::{
+    Framed, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, decode, frame_from_server,
+};
+use crate::session::{
+    AckOutcome, Delivered, EncodeScratch, Granted, Message, Outgoing, Output, Session, SessionLimits, Terms,
+    Timestamp, Will,
+};
 
 /// A packet from the session to its client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +46,7 @@ impl std::fmt::Debug for SentPublish {
 pub(super) fn packets(mut bytes: &[u8]) -> Vec<Sent> {
     let mut sent = Vec::new();
     while !bytes.is_empty() {
-        let Ok(Framed::Frame(frame)) = frame_from_server(bytes, usize::MAX) else {
+        let Ok(Framed::Frame(frame)) = frame_from_server(bytes, usize::MAX, ProtocolVersion::V311) else {
             panic!("not a whole packet: {:02x?}", &bytes[..bytes.len().min(32)]);
         };
         sent.push(match (frame.packet_type(), frame.body()) {
@@ -49,7 +54,7 @@ pub(super) fn packets(mut bytes: &[u8]) -> Vec<Sent> {
             (9, [high, low, codes @ ..]) => Sent::SubAck(u16::from_be_bytes([*high, *low]), codes.to_vec()),
             (11, [high, low]) => Sent::UnsubAck(u16::from_be_bytes([*high, *low])),
             (13, []) => Sent::PingResp,
-            _ => match decode(&frame).expect("a packet that may be sent both ways") {
+            _ => match decode(&frame, ProtocolVersion::V311).expect("a packet that may be sent both ways") {
                 Packet::Publish(publish) => Sent::Publish(SentPublish {
                     dup: publish.dup,
                     qos: publish.qos,
@@ -58,10 +63,10 @@ pub(super) fn packets(mut bytes: &[u8]) -> Vec<Sent> {
                     topic: publish.topic.to_owned(),
                     payload: publish.payload.to_vec(),
                 }),
-                Packet::PubAck(id) => Sent::Ack(AckKind::PubAck, id.get()),
-                Packet::PubRec(id) => Sent::Ack(AckKind::PubRec, id.get()),
-                Packet::PubRel(id) => Sent::Ack(AckKind::PubRel, id.get()),
-                Packet::PubComp(id) => Sent::Ack(AckKind::PubComp, id.get()),
+                Packet::PubAck(ack) => Sent::Ack(AckKind::PubAck, ack.packet_id.get()),
+                Packet::PubRec(ack) => Sent::Ack(AckKind::PubRec, ack.packet_id.get()),
+                Packet::PubRel(ack) => Sent::Ack(AckKind::PubRel, ack.packet_id.get()),
+                Packet::PubComp(ack) => Sent::Ack(AckKind::PubComp, ack.packet_id.get()),
                 other => panic!("not for a server to send: {other:?}"),
             },
         });
@@ -96,7 +101,13 @@ pub(super) fn write_all(session: &mut Session) -> Vec<Sent> {
 }
 
 pub(super) fn limits() -> SessionLimits {
-    SessionLimits { inflight_max: 4, queue_messages_max: 5, queue_bytes_max: 100_000, subscriptions_max: 3 }
+    SessionLimits {
+        inflight_max: 4,
+        queue_messages_max: 5,
+        queue_bytes_max: 100_000,
+        subscriptions_max: 3,
+        subscription_bytes_max: 1_000,
+    }
 }
 
 pub(super) fn offline(limits: SessionLimits) -> Session {
@@ -111,10 +122,29 @@ pub(super) fn connected(limits: SessionLimits) -> Session {
 }
 
 pub(super) fn attach(session: &mut Session) -> Vec<Sent> {
-    session.attach(true, None);
+    attach_with(session, true, None);
     let mut sent = write_all(session);
     assert_eq!(sent.remove(0), Sent::ConnAck { session_present: true });
     sent
+}
+
+/// CONNACK is encoded by the broker.
+pub(super) fn connack(version: ProtocolVersion, session_present: bool) -> Vec<u8> {
+    let mut connack = Vec::new();
+    let properties = ConnackProperties::default();
+    assert!(encode::connack(&mut connack, version, session_present, ReasonCode::Success, &properties));
+    connack
+}
+
+/// A client of MQTT 3.1.1 connects; nothing is written yet. Whether the session outlives the connection stays as it is.
+pub(super) fn attach_with(session: &mut Session, session_present: bool, will: Option<Will>) {
+    let connack = connack(ProtocolVersion::V311, session_present);
+    session.attach(Terms::V311, &connack, will, session.outlives_connection());
+}
+
+/// An acknowledgement that says success.
+pub(super) fn acknowledge(session: &mut Session, kind: AckKind, n: u16) -> AckOutcome {
+    session.handle_ack(kind, id(n), ReasonCode::Success)
 }
 
 pub(super) fn message(payload: &[u8], qos: QoS) -> Arc<Message> {
@@ -128,13 +158,15 @@ pub(super) fn deliver(session: &mut Session, payload: &[u8], qos: QoS) -> Delive
 
 pub(super) fn deliver_message(session: &mut Session, message: &Arc<Message>, granted: QoS) -> Delivered {
     let mut scratch = EncodeScratch::default();
-    session.deliver(&mut Outgoing::from_message(message, &mut scratch), granted, false)
+    let mut outgoing = Outgoing::from_message(message, Timestamp::default(), &mut scratch);
+    session.deliver(&mut outgoing, &Granted::with_qos(granted))
 }
 
-pub(super) fn deliver_retained(session: &mut Session, payload: &[u8], qos: QoS) {
+pub(super) fn deliver_retained(session: &mut Session, payload: &[u8], qos: QoS) -> Delivered {
     let mut scratch = EncodeScratch::default();
     let message = message(payload, qos);
-    session.deliver_retained(&mut Outgoing::from_message(&message, &mut scratch), QoS::ExactlyOnce);
+    let mut outgoing = Outgoing::from_message(&message, Timestamp::default(), &mut scratch);
+    session.deliver_retained(&mut outgoing, &Granted { retain: true, ..Granted::with_qos(QoS::ExactlyOnce) })
 }
 
 pub(super) fn id(id: u16) -> PacketId {

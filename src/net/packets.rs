@@ -1,0 +1,139 @@
+//! One turn of a connection: every complete packet of a read, and the answers to them.
+
+use std::sync::Arc;
+
+use super::connection::Connection;
+use crate::broker::{Cause, KeepFor, Turn};
+use crate::protocol::encode::AckKind;
+use crate::protocol::{Ack, Disconnect, Framed, Packet, ReasonCode, decode, frame};
+
+impl Connection {
+    /// Handles the complete packets in `bytes` as one turn; returns how many bytes they took.
+    pub(super) fn handle_bytes(&mut self, turn: &mut Turn, bytes: &[u8]) -> Result<usize, Cause> {
+        let core = Arc::clone(&self.core);
+        let version = self.terms.version;
+        turn.begin(core.now());
+        let mut consumed = 0;
+        let mut packets = 0;
+        let mut published = 0;
+        let mut result = Ok(());
+        while let Some(rest) = bytes.get(consumed..)
+            && !rest.is_empty()
+        {
+            match frame(rest, core.limits.packet_bytes_max, version) {
+                Ok(Framed::NeedMore { .. }) => break,
+                Ok(Framed::Frame(frame)) => {
+                    consumed += frame.total();
+                    packets += 1;
+                    let handled = decode(&frame, version).map_err(Cause::from).and_then(|packet| {
+                        published += u64::from(matches!(packet, Packet::Publish(_)));
+                        self.handle_packet(turn, packet)
+                    });
+                    if let Err(cause) = handled {
+                        result = Err(cause);
+                        break;
+                    }
+                }
+                Err(error) => {
+                    result = Err(error.into());
+                    break;
+                }
+            }
+        }
+        if packets > 0 {
+            self.client.heard(turn.now);
+            core.metrics.packets_received.add(packets);
+            core.metrics.publish_received.add(published);
+        }
+        self.send_acks(turn);
+        if self.replaying {
+            self.replaying = core.replay(turn, &self.client);
+        }
+        turn.finish(&core);
+        result.map(|()| consumed)
+    }
+
+    /// The acknowledgements of this turn's packets go out together, in their order.
+    fn send_acks(&mut self, turn: &mut Turn) {
+        if self.publisher.acks.is_empty() {
+            return;
+        }
+        let mut guard = self.client.lock();
+        let state = &mut *guard;
+        if let Some(link) = state.link.as_mut().filter(|link| link.epoch == self.epoch) {
+            state.session.send_acks(&self.publisher.acks);
+            if !link.flush_promised {
+                link.flush_promised = true;
+                turn.touch(&self.client);
+            }
+        }
+        drop(guard);
+        self.publisher.acks.clear();
+        self.publisher.acks.shrink_to(1_024);
+    }
+
+    fn handle_packet(&mut self, turn: &mut Turn, packet: Packet<'_>) -> Result<(), Cause> {
+        if !matches!(packet, Packet::Publish(_) | Packet::PubRel(_)) {
+            // Answers leave in the order of what they answer.
+            self.send_acks(turn);
+        }
+        match packet {
+            Packet::Publish(publish) => {
+                self.core.publish(turn, &self.client, &mut self.publisher, &publish)?;
+            }
+            Packet::PubAck(ack) => self.handle_ack(turn, AckKind::PubAck, ack),
+            Packet::PubRec(ack) => self.handle_ack(turn, AckKind::PubRec, ack),
+            Packet::PubComp(ack) => self.handle_ack(turn, AckKind::PubComp, ack),
+            Packet::PubRel(Ack { packet_id, .. }) => {
+                let known = self.client.lock().session.release(packet_id);
+                let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+                self.publisher.acknowledge(AckKind::PubComp, packet_id, reason);
+            }
+            Packet::Subscribe(subscribe) => {
+                self.core.subscribe(turn, &self.client, &subscribe);
+                self.replaying = true;
+            }
+            Packet::Unsubscribe(unsubscribe) => self.core.unsubscribe(turn, &self.client, &unsubscribe),
+            Packet::PingReq => {
+                let mut guard = self.client.lock();
+                guard.session.send_pingresp();
+                self.core.promise_flush(turn, &self.client, &mut guard);
+            }
+            Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(&disconnect)),
+            Packet::Auth(auth) => self.handle_auth(&auth)?,
+            Packet::Connect(_) => return Err(Cause::SecondConnect),
+        }
+        Ok(())
+    }
+
+    fn handle_ack(&mut self, turn: &mut Turn, kind: AckKind, ack: Ack) {
+        let mut guard = self.client.lock();
+        let state = &mut *guard;
+        state.session.at(turn.now).handle_ack(kind, ack.packet_id, ack.reason_code);
+        self.core.count_late_drops(state);
+        if state.session.out.has_output() {
+            self.core.promise_flush(turn, &self.client, state);
+        }
+        if state.replays.is_some() {
+            self.replaying = true;
+        }
+    }
+
+    /// DISCONNECT: what the client says about its will and its session.
+    fn handle_disconnect(&self, disconnect: &Disconnect) -> Cause {
+        if let Some(seconds) = disconnect.session_expiry {
+            let mut guard = self.client.lock();
+            let state = &mut *guard;
+            if state.link_of(self.epoch).is_none() {
+                return Cause::TakenOver;
+            }
+            if seconds > 0 && state.keep_for == KeepFor::Nothing {
+                return Cause::SessionExpiryFromNothing;
+            }
+            state.keep_for = self.core.keep_for_seconds(seconds);
+            state.session.set_outlives_connection(state.keep_for != KeepFor::Nothing);
+        }
+        // Every reason but the normal one leaves the will in place (section 3.14.4).
+        Cause::Disconnect { with_will: disconnect.reason_code != ReasonCode::NORMAL_DISCONNECTION }
+    }
+}

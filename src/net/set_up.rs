@@ -1,0 +1,191 @@
+//! From accept to a connection attached to its session: TLS, CONNECT, and the answers to those who are not let in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::authenticate::{Authentication, authenticate};
+use super::connection::{Connection, GoneGuard};
+use super::handshake::read_connect;
+use super::listener::ListenerShared;
+use super::stream::Stream;
+use crate::broker::{Attached, Cause, ConnectRequest, Core, Handle};
+use crate::escape::escape;
+use crate::protocol::encode::{self, ConnackProperties};
+use crate::protocol::{
+    Connect, DecodeError, Framed, Packet, ProtocolVersion, ReasonCode, connect_version, decode, frame,
+};
+
+/// TLS and CONNECT, within `limits.connect_timeout` together.
+pub(super) async fn set_up(
+    core: &Arc<Core>,
+    shared: &ListenerShared,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<Connection> {
+    let first = async {
+        let mut stream = match &shared.tls {
+            None => Stream::Tcp(Arc::new(stream)),
+            Some(acceptor) => {
+                let accepted = acceptor.accept(stream).await;
+                Stream::Tls(Box::new(accepted.map_err(|error| Cause::Tls(error.to_string()))?))
+            }
+        };
+        let first = read_connect(core, &mut stream).await?;
+        Ok((stream, first))
+    };
+    let result = tokio::select! {
+        result = tokio::time::timeout(core.limits.connect_timeout, first) => {
+            result.unwrap_or(Err(Cause::ConnectTimeout))
+        }
+        () = core.shut_down() => Err(Cause::Shutdown),
+    };
+    let (stream, first) = match result {
+        Ok(ok) => ok,
+        Err(cause) => {
+            refused(core, peer, None, &cause);
+            return None;
+        }
+    };
+    let connect = match decode_connect(&first.bytes) {
+        Ok(connect) => connect,
+        Err(cause) => {
+            refused(core, peer, None, &cause);
+            if let Cause::Malformed(error) = cause
+                && let Some(version) = answer_in(&first.bytes, error)
+            {
+                refuse(stream, version, error.reason_code()).await;
+            }
+            return None;
+        }
+    };
+    let mut stream = stream;
+    let mut behind = first.bytes.get(first.total..).unwrap_or_default().to_vec();
+    let exchange = authenticate(core, &mut stream, &connect, &mut behind);
+    // Another `connect_timeout` for all of it: a client must not sit between CONNECT and CONNACK.
+    let exchanged = tokio::time::timeout(core.limits.connect_timeout, exchange).await;
+    let authenticated = match exchanged.unwrap_or(Err(Cause::ConnectTimeout)) {
+        Ok(authenticated) => authenticated,
+        Err(cause) => {
+            refused(core, peer, Some(connect.client_id), &cause);
+            let code = match cause {
+                Cause::Refused(code) => Some(code),
+                cause => cause.disconnect_code(),
+            };
+            if let Some(code) = code {
+                refuse(stream, connect.version, code).await;
+            }
+            return None;
+        }
+    };
+    if authenticated.is_none()
+        && let Err(code) = admit(shared, &stream, &connect)
+    {
+        refused(core, peer, Some(connect.client_id), &Cause::Refused(code));
+        refuse(stream, connect.version, code).await;
+        return None;
+    }
+    let gone = GoneGuard(Arc::new(Handle::default()));
+    let request = ConnectRequest {
+        connect: &connect,
+        peer,
+        socket: stream.shared_socket(),
+        handle: Arc::clone(&gone.0),
+        authentication: authenticated.as_ref().map(|by| (by.method.name(), by.data.as_deref())),
+    };
+    let Attached { client, epoch, session_present, terms } = match core.connect(request).await {
+        Ok(attached) => attached,
+        Err(code) => {
+            refused(core, peer, Some(connect.client_id), &Cause::Refused(code));
+            refuse(stream, connect.version, code).await;
+            return None;
+        }
+    };
+    // At once: from here on the end of the connection is settled however this task ends.
+    let mut connection = Connection {
+        core: Arc::clone(core),
+        client,
+        epoch,
+        stream,
+        partial: behind,
+        started: false,
+        replaying: false,
+        terms,
+        publisher: crate::broker::Publisher::new(terms.version),
+        output: None,
+        hold: None,
+        peer,
+        finished: false,
+        authentication: authenticated.map(|by| Box::new(Authentication::new(by.method))),
+        gone,
+    };
+    core.metrics.packets_received.add(1);
+    tracing::info!(
+        client_id = %escape(&connection.client.id),
+        %peer,
+        version = connect.version.name(),
+        clean_session = connect.clean_start,
+        session_present,
+        keep_alive = connect.keep_alive,
+        user_name = connect.user_name.map(|name| tracing::field::display(escape(name))),
+        "connected"
+    );
+    if core.is_shutting_down() {
+        connection.finish(&Cause::Shutdown);
+        return None;
+    }
+    Some(connection)
+}
+
+fn decode_connect(bytes: &[u8]) -> Result<Connect<'_>, Cause> {
+    if let Framed::Frame(frame) = frame(bytes, usize::MAX, ProtocolVersion::V311)?
+        && let Packet::Connect(connect) = decode(&frame, ProtocolVersion::V311)?
+    {
+        return Ok(connect);
+    }
+    Err(Cause::NotConnect { looks_like: None })
+}
+
+/// In which version a CONNECT that cannot be taken is answered; `None`: it is not answered. MQTT 3.1.1 has an answer for an unknown level
+/// only ([MQTT-3.1.2-2], [MQTT-3.1.4-1]), MQTT 5 for every fault (section 4.13).
+fn answer_in(bytes: &[u8], error: DecodeError) -> Option<ProtocolVersion> {
+    if let DecodeError::UnsupportedLevel { .. } = error {
+        return Some(ProtocolVersion::V311);
+    }
+    let Ok(Framed::Frame(frame)) = frame(bytes, usize::MAX, ProtocolVersion::V311) else { return None };
+    connect_version(&frame).ok().filter(|version| version.has_properties())
+}
+
+/// Whether this listener lets the client in. A client is anonymous if it shows neither a user name nor a certificate.
+fn admit(shared: &ListenerShared, stream: &Stream, connect: &Connect<'_>) -> Result<(), ReasonCode> {
+    let certified = match stream {
+        Stream::Tcp(_) => false,
+        Stream::Tls(stream) => stream.get_ref().1.peer_certificates().is_some(),
+    };
+    if shared.allow_anonymous || certified {
+        Ok(())
+    } else if connect.user_name.is_some() {
+        // No method of authentication is configured that could confirm it.
+        Err(ReasonCode::BadUserNameOrPassword)
+    } else {
+        Err(ReasonCode::NotAuthorized)
+    }
+}
+
+async fn refuse(stream: Stream, version: ProtocolVersion, code: ReasonCode) {
+    let mut connack = Vec::new();
+    if encode::connack(&mut connack, version, false, code, &ConnackProperties::default()) {
+        stream.finish_with(&connack).await;
+    }
+}
+
+fn refused(core: &Core, peer: SocketAddr, client_id: Option<&str>, cause: &Cause) {
+    core.metrics.refused.add(cause.label(), 1);
+    if *cause == Cause::PeerClosed {
+        // Port probes and health checks.
+        tracing::debug!(%peer, %cause, "closed before CONNECT");
+        return;
+    }
+    tracing::info!(%peer, client_id = client_id.map(|id| tracing::field::display(escape(id))), %cause, "refused");
+}
