@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from support import brokers, certificates
+from support.mqttjs import JsClient
 
 
 def pytest_configure(config):
@@ -67,3 +68,17 @@ def certs():
     """The certificates of this run."""
     with tempfile.TemporaryDirectory(prefix="ternmq-certs-") as path:
         yield certificates.make(path)
+
+
+@pytest.fixture
+def js():
+    """Makes clients that end with the test."""
+    clients = []
+
+    def make(port, **options):
+        clients.append(JsClient(port, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()

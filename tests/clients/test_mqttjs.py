@@ -1,101 +1,11 @@
-"""MQTT.js, in a Node process per client (see mqttjs_bridge.mjs)."""
-
-import itertools
-import json
-import subprocess
-import threading
-from pathlib import Path
+"""MQTT.js on MQTT 3.1.1 and 3.1."""
 
 import pytest
 
-from support.brokers import HOST, TlsListener
+from support.brokers import TlsListener
 from support.mosquitto import Message, Subscriber, pub, sub_output
-from support.waiting import DEADLINE, Recorder
 
-BRIDGE = Path(__file__).with_name("mqttjs_bridge.mjs")
 QOS = [0, 1, 2]
-
-
-class JsClient:
-    """One MQTT.js client. Its events are recorded; commands wait for their end unless told otherwise."""
-
-    def __init__(self, port, **options):
-        self.events = Recorder()
-        self._ids = itertools.count(1)
-        self.process = subprocess.Popen(
-            ["node", BRIDGE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=BRIDGE.parent
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        defaults = {"host": HOST, "port": port, "protocol": "mqtt", "reconnectPeriod": 100}
-        self._send({"do": "connect", "options": {**defaults, **options}})
-
-    def connected(self, times=1):
-        """Waits for the connection number `times` and returns its session present."""
-        return self.wait("connect", times)[times - 1]["sessionPresent"]
-
-    def wait(self, event, count=1):
-        """Waits for `count` events of this kind and returns all of them."""
-        self.events.wait(lambda items: sum(item["event"] == event for item in items) >= count, f"{count} × {event}")
-        return [item for item in self.events.all() if item["event"] == event]
-
-    def messages(self, count):
-        return [
-            Message(item["topic"], item["qos"], item["retain"], item["payload"])
-            for item in self.wait("message", count)
-        ]
-
-    def subscribe(self, qos, *filters):
-        """Subscribes and returns the QoS granted."""
-        granted = self.do("subscribe", filters={name: {"qos": qos} for name in filters})
-        return [entry["qos"] for entry in granted]
-
-    def publish(self, topic, payload, qos=0, retain=False, wait=True):
-        return self.do("publish", wait=wait, topic=topic, payload=payload, options={"qos": qos, "retain": retain})
-
-    def do(self, verb, wait=True, **arguments):
-        """Sends a command; with `wait` returns its result, without it the id for `finish`."""
-        number = next(self._ids)
-        self._send({"do": verb, "id": number, **arguments})
-        return self.finish(number) if wait else number
-
-    def finish(self, number):
-        done = self.events.wait(
-            lambda items: next((i for i in items if i["event"] == "done" and i["id"] == number), None),
-            f"the end of command {number}",
-        )
-        assert not done.get("error"), done["error"]
-        return done.get("result")
-
-    def close(self):
-        """Ends the process without a word to the broker."""
-        self.process.kill()
-        self.process.wait()
-        self._reader.join(DEADLINE)
-        self.process.stdin.close()
-
-    def _send(self, command):
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-
-    def _read(self):
-        with self.process.stdout as output:
-            for line in output:
-                self.events.add(json.loads(line))
-
-
-@pytest.fixture
-def js():
-    """Makes clients that end with the test."""
-    clients = []
-
-    def make(port, **options):
-        clients.append(JsClient(port, **options))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        client.close()
 
 
 @pytest.mark.parametrize("qos", QOS)

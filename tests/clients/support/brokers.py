@@ -38,6 +38,9 @@ class Limits:
     queue_messages_max: int | None = None
     queue_bytes_max: int | None = None
     inflight_max: int | None = None
+    receive_maximum: int | None = None
+    topic_alias_max: int | None = None
+    payload_format: str | None = None
     connect_timeout: float | None = None
 
 
@@ -193,11 +196,13 @@ class Broker:
                 lines.append(f'client_ca = "{self.tls.client_ca}"')
             lines.append(f'client_certificate = "{self.tls.client_certificate}"')
         lines.append("[limits]")
-        for key in ("queue_messages_max", "inflight_max"):
+        for key in ("queue_messages_max", "inflight_max", "receive_maximum", "topic_alias_max"):
             if getattr(self.limits, key) is not None:
                 lines.append(f"{key} = {getattr(self.limits, key)}")
         if self.limits.queue_bytes_max is not None:
             lines.append(f'queue_bytes_max = "{self.limits.queue_bytes_max // 1_000_000}MB"')
+        if self.limits.payload_format is not None:
+            lines.append(f'payload_format = "{self.limits.payload_format}"')
         if self.limits.connect_timeout is not None:
             lines.append(f'connect_timeout = "{round(self.limits.connect_timeout * 1000)}ms"')
         return "\n".join(lines) + "\n"
