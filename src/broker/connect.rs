@@ -48,6 +48,11 @@ impl Core {
         if made_id && connect.needs_client_id() {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
+        if let Some(will) = &connect.will
+            && self.refuses_payload(&will.properties, will.payload)
+        {
+            return Err(ReasonCode::PayloadFormatInvalid);
+        }
         let id = if made_id { self.make_client_id() } else { Arc::from(connect.client_id) };
         let will = connect.will.as_ref().map(own_will);
         let (keep_for, told_expiry) = self.keep_for(connect.session_expiry);
@@ -226,7 +231,7 @@ impl Core {
         {
             let mut turn = Turn::new();
             turn.begin(self.now());
-            self.publish_will(&mut turn, &will);
+            self.publish_will(&mut turn, client, &will);
             turn.finish(self);
         }
     }
@@ -282,18 +287,21 @@ enum Continues {
     No,
 }
 
-/// Tells the older client why it is closed (MQTT 5 [MQTT-3.1.4-3]), if its socket can be written here and is between packets. TLS sockets
-/// are told by their own task.
+/// Tells the older client why it is closed (MQTT 5 [MQTT-3.1.4-3]), if its socket can be written here. A TLS socket, and one that somebody is
+/// writing to at this moment, are left to the connection's own task.
 fn say_taken_over(link: &Link, state: &super::ClientState) {
-    if let Some(socket) = &link.socket
+    if link.blocked {
+        // In the midst of a packet: nothing more can be said.
+        link.handle.set_told();
+    } else if let Some(socket) = &link.socket
         && state.session.terms().says_goodbye
         && !link.writing
-        && !link.blocked
     {
         let mut disconnect = Vec::new();
         if encode::disconnect(&mut disconnect, ReasonCode::SessionTakenOver, None, None) {
             let _ = socket.try_write(&disconnect);
         }
+        link.handle.set_told();
     }
 }
 

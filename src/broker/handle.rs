@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 pub(crate) struct Handle {
     signals: AtomicU8,
     is_gone: AtomicBool,
+    /// The client was told why its connection ends, or cannot be.
+    is_told: AtomicBool,
     gone: Notify,
 }
 
@@ -23,6 +25,16 @@ impl Handle {
     /// Takes the signals; called by the connection's task only.
     pub(crate) fn take_signals(&self) -> u8 {
         if self.signals.load(Ordering::Acquire) == 0 { 0 } else { self.signals.swap(0, Ordering::AcqRel) }
+    }
+
+    /// Nobody needs to tell the client any more why its connection ends.
+    pub(super) fn set_told(&self) {
+        self.is_told.store(true, Ordering::Release);
+    }
+
+    /// Whether the connection's own task has to tell the client.
+    pub(crate) fn is_told(&self) -> bool {
+        self.is_told.load(Ordering::Acquire)
     }
 
     /// The task is gone and its socket closed.

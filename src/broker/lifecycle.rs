@@ -38,7 +38,7 @@ impl Core {
             self.hand_over_of_absent(&mut turn, client);
         }
         if let Some(will) = will {
-            self.publish_will(&mut turn, &will);
+            self.publish_will(&mut turn, client, &will);
         }
         turn.finish(self);
     }
@@ -124,7 +124,7 @@ impl Core {
         turn.begin(self.now());
         self.hand_over(&mut turn, left.unacknowledged);
         if let Some(will) = left.will {
-            self.publish_will(&mut turn, &will.1);
+            self.publish_will(&mut turn, client, &will.1);
         }
         turn.finish(self);
     }
@@ -193,7 +193,7 @@ impl Core {
         if let Some(will) = due_will {
             let mut turn = Turn::new();
             turn.begin(now);
-            self.publish_will(&mut turn, &will.1);
+            self.publish_will(&mut turn, client, &will.1);
             turn.finish(self);
         }
     }
@@ -213,7 +213,7 @@ impl Core {
                 [state.session.take_will(), delayed]
             };
             for will in wills.into_iter().flatten() {
-                self.publish_will(&mut turn, &will);
+                self.publish_will(&mut turn, client, &will);
             }
         }
         turn.finish(self);

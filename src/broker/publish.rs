@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Cause, Client, Core, Turn};
 use crate::config::PayloadFormat;
 use crate::protocol::encode::{self, AckKind};
-use crate::protocol::{ProtocolVersion, Publish, QoS, ReasonCode};
+use crate::protocol::{ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
 use crate::router::{Route, RouteCache};
 use crate::session::{Message, Outgoing, Reception, Will};
 
@@ -66,9 +66,7 @@ impl Core {
                 self.metrics.dropped.add("sys_topic", 1);
                 ReasonCode::Success
             }
-            Reception::New
-                if self.limits.payload_format == PayloadFormat::Check && !is_as_indicated(publish) =>
-            {
+            Reception::New if self.refuses_payload(&publish.properties, publish.payload) => {
                 self.metrics.dropped.add("payload_format_invalid", 1);
                 ReasonCode::PayloadFormatInvalid
             }
@@ -102,8 +100,15 @@ impl Core {
 
     /// A message of the broker itself or of a program it is embedded in.
     pub(crate) fn publish_message(&self, turn: &mut Turn, message: &Arc<Message>, retain: bool) {
+        self.publish_message_of(turn, 0, message, retain);
+    }
+
+    /// The same on behalf of the session with the key `publisher`.
+    fn publish_message_of(&self, turn: &mut Turn, publisher: u64, message: &Arc<Message>, retain: bool) {
         let mut scratch = std::mem::take(&mut turn.scratch);
-        let mut outgoing = Outgoing::from_message(message, turn.now, &mut scratch).with_retain(retain);
+        let mut outgoing = Outgoing::from_message(message, turn.now, &mut scratch)
+            .with_retain(retain)
+            .with_publisher(publisher);
         if retain {
             self.retain(&mut outgoing);
         }
@@ -113,14 +118,21 @@ impl Core {
         turn.scratch = scratch;
     }
 
-    /// The will of a connection that ended without DISCONNECT.
-    pub(crate) fn publish_will(&self, turn: &mut Turn, will: &Will) {
+    /// Whether the payload is to be refused for not being what its format indicator says (section 3.3.2.3.2).
+    pub(super) fn refuses_payload(&self, properties: &PublishProperties<'_>, payload: &[u8]) -> bool {
+        self.limits.payload_format == PayloadFormat::Check
+            && properties.payload_format_indicator == Some(1)
+            && std::str::from_utf8(payload).is_err()
+    }
+
+    /// The will of a connection of `client` that ended without DISCONNECT.
+    pub(crate) fn publish_will(&self, turn: &mut Turn, client: &Client, will: &Will) {
         if is_sys(&will.topic) {
             self.metrics.dropped.add("sys_topic", 1);
             return;
         }
         self.metrics.wills_published.add(1);
-        self.publish_message(turn, &will.message(turn.now), will.retain);
+        self.publish_message_of(turn, client.key, &will.message(turn.now), will.retain);
     }
 }
 
@@ -147,11 +159,6 @@ fn resolve_alias(
         *place = Some(Box::from(topic));
     }
     Ok(())
-}
-
-/// Whether the payload is what its format indicator says (section 3.3.2.3.2).
-fn is_as_indicated(publish: &Publish<'_>) -> bool {
-    publish.properties.payload_format_indicator != Some(1) || std::str::from_utf8(publish.payload).is_ok()
 }
 
 fn is_sys(topic: &str) -> bool {

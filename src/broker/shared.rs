@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::{Client, Core, Turn};
 use crate::protocol::{QoS, SharedFilter};
 use crate::router::{Route, SubscriptionOptions};
-use crate::session::{Delivered, DropReason, Outgoing, Readiness, SharedMessage};
+use crate::session::{Delivered, DropReason, Expiry, Outgoing, Readiness, SharedMessage};
 
 /// What makes a [`Client`] of the router a group: it has members instead of a session of its own.
 pub(crate) struct Group {
@@ -138,6 +138,11 @@ impl Core {
     pub(super) fn hand_over(&self, turn: &mut Turn, messages: Vec<SharedMessage>) {
         for SharedMessage { filter, message } in messages {
             let group = self.groups.get(&filter).map(|entry| Arc::clone(entry.value()));
+            // To the next member it has not begun ([MQTT-3.3.2-5]).
+            if message.expiry(turn.now) == Expiry::Over {
+                turn.count_drop(DropReason::Expired, 1);
+                continue;
+            }
             let mut scratch = std::mem::take(&mut turn.scratch);
             let mut outgoing = Outgoing::from_message(&message, turn.now, &mut scratch);
             match group.as_ref().and_then(|group| group.group.as_deref()) {

@@ -131,8 +131,8 @@ impl Connection {
         }
         self.finish(&cause);
         if taken_over {
-            if self.output.is_none() && !farewell.is_empty() {
-                // TLS: plain sockets were told by the one who took over.
+            if !self.gone.0.is_told() && self.output.is_none() && !farewell.is_empty() {
+                // Plain sockets are mostly told by the one who took over.
                 self.stream.say_last(&farewell).await;
             }
             // At once, even if another thread still holds the socket for a write: the successor waits.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use crate::broker::{Cause, KeepFor, Turn};
-use crate::protocol::encode::AckKind;
+use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{Ack, Disconnect, Framed, Packet, ReasonCode, decode, frame};
 
 impl Connection {
@@ -90,10 +90,14 @@ impl Connection {
                 self.publisher.acknowledge(AckKind::PubComp, packet_id, reason);
             }
             Packet::Subscribe(subscribe) => {
+                self.check_answer(subscribe.count())?;
                 self.core.subscribe(turn, &self.client, &subscribe);
                 self.replaying = true;
             }
-            Packet::Unsubscribe(unsubscribe) => self.core.unsubscribe(turn, &self.client, &unsubscribe),
+            Packet::Unsubscribe(unsubscribe) => {
+                self.check_answer(unsubscribe.count())?;
+                self.core.unsubscribe(turn, &self.client, &unsubscribe);
+            }
             Packet::PingReq => {
                 let mut guard = self.client.lock();
                 guard.session.send_pingresp();
@@ -102,6 +106,14 @@ impl Connection {
             Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(&disconnect)),
             Packet::Auth(auth) => self.handle_auth(&auth)?,
             Packet::Connect(_) => return Err(Cause::SecondConnect),
+        }
+        Ok(())
+    }
+
+    /// A client that cannot take the answer to so many filters cannot be answered at all: nothing of the packet is done.
+    fn check_answer(&self, codes: usize) -> Result<(), Cause> {
+        if encode::codes_len(codes) > self.terms.packet_bytes_max {
+            return Err(Cause::AnswerTooLarge);
         }
         Ok(())
     }

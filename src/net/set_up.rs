@@ -55,7 +55,7 @@ pub(super) async fn set_up(
             if let Cause::Malformed(error) = cause
                 && let Some(version) = answer_in(&first.bytes, error)
             {
-                refuse(stream, version, error.reason_code()).await;
+                refuse(stream, version, None, error.reason_code()).await;
             }
             return None;
         }
@@ -74,7 +74,7 @@ pub(super) async fn set_up(
                 cause => cause.disconnect_code(),
             };
             if let Some(code) = code {
-                refuse(stream, connect.version, code).await;
+                refuse(stream, connect.version, connect.maximum_packet_size, code).await;
             }
             return None;
         }
@@ -83,7 +83,7 @@ pub(super) async fn set_up(
         && let Err(code) = admit(shared, &stream, &connect)
     {
         refused(core, peer, Some(connect.client_id), &Cause::Refused(code));
-        refuse(stream, connect.version, code).await;
+        refuse(stream, connect.version, connect.maximum_packet_size, code).await;
         return None;
     }
     let gone = GoneGuard(Arc::new(Handle::default()));
@@ -98,7 +98,7 @@ pub(super) async fn set_up(
         Ok(attached) => attached,
         Err(code) => {
             refused(core, peer, Some(connect.client_id), &Cause::Refused(code));
-            refuse(stream, connect.version, code).await;
+            refuse(stream, connect.version, connect.maximum_packet_size, code).await;
             return None;
         }
     };
@@ -173,9 +173,16 @@ fn admit(shared: &ListenerShared, stream: &Stream, connect: &Connect<'_>) -> Res
     }
 }
 
-async fn refuse(stream: Stream, version: ProtocolVersion, code: ReasonCode) {
+/// Answers CONNECT with an error, unless even that is larger than the client takes ([MQTT-3.1.2-24]).
+async fn refuse(
+    stream: Stream,
+    version: ProtocolVersion,
+    client_packet_bytes_max: Option<u32>,
+    code: ReasonCode,
+) {
     let mut connack = Vec::new();
-    if encode::connack(&mut connack, version, false, code, &ConnackProperties::default()) {
+    let properties = ConnackProperties { client_packet_bytes_max, ..ConnackProperties::default() };
+    if encode::connack(&mut connack, version, false, code, &properties) {
         stream.finish_with(&connack).await;
     }
 }

@@ -219,6 +219,12 @@ pub const fn publish_len(
     fixed_header_len(remaining_length).saturating_add(remaining_length)
 }
 
+/// Bytes of a SUBACK or UNSUBACK of MQTT 5 with this many codes, with its fixed header.
+pub(crate) const fn codes_len(count: usize) -> usize {
+    let remaining_length = size_of::<u16>() + 1 + count;
+    fixed_header_len(remaining_length) + remaining_length
+}
+
 /// Appends SUBACK with one code for each filter of the SUBSCRIBE, in its order; MQTT 3.1.1 gets 0x80 for
 /// every failure.
 ///

@@ -227,6 +227,13 @@ impl<'a> Outgoing<'a> {
         }
     }
 
+    /// The same as the publication of a session, by its key: its own No Local subscriptions do not get it.
+    #[must_use]
+    pub fn with_publisher(mut self, publisher: u64) -> Self {
+        self.publisher = publisher;
+        self
+    }
+
     /// The same with the RETAIN flag it was published with, for subscribers that asked to see it.
     #[must_use]
     pub fn with_retain(mut self, retain: bool) -> Self {

@@ -349,9 +349,14 @@ impl Session {
             return TopicForm::Name;
         }
         let introduced = PublishPropertiesOut { topic_alias: Some(u16::MAX), ..*properties };
-        let may_introduce =
-            self.fits(topic.len(), has_id, &introduced, properties.subscription_ids, payload_len);
-        self.aliases.as_mut().map_or(TopicForm::Name, |aliases| aliases.form(topic, may_introduce))
+        let ids = properties.subscription_ids;
+        let may_introduce = self.fits(topic.len(), has_id, &introduced, ids, payload_len);
+        // A number takes more bytes than a name of one or two.
+        let may_use = self.fits(0, has_id, &introduced, ids, payload_len);
+        match self.aliases.as_mut().map(|aliases| aliases.form(topic, may_introduce)) {
+            Some(TopicForm::Alias(_)) if !may_use => TopicForm::Name,
+            form => form.unwrap_or(TopicForm::Name),
+        }
     }
 
     fn append_owned(

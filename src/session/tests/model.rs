@@ -281,6 +281,12 @@ impl Model {
                 let bytes = message.publish(true, *qos, *retain, id);
                 self.out.extend_from_slice(&bytes);
             }
+            // What was acknowledged before its turn is not waited for.
+            while let Some(next) = self.resend.front()
+                && !self.unfinished.iter().any(|unfinished| unfinished.id == *next)
+            {
+                self.resend.pop_front();
+            }
         }
         if !self.resend.is_empty() {
             reached.resend_paced += 1;
