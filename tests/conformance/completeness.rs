@@ -6,6 +6,8 @@ use toml::{Table, Value};
 
 /// A statement with what the list says about it.
 struct Statement {
+    /// "3.1.1" or "5": the same id may be in both.
+    version: String,
     id: String,
     tests: Vec<String>,
     exception: Option<String>,
@@ -27,7 +29,7 @@ fn strings(value: Option<&Value>) -> Vec<String> {
 
 fn statements() -> Vec<Statement> {
     let list = list();
-    let known = ["id", "text", "tests", "exception", "note"];
+    let known = ["version", "id", "text", "tests", "exception", "note"];
     let mut statements = Vec::new();
     for entry in list["statement"].as_array().expect("[[statement]]") {
         let entry = entry.as_table().expect("a table");
@@ -36,15 +38,28 @@ fn statements() -> Vec<Statement> {
         let text = |key: &str| entry.get(key).map(|value| value.as_str().expect("a string").to_owned());
         let id = text("id").expect("a statement has an id");
         assert!(text("text").is_some_and(|text| !text.trim().is_empty()), "{id} has no text");
-        statements.push(Statement { id, tests: strings(entry.get("tests")), exception: text("exception") });
+        let version = text("version").unwrap_or_else(|| "3.1.1".to_owned());
+        assert!(matches!(version.as_str(), "3.1.1" | "5"), "{id} is of version {version}");
+        statements.push(Statement {
+            version,
+            id,
+            tests: strings(entry.get("tests")),
+            exception: text("exception"),
+        });
     }
     statements
 }
 
-/// `module::function` of every test in the files of this directory.
+/// `module::function` of every test in the files of this directory, `v5::module::function` of those below it.
 fn tests() -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
-    for entry in std::fs::read_dir(directory()).expect("the directory of the tests") {
+    collect_tests(directory(), "", &mut tests);
+    collect_tests(&directory().join("v5"), "v5::", &mut tests);
+    tests
+}
+
+fn collect_tests(directory: &Path, parent: &str, tests: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(directory).expect("the directory of the tests") {
         let path = entry.expect("an entry of the directory").path();
         if path.extension().is_none_or(|extension| extension != "rs") {
             continue;
@@ -58,30 +73,30 @@ fn tests() -> BTreeSet<String> {
             } else if attribute && !line.starts_with("#[") {
                 let name = line.trim_start_matches("async ").strip_prefix("fn ").expect("a function");
                 let name = name.split('(').next().unwrap_or_default();
-                assert!(tests.insert(format!("{module}::{name}")), "{name} is there twice");
+                assert!(tests.insert(format!("{parent}{module}::{name}")), "{name} is there twice");
                 attribute = false;
             }
         }
     }
-    tests
 }
 
-/// `MQTT-3.1.2-24` as it begins the name of a test: `mqtt_3_1_2_24`.
-fn prefix(id: &str) -> String {
-    id.to_lowercase().replace(['-', '.'], "_")
+/// `MQTT-3.1.2-24` as it begins the name of a test: `mqtt_3_1_2_24`, or `mqtt5_3_1_2_24` for MQTT 5.
+fn prefix(statement: &Statement) -> String {
+    let name = statement.id.to_lowercase().replace(['-', '.'], "_");
+    if statement.version == "5" { name.replacen("mqtt", "mqtt5", 1) } else { name }
 }
 
 /// The part of a test's name that says which statement it shows, for names that carry one.
 fn prefix_of_test(test: &str) -> Option<String> {
-    let (_, name) = test.split_once("::")?;
-    let numbers = name.strip_prefix("mqtt_")?;
-    Some(format!("mqtt_{}", numbers.split('_').take(4).collect::<Vec<_>>().join("_")))
+    let (_, name) = test.rsplit_once("::")?;
+    let (mqtt, numbers) = name.split_once('_').filter(|(mqtt, _)| matches!(*mqtt, "mqtt" | "mqtt5"))?;
+    Some(format!("{mqtt}_{}", numbers.split('_').take(4).collect::<Vec<_>>().join("_")))
 }
 
 #[test]
 fn every_statement_has_a_test_that_exists_or_a_reason_why_not() {
     let tests = tests();
-    for Statement { id, tests: listed, exception } in statements() {
+    for Statement { id, tests: listed, exception, .. } in statements() {
         match exception {
             Some(reason) => {
                 assert!(reason.trim().len() > 20, "{id}: the reason of the exception says too little");
@@ -98,7 +113,7 @@ fn every_statement_has_a_test_that_exists_or_a_reason_why_not() {
 #[test]
 fn every_test_named_after_a_statement_is_listed_with_it() {
     let by_prefix: BTreeMap<String, Statement> =
-        statements().into_iter().map(|statement| (prefix(&statement.id), statement)).collect();
+        statements().into_iter().map(|statement| (prefix(&statement), statement)).collect();
     for test in tests() {
         let Some(prefix) = prefix_of_test(&test) else { continue };
         let statement =
@@ -110,7 +125,7 @@ fn every_test_named_after_a_statement_is_listed_with_it() {
 #[test]
 fn every_statement_with_tests_has_one_that_carries_its_id() {
     for statement in statements().iter().filter(|statement| statement.exception.is_none()) {
-        let carried = statement.tests.iter().any(|test| prefix_of_test(test) == Some(prefix(&statement.id)));
+        let carried = statement.tests.iter().any(|test| prefix_of_test(test) == Some(prefix(statement)));
         assert!(carried, "no test of {} carries its id", statement.id);
     }
 }
@@ -119,24 +134,18 @@ fn every_statement_with_tests_has_one_that_carries_its_id() {
 fn ids_are_unique() {
     let mut ids = BTreeSet::new();
     for statement in statements() {
-        assert!(ids.insert(prefix(&statement.id)), "{} is there twice", statement.id);
-    }
-    let mut later = BTreeSet::new();
-    for entry in list()["later"].as_array().expect("[[later]]") {
-        let reason = entry["reason"].as_str().expect("a reason");
-        assert!(reason.len() > 20, "the reason says too little: {reason}");
-        for id in strings(entry.get("ids")) {
-            assert!(later.insert(id.clone()), "{id} is there twice");
-        }
+        assert!(ids.insert(prefix(&statement)), "{} is there twice", statement.id);
     }
 }
 
 #[test]
 fn the_list_is_whole() {
     let list = list();
-    let count = |value: &Value| value.as_integer().expect("a number");
     let statements = statements();
-    assert_eq!(i64::try_from(statements.len()).ok(), Some(count(&list["count"])));
+    for version in ["3.1.1", "5"] {
+        let there = statements.iter().filter(|statement| statement.version == version).count();
+        assert_eq!(i64::try_from(there).ok(), list["count"][version].as_integer(), "statements of {version}");
+    }
     // A statement that vanishes from the list, or one that is added, has to be looked at by somebody.
     assert!(statements.iter().all(|statement| statement.id.starts_with("MQTT-")));
 }

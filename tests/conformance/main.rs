@@ -1,6 +1,8 @@
-//! Conformance to MQTT 3.1.1: the normative statements that bind a server, each shown by tests that speak raw bytes.
+//! Conformance to MQTT 3.1.1 and 5: the normative statements that bind a server, each shown by tests that speak raw
+//! bytes.
 //!
-//! A test named `mqtt_3_1_2_24_…` shows statement MQTT-3.1.2-24. `statements.toml` lists every statement with its tests,
+//! A test named `mqtt_3_1_2_24_…` shows statement MQTT-3.1.2-24 of 3.1.1, one named `mqtt5_3_1_2_24_…` that of MQTT 5
+//! (module `v5`; the same id may stand for something else). `statements.toml` lists every statement with its tests,
 //! or the reason why there is none; `completeness` watches that the list and the tests agree. Tests without such a name
 //! are the neighbouring bad inputs and TernMQ's answers where the standard leaves a choice.
 //!
@@ -32,5 +34,6 @@ mod subscribe;
 mod takeover;
 mod topics;
 mod unsubscribe;
+mod v5;
 mod will;
 mod will_table;

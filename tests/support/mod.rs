@@ -11,10 +11,17 @@
 pub mod broker;
 mod mosquitto;
 pub mod raw_client;
+pub mod raw_client5;
 pub mod server_packet;
+pub mod server_packet5;
+mod transport;
 pub mod wire;
+pub mod wire5;
 
 pub use broker::{Settings, TestBroker};
 pub use raw_client::{DEADLINE, RawClient};
+pub use raw_client5::RawClient5;
 pub use server_packet::{Publish, ServerPacket};
+pub use server_packet5::{Publish5, ServerPacket5};
 pub use wire::Connect;
+pub use wire5::Connect5;

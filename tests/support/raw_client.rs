@@ -4,38 +4,27 @@
 //! may come before the SUBACK of its subscription, so [`RawClient::subscribe`] puts such packets by for later.
 
 use super::server_packet::{self, Publish, ServerPacket, show};
+use super::transport::{Incoming, Transport};
 use super::wire::{self, Connect};
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for something that must come. Generous: it is only ever used up by a failing test.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub use super::transport::DEADLINE;
 
 /// A TCP connection to the broker, MQTT spoken by hand.
 #[derive(Debug)]
 pub struct RawClient {
-    stream: TcpStream,
-    received: Vec<u8>,
+    transport: Transport,
     put_by: VecDeque<ServerPacket>,
     last_packet_id: u16,
-}
-
-enum Incoming {
-    Bytes,
-    Closed,
-    Nothing,
 }
 
 impl RawClient {
     /// Opens the TCP connection; nothing is sent.
     #[track_caller]
     pub fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&addr, DEADLINE).expect("TCP connection to the broker");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream.set_write_timeout(Some(DEADLINE)).expect("write timeout");
-        Self { stream, received: Vec::new(), put_by: VecDeque::new(), last_packet_id: 0 }
+        Self { transport: Transport::connect(addr), put_by: VecDeque::new(), last_packet_id: 0 }
     }
 
     /// Connects with this CONNECT, expects return code 0, and says whether a session was present.
@@ -76,11 +65,7 @@ impl RawClient {
     /// Sends bytes. A broker that has already closed the connection is no failure here: what it has answered tells.
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
-        match self.stream.write_all(bytes) {
-            Ok(()) => {}
-            Err(error) if is_closed(&error) => {}
-            Err(error) => panic!("sending {} failed: {error}", show(bytes)),
-        }
+        self.transport.send(bytes);
     }
 
     /// The next packet of the broker.
@@ -91,13 +76,17 @@ impl RawClient {
             return packet;
         }
         loop {
-            if let Some(packet) = server_packet::take(&mut self.received) {
+            if let Some(packet) = server_packet::take(&mut self.transport.received) {
                 return packet;
             }
-            match self.read_until(deadline) {
+            match self.transport.read_until(deadline) {
                 Incoming::Bytes => {}
-                Incoming::Closed => panic!("the broker closed; left over: {}", show(&self.received)),
-                Incoming::Nothing => panic!("no packet in time; left over: {}", show(&self.received)),
+                Incoming::Closed => {
+                    panic!("the broker closed; left over: {}", show(&self.transport.received))
+                }
+                Incoming::Nothing => {
+                    panic!("no packet in time; left over: {}", show(&self.transport.received))
+                }
             }
         }
     }
@@ -107,18 +96,24 @@ impl RawClient {
     pub fn expect(&mut self, bytes: &[u8]) {
         assert!(self.put_by.is_empty(), "packets not looked at yet: {:?}", self.put_by);
         let deadline = Instant::now() + DEADLINE;
-        while self.received.len() < bytes.len() {
-            let common = self.received.len();
-            assert_eq!(show(&self.received), show(&bytes[..common]), "first bytes of the answer");
-            match self.read_until(deadline) {
+        while self.transport.received.len() < bytes.len() {
+            let common = self.transport.received.len();
+            assert_eq!(show(&self.transport.received), show(&bytes[..common]), "first bytes of the answer");
+            match self.transport.read_until(deadline) {
                 Incoming::Bytes => {}
                 Incoming::Closed => {
-                    panic!("the broker closed; expected {}, got {}", show(bytes), show(&self.received))
+                    panic!(
+                        "the broker closed; expected {}, got {}",
+                        show(bytes),
+                        show(&self.transport.received)
+                    )
                 }
-                Incoming::Nothing => panic!("expected {}, got {}", show(bytes), show(&self.received)),
+                Incoming::Nothing => {
+                    panic!("expected {}, got {}", show(bytes), show(&self.transport.received))
+                }
             }
         }
-        let got: Vec<u8> = self.received.drain(..bytes.len()).collect();
+        let got: Vec<u8> = self.transport.received.drain(..bytes.len()).collect();
         assert!(got == bytes, "expected {}, got {}", show(bytes), show(&got));
     }
 
@@ -127,18 +122,22 @@ impl RawClient {
     pub fn expect_raw_packet(&mut self) -> (u8, Vec<u8>) {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            if let [first_byte, length, rest @ ..] = self.received.as_slice()
+            if let [first_byte, length, rest @ ..] = self.transport.received.as_slice()
                 && *length < 0x80
                 && rest.len() >= usize::from(*length)
             {
                 let (first_byte, length) = (*first_byte, usize::from(*length));
-                let body = self.received.drain(..2 + length).skip(2).collect();
+                let body = self.transport.received.drain(..2 + length).skip(2).collect();
                 return (first_byte, body);
             }
-            match self.read_until(deadline) {
+            match self.transport.read_until(deadline) {
                 Incoming::Bytes => {}
-                Incoming::Closed => panic!("the broker closed; left over: {}", show(&self.received)),
-                Incoming::Nothing => panic!("no packet in time; left over: {}", show(&self.received)),
+                Incoming::Closed => {
+                    panic!("the broker closed; left over: {}", show(&self.transport.received))
+                }
+                Incoming::Nothing => {
+                    panic!("no packet in time; left over: {}", show(&self.transport.received))
+                }
             }
         }
     }
@@ -147,7 +146,7 @@ impl RawClient {
     #[track_caller]
     pub fn expect_closed(&mut self) {
         let last = self.packets_until_closed();
-        assert!(last.is_empty() && self.received.is_empty(), "before the end came {last:?}");
+        assert!(last.is_empty() && self.transport.received.is_empty(), "before the end came {last:?}");
     }
 
     /// The broker closes the connection; the packets it sent before that.
@@ -156,10 +155,10 @@ impl RawClient {
         let deadline = Instant::now() + DEADLINE;
         let mut packets: Vec<ServerPacket> = self.put_by.drain(..).collect();
         loop {
-            while let Some(packet) = server_packet::take(&mut self.received) {
+            while let Some(packet) = server_packet::take(&mut self.transport.received) {
                 packets.push(packet);
             }
-            match self.read_until(deadline) {
+            match self.transport.read_until(deadline) {
                 Incoming::Bytes => {}
                 Incoming::Closed => return packets,
                 Incoming::Nothing => panic!("the broker did not close the connection; it sent {packets:?}"),
@@ -170,9 +169,9 @@ impl RawClient {
     /// Nothing comes and the connection stays open for this long. Only for what is about time (keep alive).
     #[track_caller]
     pub fn stays_silent_and_open(&mut self, time: Duration) {
-        match self.read_until(Instant::now() + time) {
+        match self.transport.read_until(Instant::now() + time) {
             Incoming::Nothing => {}
-            Incoming::Bytes => panic!("unexpected: {}", show(&self.received)),
+            Incoming::Bytes => panic!("unexpected: {}", show(&self.transport.received)),
             Incoming::Closed => panic!("the broker closed too early"),
         }
     }
@@ -339,44 +338,17 @@ impl RawClient {
 
     /// Ends the sending half (FIN); the broker's bytes can still be read.
     pub fn finish_sending(&mut self) {
-        // The broker may have closed already: then there is nothing to end.
-        let _ = self.stream.shutdown(Shutdown::Write);
+        self.transport.finish_sending();
     }
 
     /// The bare socket, for a test that goes on by itself.
     pub fn into_stream(self) -> TcpStream {
-        assert!(self.received.is_empty() && self.put_by.is_empty(), "packets not looked at yet");
-        self.stream
+        assert!(self.transport.received.is_empty() && self.put_by.is_empty(), "packets not looked at yet");
+        self.transport.into_stream()
     }
 
     /// Ends the connection by RST.
     pub fn reset(self) {
-        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+        self.transport.reset();
     }
-
-    fn read_until(&mut self, deadline: Instant) -> Incoming {
-        let mut chunk = [0; 65536];
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Incoming::Nothing;
-            }
-            self.stream.set_read_timeout(Some(left)).expect("read timeout");
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return Incoming::Closed,
-                Ok(count) => {
-                    self.received.extend_from_slice(&chunk[..count]);
-                    return Incoming::Bytes;
-                }
-                Err(error) if is_closed(&error) => return Incoming::Closed,
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => panic!("reading failed: {error}"),
-            }
-        }
-    }
-}
-
-fn is_closed(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted)
 }

@@ -59,6 +59,13 @@ pub enum ServerPacket {
 /// Takes the first whole packet off `received`; `None` when it is not complete yet.
 #[track_caller]
 pub fn take(received: &mut Vec<u8>) -> Option<ServerPacket> {
+    let (bytes, header) = take_frame(received)?;
+    Some(parse(bytes[0], &bytes[header..], &bytes))
+}
+
+/// Takes the bytes of the first whole packet, and the length of its fixed header; that is alike in all versions.
+#[track_caller]
+pub(super) fn take_frame(received: &mut Vec<u8>) -> Option<(Vec<u8>, usize)> {
     let mut length = 0usize;
     let mut header = 1;
     loop {
@@ -78,8 +85,7 @@ pub fn take(received: &mut Vec<u8>) -> Option<ServerPacket> {
     if received.len() < header + length {
         return None;
     }
-    let bytes: Vec<u8> = received.drain(..header + length).collect();
-    Some(parse(bytes[0], &bytes[header..], &bytes))
+    Some((received.drain(..header + length).collect(), header))
 }
 
 #[track_caller]
