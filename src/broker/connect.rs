@@ -298,7 +298,13 @@ fn say_taken_over(link: &Link, state: &super::ClientState) {
         && !link.writing
     {
         let mut disconnect = Vec::new();
-        if encode::disconnect(&mut disconnect, ReasonCode::SessionTakenOver, None, None) {
+        let max = u32::try_from(state.session.terms().packet_bytes_max).ok();
+        if encode::disconnect(
+            &mut disconnect,
+            ReasonCode::SessionTakenOver,
+            Some(&Cause::TakenOver.to_string()),
+            max,
+        ) {
             let _ = socket.try_write(&disconnect);
         }
         link.handle.set_told();

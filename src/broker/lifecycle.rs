@@ -14,33 +14,39 @@ impl Core {
     /// DISCONNECT came.
     pub(crate) fn disconnected(&self, client: &Arc<Client>, epoch: u64, cause: &Cause) {
         self.metrics.closed.add(cause.label(), 1);
-        let will = {
+        let (handle, will, left) = {
             let mut guard = client.lock();
             let state = &mut *guard;
-            if state.link_of(epoch).is_none() {
+            let Some(link) = state.link.take_if(|link| link.epoch == epoch) else {
                 // Taken over: the successor has seen to everything.
                 return;
-            }
-            state.link = None;
+            };
+            // A successor waits until the will is out: it must not come after what the new connection publishes.
+            state.closing = Some(Arc::clone(&link.handle));
             self.metrics.clients_connected.decrement();
             state.session.detach();
             state.replays = None;
             self.timers.cancel(client, state);
             let drops_will = *cause == Cause::Disconnect { with_will: false };
             let will = state.session.take_will().filter(|_| !drops_will);
-            self.go_offline(client, state, will)
+            let will = self.go_offline(client, state, will);
+            let left = (state.keep_for == KeepFor::Nothing).then(|| self.end_locked(client, state));
+            (link.handle, will, left)
         };
         let mut turn = Turn::new();
         turn.begin(self.now());
-        if client.lock().keep_for == KeepFor::Nothing {
-            self.end_session(client);
-        } else {
-            self.hand_over_of_absent(&mut turn, client);
-        }
         if let Some(will) = will {
             self.publish_will(&mut turn, client, &will);
         }
+        match left {
+            Some(left) => self.forget(client, left),
+            None => self.hand_over_of_absent(&mut turn, client),
+        }
         turn.finish(self);
+        let mut state = client.lock();
+        if state.closing.as_ref().is_some_and(|closing| Arc::ptr_eq(closing, &handle)) {
+            state.closing = None;
+        }
     }
 
     /// Sets what is to happen while the session has no connection; returns a will that is due at once.

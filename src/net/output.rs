@@ -119,14 +119,20 @@ impl Connection {
             let _ = encode::disconnect(
                 &mut farewell,
                 code,
-                None,
+                Some(&cause.to_string()),
                 u32::try_from(self.terms.packet_bytes_max).ok(),
             );
         }
         if cause == Cause::Shutdown || (code.is_some() && !taken_over) {
             let patience =
                 if cause == Cause::Shutdown { self.core.limits.shutdown_timeout } else { FAREWELL_TIME };
-            self.client.lock().session.send_farewell(&farewell);
+            {
+                let mut state = self.client.lock();
+                // Not into the output of a successor that has come meanwhile.
+                if state.link_of(self.epoch).is_some() {
+                    state.session.send_farewell(&farewell);
+                }
+            }
             let _ = tokio::time::timeout(patience, poll_fn(|cx| self.poll_drained(cx))).await;
         }
         self.finish(&cause);
@@ -137,7 +143,11 @@ impl Connection {
             }
             // At once, even if another thread still holds the socket for a write: the successor waits.
             self.stream.close();
-        } else if code.is_some() {
+            return;
+        }
+        // A successor need not wait for the farewell.
+        self.gone.0.set_gone();
+        if code.is_some() {
             self.stream.linger_for(FAREWELL_TIME).await;
         } else {
             self.stream.close();

@@ -181,7 +181,9 @@ async fn refuse(
     code: ReasonCode,
 ) {
     let mut connack = Vec::new();
-    let properties = ConnackProperties { client_packet_bytes_max, ..ConnackProperties::default() };
+    let reason_string = Some(code.description());
+    let properties =
+        ConnackProperties { reason_string, client_packet_bytes_max, ..ConnackProperties::default() };
     if encode::connack(&mut connack, version, false, code, &properties) {
         stream.finish_with(&connack).await;
     }
