@@ -1,6 +1,6 @@
 //! rumqttc's client of MQTT 5 against the broker: its own codec at the other end, on both versions at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use rumqttc::v5::mqttbytes::QoS;
@@ -30,6 +30,8 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 struct TestClient {
     client: AsyncClient,
     events: EventLoop,
+    /// Messages that came while something else was waited for.
+    received: VecDeque<Publish>,
 }
 
 impl TestClient {
@@ -42,7 +44,7 @@ impl TestClient {
 
     async fn connect(options: MqttOptions) -> (Self, ConnAck) {
         let (client, events) = AsyncClient::new(options, 20_000);
-        let mut client = Self { client, events };
+        let mut client = Self { client, events, received: VecDeque::new() };
         match client.next(|packet| matches!(packet, Packet::ConnAck(_))).await {
             Packet::ConnAck(ack) => (client, ack),
             other => panic!("{other:?}"),
@@ -53,12 +55,13 @@ impl TestClient {
         Self::connect(Self::options(broker, id)).await.0
     }
 
-    /// The next packet from the broker that is `wanted`; others are passed over.
+    /// The next packet from the broker that is `wanted`; messages before it are kept, other packets passed over.
     async fn next(&mut self, wanted: impl Fn(&Packet) -> bool) -> Packet {
         in_time(async {
             loop {
                 match self.events.poll().await {
                     Ok(Event::Incoming(packet)) if wanted(&packet) => return packet,
+                    Ok(Event::Incoming(Packet::Publish(publish))) => self.received.push_back(publish),
                     Ok(_) => {}
                     Err(error) => panic!("{error}"),
                 }
@@ -68,6 +71,9 @@ impl TestClient {
     }
 
     async fn next_publish(&mut self) -> Publish {
+        if let Some(publish) = self.received.pop_front() {
+            return publish;
+        }
         match self.next(|packet| matches!(packet, Packet::Publish(_))).await {
             Packet::Publish(publish) => publish,
             other => panic!("{other:?}"),
@@ -364,7 +370,7 @@ async fn ten_thousand_messages_arrive_in_order_through_a_small_window() {
     let mut subscriber = TestClient::connect(options).await.0;
     subscriber.subscribe(Filter::new("many", QoS::ExactlyOnce), None).await;
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-        let TestClient { client, mut events } = TestClient::clean(&broker, "publisher").await;
+        let TestClient { client, mut events, .. } = TestClient::clean(&broker, "publisher").await;
         // Ends when the client has said goodbye after all it was given.
         let driver = tokio::spawn(async move { while events.poll().await.is_ok() {} });
         let send = async {

@@ -6,8 +6,8 @@
 //! or the reason why there is none; `completeness` watches that the list and the tests agree. Tests without such a name
 //! are the neighbouring bad inputs and TernMQ's answers where the standard leaves a choice.
 //!
-//! `TERNMQ_TEST_BROKER=mosquitto` runs the suite against mosquitto, to show that the tests ask what a broker in the
-//! field does.
+//! `TERNMQ_TEST_BROKER=mosquitto` with `-- --skip v5::` runs the tests of 3.1.1 against mosquitto, to show that they ask
+//! what a broker in the field does. Those of MQTT 5 hold a broker to more than mosquitto 2.0 does.
 
 #[path = "../support/mod.rs"]
 mod support;
