@@ -13,7 +13,7 @@ pub const VARIABLE_BYTE_INTEGER_MAX: u32 = 268_435_455;
 
 /// What a property or a reason code stands in: a packet, or the will inside CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names of the packets")]
+#[allow(missing_docs, reason = "the names of the packets")]
 pub enum Carrier {
     Connect,
     ConnAck,

@@ -98,8 +98,10 @@ fn mqtt5_3_1_3_9_coming_back_in_time_cancels_the_will() {
     let mut client = RawClient5::resume(broker.addr(), "client");
     watcher.stays_silent_and_open(Duration::from_millis(1_800));
     client.expect_nothing();
-    // The new connection has no will.
+    // The new connection has no will, and nothing of the old one is left for when it ends.
     client.vanish();
+    watcher.stays_silent_and_open(Duration::from_millis(500));
+    RawClient5::clean(broker.addr(), "client");
     watcher.expect_nothing();
 }
 
