@@ -268,12 +268,13 @@ def test_topic_aliases_of_the_client(connect):
     publisher.publish("alias/three", "3", 1, TopicAlias=1)
     publisher.publish("", "3 again", 1, TopicAlias=1)
     seen = [(m.topic, m.payload.decode()) for m in subscriber.messages.wait_count(6)]
-    assert seen == [
+    # Messages of different QoS may pass one another: paho hands QoS 2 on when it is released.
+    assert sorted(seen) == sorted(
         (f"alias/{name}", text)
         for name, text in [
             ("one", "1"), ("two", "2"), ("one", "1 again"), ("two", "2 again"), ("three", "3"), ("three", "3 again"),
         ]
-    ]
+    )
     assert not any(hasattr(message.properties, "TopicAlias") for message in subscriber.messages.all())
 
 
