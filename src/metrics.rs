@@ -125,18 +125,16 @@ pub struct MetricsSnapshot {
 }
 
 impl Metrics {
-    pub(crate) fn snapshot(
-        &self,
-        sessions_offline: u64,
-        subscriptions: u64,
-        retained: u64,
-    ) -> MetricsSnapshot {
+    /// All of them but the gauges of sessions, subscriptions and retained messages, which the caller reads after this.
+    pub(crate) fn snapshot(&self) -> MetricsSnapshot {
+        // Before the drops that an expiry brings, which are counted first.
+        let sessions_expired = self.sessions_expired.get();
         MetricsSnapshot {
             sockets: self.sockets.get(),
             clients_connected: self.clients_connected.get(),
-            sessions_offline,
-            subscriptions,
-            retained,
+            sessions_offline: 0,
+            subscriptions: 0,
+            retained: 0,
             connections: self.connections.get(),
             refused: self.refused.snapshot(),
             closed: self.closed.snapshot(),
@@ -148,7 +146,7 @@ impl Metrics {
             publish_queued: self.publish_queued.get(),
             dropped: self.dropped.snapshot(),
             wills_published: self.wills_published.get(),
-            sessions_expired: self.sessions_expired.get(),
+            sessions_expired,
             accept_errors: self.accept_errors.get(),
         }
     }

@@ -139,12 +139,14 @@ impl Core {
     }
 
     pub(crate) fn metrics(&self) -> MetricsSnapshot {
+        // Counters first: what they tell of has happened by the time the gauges are read.
+        let counters = self.metrics.snapshot();
         let connected = self.metrics.clients_connected.get();
-        let sessions = self.clients.len() as u64;
-        self.metrics.snapshot(
-            sessions.saturating_sub(connected),
-            self.router.subscriptions() as u64,
-            self.retained.len() as u64,
-        )
+        MetricsSnapshot {
+            sessions_offline: (self.clients.len() as u64).saturating_sub(connected),
+            subscriptions: self.router.subscriptions() as u64,
+            retained: self.retained.len() as u64,
+            ..counters
+        }
     }
 }
