@@ -1,0 +1,167 @@
+//! Places in the durable log, and the account of what is still needed of each segment.
+//!
+//! Pure: no file is touched here. Sessions and retained messages hold what they need of the log by adding it to the account; the log
+//! frees a segment when nothing in it is needed. [`Stored`] does so by itself when the last reference goes; a queue of many messages
+//! adds and subtracts its entries, so that each costs a few bytes only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+/// A place in the log: which segment, and how many bytes into it. Later places are greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position(u64);
+
+impl Position {
+    /// Before everything.
+    pub const START: Self = Self(0);
+    /// After everything.
+    pub const END: Self = Self(u64::MAX);
+
+    /// `offset` bytes into the segment.
+    pub const fn new(segment: u32, offset: u32) -> Self {
+        Self(((segment as u64) << 32) | offset as u64)
+    }
+
+    /// The segment's number.
+    pub const fn segment(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Bytes from the segment's beginning.
+    pub const fn offset(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// As one number, for atomics and files.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// From [`as_u64`](Self::as_u64).
+    pub const fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// So many bytes further in the same segment.
+    #[must_use]
+    pub const fn plus(self, bytes: u32) -> Self {
+        Self(self.0 + bytes as u64)
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    segments: RwLock<BTreeMap<u32, AtomicU64>>,
+}
+
+impl Ledger {
+    /// `bytes` at `position` are needed once more.
+    pub fn add(&self, position: Position, bytes: u32) {
+        let segment = position.segment();
+        if let Some(live) = self.segments.read().get(&segment) {
+            live.fetch_add(bytes.into(), Ordering::AcqRel);
+            return;
+        }
+        self.segments.write().entry(segment).or_default().fetch_add(bytes.into(), Ordering::AcqRel);
+    }
+
+    /// The opposite of one [`add`](Self::add) with the same values.
+    pub fn subtract(&self, position: Position, bytes: u32) {
+        if let Some(live) = self.segments.read().get(&position.segment()) {
+            live.fetch_sub(bytes.into(), Ordering::AcqRel);
+        }
+    }
+
+    /// Bytes of a segment that are needed. What several hold counts several times.
+    pub fn live(&self, segment: u32) -> u64 {
+        self.segments.read().get(&segment).map_or(0, |live| live.load(Ordering::Acquire))
+    }
+
+    /// Nobody will ask for this segment again: it is gone.
+    pub fn forget(&self, segment: u32) {
+        self.segments.write().remove(&segment);
+    }
+}
+
+/// A message's place in the log, held for as long as this value lives.
+#[derive(Debug)]
+pub struct Stored {
+    ledger: Arc<Ledger>,
+    position: AtomicU64,
+    bytes: u32,
+}
+
+impl Stored {
+    /// Holds `bytes` at `position`.
+    pub fn new(ledger: &Arc<Ledger>, position: Position, bytes: u32) -> Self {
+        ledger.add(position, bytes);
+        Self { ledger: Arc::clone(ledger), position: AtomicU64::new(position.as_u64()), bytes }
+    }
+
+    /// Where it is.
+    pub fn position(&self) -> Position {
+        Position::from_u64(self.position.load(Ordering::Acquire))
+    }
+
+    /// Bytes of its frame.
+    pub fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    /// Where the account is kept.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// It was copied forward; nothing happens if it has moved from `from` already.
+    pub fn move_to(&self, from: Position, to: Position) {
+        self.ledger.add(to, self.bytes);
+        let moved = self.position.compare_exchange(
+            from.as_u64(),
+            to.as_u64(),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        self.ledger.subtract(if moved.is_ok() { from } else { to }, self.bytes);
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.ledger.subtract(self.position(), self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_counted_where_it_is() {
+        let ledger = Arc::new(Ledger::default());
+        let (old, new) = (Position::new(1, 100), Position::new(7, 12));
+        let stored = Stored::new(&ledger, old, 50);
+        ledger.add(old, 8);
+        assert_eq!((ledger.live(1), ledger.live(7)), (58, 0));
+        stored.move_to(old, new);
+        assert_eq!((stored.position(), ledger.live(1), ledger.live(7)), (new, 8, 50));
+        stored.move_to(old, Position::new(9, 0));
+        assert_eq!((stored.position(), ledger.live(7), ledger.live(9)), (new, 50, 0));
+        drop(stored);
+        ledger.subtract(old, 8);
+        assert_eq!((ledger.live(1), ledger.live(7)), (0, 0));
+    }
+
+    #[test]
+    fn places_are_ordered_by_segment_then_offset() {
+        assert!(Position::new(1, u32::MAX) < Position::new(2, 0));
+        assert!(Position::new(2, 5) < Position::new(2, 6));
+        let place = Position::new(3, 17).plus(4);
+        assert_eq!((place.segment(), place.offset()), (3, 21));
+        assert_eq!(Position::from_u64(place.as_u64()), place);
+    }
+}
