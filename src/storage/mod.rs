@@ -1,0 +1,3 @@
+//! Durable state.
+
+mod record;
