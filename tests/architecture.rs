@@ -32,7 +32,7 @@ const MODULES: [(&str, &[&str]); 12] = [
     ("net", &["authentication", "broker", "config", "escape", "protocol", "session"]),
     ("broker", &["authentication", "config", "escape", "metrics", "protocol", "router", "session"]),
     ("authentication", &["protocol"]),
-    ("session", &["protocol"]),
+    ("session", &["ledger", "protocol"]),
     ("router", &["protocol"]),
     ("protocol", &[]),
     ("logging", &["config"]),

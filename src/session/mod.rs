@@ -9,6 +9,7 @@
 //! `queue_bytes_max`; unwritten output of QoS 0 by `queue_bytes_max`; QoS 2 ids of the client by the 65,535 that exist.
 //! Order: messages of one QoS leave in the order in which they came in ([MQTT-4.6.0-6]).
 
+mod durable;
 mod inflight;
 mod message;
 mod out_buffer;
@@ -25,18 +26,22 @@ mod will;
 
 use std::sync::Arc;
 
+use durable::Durable;
+pub use durable::{LogWork, RestoredMessage, Snapshot};
 use inflight::Inflight;
-pub use message::{EncodeScratch, Expiry, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
+pub use message::{EncodeScratch, Expiry, Message, Outgoing, SHARE_PAYLOAD_ABOVE, message_cost};
 pub use out_buffer::{OutBuffer, Output};
 pub use outbound::{AckOutcome, Delivered, Granted, Readiness};
 use packet_ids::PacketIdSet;
-use queue::{MessageQueue, QueuedMessage};
+use queue::{Body, MessageQueue, QueuedMessage};
+pub use subscriptions::FilterOptions;
 use subscriptions::Subscriptions;
 pub use terms::Terms;
 use terms::TopicAliases;
 pub use time::{KeepAlive, Timestamp};
 pub use will::Will;
 
+use crate::ledger::Stored;
 use crate::protocol::encode;
 use crate::protocol::{PacketId, QoS, ReasonCode};
 
@@ -129,8 +134,10 @@ pub enum Reception {
 pub struct SharedMessage {
     /// The whole filter, `$share/{name}/{filter}`.
     pub filter: Arc<str>,
-    /// The message.
-    pub message: Arc<Message>,
+    /// The message, or its place in the log.
+    pub message: Result<Arc<Message>, Stored>,
+    /// What the delivery was called in the session that gives it up.
+    pub sequence: u64,
 }
 
 /// See the module's documentation.
@@ -146,6 +153,8 @@ pub struct Session {
     subscription_bytes: usize,
     received_qos2: PacketIdSet,
     will: Option<Box<Will>>,
+    /// Set while the session is kept in the log.
+    durable: Option<Box<Durable>>,
     /// In-flight positions still to be sent again after a reconnect.
     resend_next: u64,
     resend_end: u64,
@@ -184,6 +193,7 @@ impl Session {
             subscription_bytes: 0,
             received_qos2: PacketIdSet::default(),
             will: None,
+            durable: None,
             resend_next: 0,
             resend_end: 0,
             state: State::Offline,
@@ -232,6 +242,7 @@ impl Session {
         if self.state == State::Connected {
             self.state = State::Offline;
         }
+        self.queue.unload(true);
     }
 
     /// The session is over: everything in it is given back, and the filters it held are returned for removal from the router.
@@ -294,7 +305,7 @@ impl Session {
 
     /// Adds or replaces a subscription; says as well whether it is new. `Err` if the session is over or holds `subscriptions_max`
     /// filters.
-    pub fn subscribe(&mut self, filter: &str, qos: QoS) -> Result<(Arc<str>, bool), SubscribeError> {
+    pub fn subscribe(&mut self, filter: &str, options: FilterOptions) -> Result<(Arc<str>, bool), SubscribeError> {
         if self.is_ended() {
             return Err(SubscribeError::Ended);
         }
@@ -311,7 +322,7 @@ impl Session {
         if new {
             self.subscription_bytes += filter.len();
         }
-        self.subscriptions.set(Arc::clone(&filter), qos);
+        self.subscriptions.set(Arc::clone(&filter), options);
         Ok((filter, new))
     }
 
@@ -325,6 +336,11 @@ impl Session {
     /// Whether this very filter is subscribed to.
     pub fn is_subscribed(&self, filter: &str) -> bool {
         self.subscriptions.get(filter).is_some()
+    }
+
+    /// Its filters with their options, in no order.
+    pub fn filters(&self) -> impl Iterator<Item = (&Arc<str>, FilterOptions)> {
+        self.subscriptions.iter()
     }
 
     /// The filters of its shared subscriptions.
@@ -390,10 +406,24 @@ impl Session {
         unacknowledged: bool,
     ) -> Vec<SharedMessage> {
         let shared_of = |queued: &QueuedMessage| queued.extra.as_ref().and_then(|extra| extra.shared.clone());
-        let mut taken = if unacknowledged { self.inflight.take_shared_qos1(&wanted) } else { Vec::new() };
-        let queued = self.queue.take_if(|queued| shared_of(queued).is_some_and(|shared| wanted(&shared)));
-        taken.extend(queued.into_iter().filter_map(|queued| Some((shared_of(&queued)?, queued.message))));
-        taken.into_iter().map(|(filter, message)| SharedMessage { filter, message }).collect()
+        let begun = if unacknowledged { self.inflight.take_shared_qos1(&wanted) } else { Vec::new() };
+        let mut taken: Vec<SharedMessage> = begun
+            .into_iter()
+            .map(|(sequence, filter, message)| SharedMessage { filter, message: Ok(message), sequence })
+            .collect();
+        for queued in self.queue.take_if(|queued| shared_of(queued).is_some_and(|shared| wanted(&shared))) {
+            let Some(filter) = shared_of(&queued) else { continue };
+            let message = match (&queued.body, &self.durable) {
+                (Body::Loaded(message), _) => Ok(Arc::clone(message)),
+                (Body::Stored(position, bytes), Some(durable)) => {
+                    Err(Stored::new(&durable.ledger, *position, *bytes))
+                }
+                (Body::Stored(..), None) => continue,
+            };
+            self.queue.release(&queued.body);
+            taken.push(SharedMessage { filter, message, sequence: queued.sequence });
+        }
+        taken
     }
 
     /// Messages waiting, without those in flight.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::inflight::Awaiting;
 use super::message::{Expiry, Layout, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
-use super::queue::{DeliveryExtra, QueuedMessage};
+use super::queue::{Body, DeliveryExtra, QueuedMessage};
 use super::terms::TopicForm;
 use super::{DropReason, Session, State};
 use crate::protocol::encode::{self, AckKind, PublishHeader, PublishPropertiesOut};
-use crate::protocol::{PacketId, QoS, ReasonCode};
+use crate::protocol::{PacketId, ProtocolVersion, QoS, ReasonCode};
 
 /// QoS 1 and 2 messages wait un-encoded, sharing their body with others, while more output than this is unwritten.
 const ENCODE_AHEAD_BYTES: usize = 256 * 1024;
@@ -84,7 +84,9 @@ impl Session {
         match self.state {
             State::Ended => Delivered::Ended,
             State::Connected if qos == QoS::AtMostOnce => self.deliver_qos0(outgoing, granted),
-            State::Connected if self.is_ready() => self.begin(outgoing, qos, granted),
+            State::Connected if self.is_ready() && !self.must_be_committed(qos) => {
+                self.begin(outgoing, qos, granted)
+            }
             State::Offline if qos == QoS::AtMostOnce => Delivered::Dropped(DropReason::OfflineQos0),
             State::Connected | State::Offline => self.enqueue(outgoing, qos, granted),
         }
@@ -100,6 +102,9 @@ impl Session {
             self.append_publish(outgoing, qos, granted, None)
         } else if self.inflight.is_exhausted() {
             Delivered::Ended
+        } else if self.durable.is_some() && (!self.queue.is_empty() || self.must_be_committed(qos)) {
+            // Behind what waits already: positions come in order.
+            self.push(outgoing, qos, granted)
         } else {
             self.begin(outgoing, qos, granted)
         }
@@ -107,12 +112,16 @@ impl Session {
 
     /// Whether a retained message may be sent now: what was sent before is nearly written, and the window is open.
     pub fn has_room_for_replay(&self) -> bool {
-        self.state == State::Connected && self.resend_next >= self.resend_end && self.may_begin()
+        self.state == State::Connected
+            && self.resend_next >= self.resend_end
+            && self.may_begin()
+            && self.replay_room() > 0
     }
 
     /// How many retained messages may be sent before [`has_room_for_replay`](Self::has_room_for_replay) is asked again.
     pub fn replay_room(&self) -> usize {
-        self.window().saturating_sub(self.inflight.unfinished())
+        let queued = if self.durable.is_some() { self.queue.len() } else { 0 };
+        self.window().saturating_sub(self.inflight.unfinished() + queued)
     }
 
     /// How ready it is to take one more message.
@@ -130,11 +139,9 @@ impl Session {
     /// An error in PUBACK or PUBREC ends the delivery: it is not sent again ([MQTT-4.4.0-2], [MQTT-4.3.3-9]).
     pub fn handle_ack(&mut self, kind: AckKind, id: PacketId, reason: ReasonCode) -> AckOutcome {
         let accepted = match kind {
-            AckKind::PubAck => self.inflight.advance(id, Awaiting::PubAck, Awaiting::Nothing),
-            AckKind::PubComp => self.inflight.advance(id, Awaiting::PubComp, Awaiting::Nothing),
-            AckKind::PubRec if reason.is_error() => {
-                self.inflight.advance(id, Awaiting::PubRec, Awaiting::Nothing)
-            }
+            AckKind::PubAck => self.end_delivery(id, Awaiting::PubAck),
+            AckKind::PubComp => self.end_delivery(id, Awaiting::PubComp),
+            AckKind::PubRec if reason.is_error() => self.end_delivery(id, Awaiting::PubRec),
             AckKind::PubRec => self.handle_pubrec(id),
             AckKind::PubRel => false,
         };
@@ -146,16 +153,26 @@ impl Session {
         }
     }
 
-    fn handle_pubrec(&mut self, id: PacketId) -> bool {
-        let accepted = self.inflight.advance(id, Awaiting::PubRec, Awaiting::PubComp);
-        // PUBREL answers a repeated or unknown PUBREC as well, else the client would repeat it for ever.
-        if self.state == State::Connected && !self.inflight.awaits(id, Awaiting::PubAck) {
-            let known = accepted || self.inflight.awaits(id, Awaiting::PubComp);
-            let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
-            let version = self.terms.version;
-            self.out.append_with(|out| encode::acknowledge(out, version, AckKind::PubRel, id, reason));
+    fn end_delivery(&mut self, id: PacketId, awaited: Awaiting) -> bool {
+        let ended = self.inflight.advance(id, awaited, Awaiting::Nothing);
+        if let Some(sequence) = ended {
+            self.finish(sequence);
         }
-        accepted
+        ended.is_some()
+    }
+
+    fn handle_pubrec(&mut self, id: PacketId) -> bool {
+        let advanced = self.inflight.advance(id, Awaiting::PubRec, Awaiting::PubComp);
+        // PUBREL answers a repeated or unknown PUBREC as well, else the client would repeat it for ever.
+        if self.state == State::Connected
+            && !self.inflight.awaits(id, Awaiting::PubAck)
+            && !self.complete_durably(id, advanced)
+        {
+            let known = advanced.is_some() || self.inflight.awaits(id, Awaiting::PubComp);
+            let version = self.terms.version;
+            self.out.append_with(|out| encode_pubrel(out, version, id, known));
+        }
+        advanced.is_some()
     }
 
     /// `n` bytes of output are written: more may be sent.
@@ -185,9 +202,11 @@ impl Session {
             return;
         }
         while self.may_begin()
-            && let Some(queued) = self.queue.pop()
+            && let Some((queued, message)) = self.queue.front()
+            && !self.must_wait(queued.qos, message)
+            && let Some((queued, message)) = self.queue.pop()
         {
-            self.begin_queued(queued);
+            self.begin_queued(queued, message);
         }
     }
 
@@ -195,10 +214,15 @@ impl Session {
         usize::from(self.limits.inflight_max.min(self.terms.receive_maximum))
     }
 
-    fn may_begin(&self) -> bool {
+    pub(super) fn may_begin(&self) -> bool {
         self.inflight.unfinished() < self.window()
             && !self.inflight.is_exhausted()
             && self.out.pending() < ENCODE_AHEAD_BYTES
+    }
+
+    /// Whether a message of this QoS is sent only after the log has it: else, after a crash, its packet id could stand for another one.
+    fn must_be_committed(&self, qos: QoS) -> bool {
+        qos == QoS::ExactlyOnce && self.durable.is_some()
     }
 
     fn is_ready(&self) -> bool {
@@ -224,17 +248,42 @@ impl Session {
             limits.queue_messages_max,
             limits.queue_bytes_max,
         ) {
-            Ok(()) => {
-                let extra = granted.extra();
-                self.queue.push(QueuedMessage {
-                    message: outgoing.message(),
-                    qos,
-                    retain: granted.retain,
-                    extra,
-                });
-                Delivered::Queued
-            }
+            Ok(()) => self.push(outgoing, qos, granted),
             Err(reason) => Delivered::Dropped(reason),
+        }
+    }
+
+    fn push(&mut self, outgoing: &mut Outgoing<'_>, qos: QoS, granted: &Granted<'_>) -> Delivered {
+        self.queue.push(QueuedMessage {
+            // Others number their deliveries when they begin.
+            sequence: if self.durable.is_some() { self.inflight.assign() } else { 0 },
+            body: Body::Loaded(outgoing.message()),
+            cost: u32::try_from(outgoing.cost()).unwrap_or(u32::MAX),
+            qos,
+            retain: granted.retain,
+            again: false,
+            extra: granted.extra(),
+        });
+        self.queue.unload(self.state == State::Offline);
+        Delivered::Queued
+    }
+
+    /// Enters a delivery among those under way; `sequence` is the position it was given in the queue of a durable session.
+    fn enter(
+        &mut self,
+        sequence: Option<u64>,
+        qos: QoS,
+        retain: bool,
+        message: Option<Arc<Message>>,
+        extra: Option<Box<DeliveryExtra>>,
+    ) -> PacketId {
+        match sequence {
+            _ if self.durable.is_none() => self.inflight.begin(qos, retain, message, extra),
+            Some(sequence) => self.inflight.begin_at(sequence, qos, retain, message, extra),
+            None => {
+                let sequence = self.inflight.assign();
+                self.inflight.begin_at(sequence, qos, retain, message, extra)
+            }
         }
     }
 
@@ -252,27 +301,29 @@ impl Session {
         let keeps = self.outlives_connection || granted.shared.is_some();
         let kept = keeps.then(|| outgoing.message());
         let extra = if keeps { granted.extra() } else { None };
-        let id = self.inflight.begin(qos, granted.retain, kept, extra);
+        let id = self.enter(None, qos, granted.retain, kept, extra);
         self.append_publish(outgoing, qos, granted, Some(id))
     }
 
-    fn begin_queued(&mut self, queued: QueuedMessage) {
-        let QueuedMessage { message, qos, retain, extra } = queued;
+    fn begin_queued(&mut self, queued: QueuedMessage, message: Arc<Message>) {
+        let QueuedMessage { sequence, qos, retain, again, extra, .. } = queued;
         if message.expiry(self.now) == Expiry::Over {
             self.expired += 1;
+            self.finish(sequence);
             return;
         }
         let ids = extra.as_ref().map_or(&[][..], |extra| &extra.subscription_ids);
         let properties = message.properties_out(self.now);
         if !self.fits(message.topic().len(), true, &properties, ids, message.payload().len()) {
             self.too_large += 1;
+            self.finish(sequence);
             return;
         }
         let keeps = self.outlives_connection || extra.as_ref().is_some_and(|extra| extra.shared.is_some());
         let kept = keeps.then(|| Arc::clone(&message));
-        let id = self.inflight.begin(qos, retain, kept, if keeps { extra.clone() } else { None });
+        let id = self.enter(Some(sequence), qos, retain, kept, if keeps { extra.clone() } else { None });
         let ids = extra.as_ref().map_or(&[][..], |extra| &extra.subscription_ids);
-        self.append_owned(&message, false, qos, retain, Some(id), ids);
+        self.append_owned(&message, again, qos, retain, Some(id), ids);
     }
 
     /// Sends the oldest unfinished delivery from a position on again, with its old id ([MQTT-4.4.0-1]); returns where the next one is. What
@@ -301,7 +352,7 @@ impl Session {
                     self.append_owned(&message, true, qos, retain, Some(id), ids);
                 } else {
                     // This connection's client takes less than the last one's.
-                    self.inflight.advance(id, awaiting, Awaiting::Nothing);
+                    self.end_delivery(id, awaiting);
                     self.too_large += 1;
                 }
             }
@@ -428,6 +479,12 @@ fn named(form: TopicForm, topic: &str) -> (&str, Option<u16>) {
         TopicForm::Introduced(alias) => (topic, Some(alias)),
         TopicForm::Alias(alias) => ("", Some(alias)),
     }
+}
+
+/// PUBREL; `known`: whether a delivery is under way that it belongs to.
+pub(super) fn encode_pubrel(out: &mut Vec<u8>, version: ProtocolVersion, id: PacketId, known: bool) {
+    let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+    encode::acknowledge(out, version, AckKind::PubRel, id, reason);
 }
 
 /// The first byte of a PUBLISH sent for the first time.
