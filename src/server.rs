@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use crate::authentication::{AuthenticationMethod, AuthenticationMethods};
 use crate::broker::{Added, Client, Core, LocalQueue, ReceivedMessage, Turn, sys};
-use crate::config::{ClientCertificate, Config, ListenerConfig, Transport};
+use crate::config::{ClientCertificate, Config, ListenerConfig, StorageKind, Transport};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::metrics::MetricsSnapshot;
 use crate::net::{self, BindError, TlsError};
@@ -115,8 +115,9 @@ impl Broker {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub async fn start_with(config: Config, extensions: Extensions) -> Result<Self, StartError> {
-        let data_dir = config.data_dir.as_deref().map(DataDir::open).transpose()?;
-        if let Some(path) = &config.data_dir {
+        let path = config.data_dir.as_deref().filter(|_| config.storage.kind == StorageKind::Disk);
+        let data_dir = path.map(DataDir::open).transpose()?;
+        if let Some(path) = path {
             tracing::info!(
                 data_dir = %path.display(),
                 "data directory held; this version keeps sessions, queues and retained messages in memory only"
