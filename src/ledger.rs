@@ -120,12 +120,8 @@ impl Stored {
     /// It was copied forward; nothing happens if it has moved from `from` already.
     pub fn move_to(&self, from: Position, to: Position) {
         self.ledger.add(to, self.bytes);
-        let moved = self.position.compare_exchange(
-            from.as_u64(),
-            to.as_u64(),
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+        let moved =
+            self.position.compare_exchange(from.as_u64(), to.as_u64(), Ordering::AcqRel, Ordering::Acquire);
         self.ledger.subtract(if moved.is_ok() { from } else { to }, self.bytes);
     }
 }

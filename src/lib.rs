@@ -38,6 +38,8 @@ pub mod protocol;
 pub mod router;
 mod server;
 pub mod session;
+#[allow(dead_code, unused_imports, reason = "until the broker uses it")]
+mod storage;
 
 pub use broker::ReceivedMessage;
 pub use data_dir::DataDirError;
