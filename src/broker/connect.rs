@@ -12,9 +12,9 @@ use super::client::{KeepFor, Link, signal};
 use super::turn_log::TurnLog;
 use super::{Cause, Client, Core, Handle, Turn, flush};
 use crate::escape::escape;
+use crate::ledger::Position;
 use crate::protocol::encode::{self, ConnackProperties};
 use crate::protocol::{Connect, ConnectWill, ReasonCode, SessionExpiry};
-use crate::ledger::Position;
 use crate::session::{KeepAlive, Session, Terms, Will};
 use crate::storage::{Log, Record};
 
@@ -235,7 +235,8 @@ impl Core {
                 self.metrics.clients_connected.decrement();
                 // It stays in the client's state, where a checkpoint finds it, while this waits.
                 let will = state.session.take_will();
-                let due = will.as_ref().is_some_and(|will| continues == Continues::No || will.delay.is_zero());
+                let due =
+                    will.as_ref().is_some_and(|will| continues == Continues::No || will.delay.is_zero());
                 state.leaving_will = will.map(Box::new);
                 (link.peer, due)
             });

@@ -8,7 +8,7 @@ use super::{Client, Core, Turn, flush};
 use crate::escape::escape;
 use crate::protocol::QoS;
 use crate::router::Route;
-use crate::session::{Delivered, DropReason, Granted, Outgoing};
+use crate::session::{Delivered, DropReason, Granted, Outgoing, Session};
 
 /// A receiver that took bytes within this time is reading; holding its publishers for a moment helps.
 const READING_WITHIN_MS: u64 = 100;
@@ -158,17 +158,9 @@ impl Core {
         }
     }
 
-    /// Puts on record what happened to a session's deliveries outside of its own packets.
-    pub(crate) fn record_work(&self, turn: &mut Turn, client: &Client, state: &mut ClientState) {
-        if let Some(work) = state.session.log_work() {
-            let mut answers = Vec::new();
-            turn.log.work(client.key, work, &mut answers);
-        }
-    }
-
-    /// The same where there is no turn.
-    pub(crate) fn record_work_now(&self, client: &Client, state: &mut ClientState) {
-        if let Some(work) = state.session.log_work() {
+    /// Puts on record what happened to a session's deliveries outside of a turn of its own.
+    pub(crate) fn record_work_now(&self, client: &Client, session: &mut Session) {
+        if let Some(work) = session.log_work() {
             let mut log = TurnLog::default();
             log.work(client.key, work, &mut Vec::new());
             log.commit(self);

@@ -15,8 +15,8 @@ use ahash::RandomState;
 use super::{Client, ClientState, Core};
 use crate::ledger::Position;
 use crate::storage::{
-    Batch, DeliverRecord, FrameAt, Log, MessageRecord, Numbers, Record, Records, SegmentInfo, SubscribeRecord, Urgency,
-    WillRecord,
+    Batch, DeliverRecord, FrameAt, Log, MessageRecord, Numbers, Record, Records, SegmentInfo,
+    SubscribeRecord, Urgency, WillRecord,
 };
 
 /// Bytes of log after which a checkpoint is worth its writing.
@@ -90,7 +90,8 @@ impl Core {
             );
             for segment in sparse {
                 let (core, log_, clients_) = (Arc::clone(&core), Arc::clone(log), Arc::clone(&clients));
-                let (copied, first, end) = blocking(move || core.copy_forward(&log_, segment, &clients_)).await?;
+                let (copied, first, end) =
+                    blocking(move || core.copy_forward(&log_, segment, &clients_)).await?;
                 // Only what is on disk at its new place may leave the old one.
                 log.wait(end).await;
                 self.moved(&clients, &copied, first);
@@ -98,7 +99,12 @@ impl Core {
         }
         let log = Arc::clone(log);
         let freed = blocking(move || log.free_dead_segments()).await?;
-        tracing::debug!(checkpoint_bytes = bytes, freed_segments = freed.segments, freed_bytes = freed.bytes, "durable log tended");
+        tracing::debug!(
+            checkpoint_bytes = bytes,
+            freed_segments = freed.segments,
+            freed_bytes = freed.bytes,
+            "durable log tended"
+        );
         Ok(bytes)
     }
 
@@ -258,15 +264,18 @@ impl Core {
             match (record, &message) {
                 (Record::Message(found), _) => message = Some(found),
                 (Record::Deliver(DeliverRecord { session, sequence, .. }), Some(_)) => {
-                    let client = clients.get(&session)?;
-                    if client.lock().session.position_of(sequence) == Some(from) {
+                    if let Some(client) = clients.get(&session)
+                        && client.lock().session.position_of(sequence) == Some(from)
+                    {
                         deliveries.push((session, sequence));
                         live.push(record);
                     }
                 }
                 (Record::Retain { version }, Some(message)) => {
                     let kept = self.retained.get(message.topic).filter(|kept| kept.version == version);
-                    if kept.is_some_and(|kept| kept.message.stored().is_some_and(|stored| stored.position() == from)) {
+                    if kept.is_some_and(|kept| {
+                        kept.message.stored().is_some_and(|stored| stored.position() == from)
+                    }) {
                         retained = Some(Box::from(message.topic));
                         live.push(record);
                     }

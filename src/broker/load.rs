@@ -69,6 +69,6 @@ impl Core {
             }
         }
         self.count_late_drops(state);
-        self.record_work_now(client, state);
+        self.record_work_now(client, &mut state.session);
     }
 }

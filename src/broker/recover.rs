@@ -96,8 +96,7 @@ impl Core {
             .iter()
             .filter_map(|(sequence, id)| Some((*sequence, PacketId::new(*id)?)))
             .collect();
-        let received: Vec<PacketId> =
-            recovered.received.iter().filter_map(|id| PacketId::new(*id)).collect();
+        let received: Vec<PacketId> = recovered.received.iter().filter_map(|id| PacketId::new(*id)).collect();
         session.restore(recovered.next_sequence, messages, &completing, &received);
 
         let client = Client::new(key, Arc::from(&*recovered.client_id), session, None);

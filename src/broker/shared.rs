@@ -143,7 +143,8 @@ impl Core {
         for SharedMessage { filter, message, sequence } in messages {
             let group = self.groups.get(&filter).map(|entry| Arc::clone(entry.value()));
             let finished = [sequence];
-            let finished = from.map(|session| Record::Finished { session, sequences: Numbers::Slice(&finished) });
+            let finished =
+                from.map(|session| Record::Finished { session, sequences: Numbers::Slice(&finished) });
             // Its place in the log is that of the session it leaves, and is held until this is done.
             let message = match &message {
                 Ok(message) if message.stored().is_none() => Arc::clone(message),

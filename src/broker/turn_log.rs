@@ -76,8 +76,8 @@ impl TurnLog {
         }
         self.batch.begin();
         let body = self.batch.body();
-        let message = (!self.targets.is_empty() || matches!(retention, Retention::Kept(_)))
-            .then(|| outgoing.message());
+        let message =
+            (!self.targets.is_empty() || matches!(retention, Retention::Kept(_))).then(|| outgoing.message());
         if let Some(message) = &message {
             Record::Message(MessageRecord {
                 qos: message.qos(),
@@ -196,6 +196,9 @@ impl TurnLog {
             return None;
         };
         let urgency = if waited { Urgency::Waited } else { Urgency::Lazy };
+        if self.batch.is_empty() {
+            return Some(log.submitted());
+        }
         let submitted = log.submit(&mut self.batch, urgency);
         for (message, frame) in self.placed.drain(..) {
             let position = submitted.first.plus(frame.offset);

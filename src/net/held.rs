@@ -119,7 +119,7 @@ impl Connection {
         link.waits_for_log = false;
         state.session.at(self.core.now()).log_moved();
         self.core.count_late_drops(state);
-        self.core.record_work_now(&self.client, state);
+        self.core.record_work_now(&self.client, &mut state.session);
         if state.session.waits_for_commit() {
             let end = log.submitted();
             if log.committed() < end && self.from_log.woken_at != end {

@@ -94,7 +94,7 @@ impl Connection {
                         link.progress = now;
                         guard.session.at(now).output_written(n);
                         self.core.count_late_drops(&mut guard);
-                        self.core.record_work_now(&self.client, &mut guard);
+                        self.core.record_work_now(&self.client, &mut guard.session);
                     }
                     if done {
                         self.output = None;

@@ -87,7 +87,11 @@ impl Connection {
     fn handle_packet(&mut self, turn: &mut Turn, packet: Packet<'_>) -> Result<(), Cause> {
         if !matches!(
             packet,
-            Packet::Publish(_) | Packet::PubRel(_) | Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_)
+            Packet::Publish(_)
+                | Packet::PubRel(_)
+                | Packet::PubAck(_)
+                | Packet::PubRec(_)
+                | Packet::PubComp(_)
         ) {
             // Answers leave in the order of what they answer.
             self.send_acks(turn);

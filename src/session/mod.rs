@@ -43,7 +43,7 @@ pub use will::Will;
 
 use crate::ledger::Stored;
 use crate::protocol::encode;
-use crate::protocol::{PacketId, QoS, ReasonCode};
+use crate::protocol::{PacketId, ReasonCode};
 
 /// Bounds that come from the broker's configuration; one value is shared by all sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -269,6 +269,11 @@ impl Session {
         self.outlives_connection
     }
 
+    /// The will of the connection.
+    pub fn will(&self) -> Option<&Will> {
+        self.will.as_deref()
+    }
+
     /// Takes the will out: the connection is ending, and the caller publishes it, or drops it after DISCONNECT
     /// ([MQTT-3.1.2-8], [MQTT-3.1.2-10]).
     pub fn take_will(&mut self) -> Option<Will> {
@@ -305,7 +310,11 @@ impl Session {
 
     /// Adds or replaces a subscription; says as well whether it is new. `Err` if the session is over or holds `subscriptions_max`
     /// filters.
-    pub fn subscribe(&mut self, filter: &str, options: FilterOptions) -> Result<(Arc<str>, bool), SubscribeError> {
+    pub fn subscribe(
+        &mut self,
+        filter: &str,
+        options: FilterOptions,
+    ) -> Result<(Arc<str>, bool), SubscribeError> {
         if self.is_ended() {
             return Err(SubscribeError::Ended);
         }

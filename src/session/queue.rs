@@ -163,11 +163,6 @@ impl MessageQueue {
         }
     }
 
-    /// Whether the message that is next is in the log only.
-    pub(super) fn waits_for_log(&self) -> bool {
-        self.messages.front().is_some_and(|message| !message.body.is_loaded())
-    }
-
     /// The messages that had better be read back now: sequence and place of each, at most `max`, oldest first.
     pub(super) fn wanted(&self, max: usize) -> Vec<(u64, Position)> {
         let first = self.messages.iter().skip(self.front).take(max.min(self.stored));

@@ -128,7 +128,9 @@ impl Recovered {
             });
             session.completing.retain(|sequence, _| !finished.contains(sequence));
             // Of two copies of one delivery the later one: it was copied forward.
-            session.messages.sort_unstable_by_key(|message| (message.sequence, std::cmp::Reverse(message.position)));
+            session
+                .messages
+                .sort_unstable_by_key(|message| (message.sequence, std::cmp::Reverse(message.position)));
             session.messages.dedup_by_key(|message| message.sequence);
             session.messages.shrink_to_fit();
             session.live = Vec::new();
@@ -310,7 +312,10 @@ struct Place {
 impl RecoveredSession {
     fn is_live(&self, sequence: u64) -> bool {
         let after = self.live.partition_point(|(first, _)| *first <= sequence);
-        after.checked_sub(1).and_then(|index| self.live.get(index)).is_some_and(|(first, length)| sequence - first < *length)
+        after
+            .checked_sub(1)
+            .and_then(|index| self.live.get(index))
+            .is_some_and(|(first, length)| sequence - first < *length)
     }
 }
 
