@@ -27,8 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TURN_TIME: Duration = Duration::from_millis(100);
 /// A segment is copied forward when less than one part in this many of it is alive.
 const COPIED_BELOW: u64 = 4;
-/// Retained versions in one frame of a checkpoint.
-const VERSIONS_PER_FRAME: usize = 10_000;
+/// Retained revisions in one frame of a checkpoint.
+const REVISIONS_PER_FRAME: usize = 10_000;
 
 type Clients = HashMap<u64, Arc<Client>, RandomState>;
 
@@ -123,37 +123,37 @@ impl Core {
                 writer.frame(&body)?;
             }
         }
-        let mut versions = self.retained_versions();
-        versions.sort_unstable();
-        for versions in versions.chunks(VERSIONS_PER_FRAME) {
+        let mut revisions = self.retained_revisions();
+        revisions.sort_unstable();
+        for revisions in revisions.chunks(REVISIONS_PER_FRAME) {
             let mut before = 0;
-            let differences: Vec<u64> = versions
+            let differences: Vec<u64> = revisions
                 .iter()
-                .map(|version| {
-                    let difference = version - before;
-                    before = *version;
+                .map(|revision| {
+                    let difference = revision - before;
+                    before = *revision;
                     difference
                 })
                 .collect();
             body.clear();
-            Record::Versions { differences: Numbers::Slice(&differences) }.write(&mut body);
+            Record::Revisions { differences: Numbers::Slice(&differences) }.write(&mut body);
             bytes += body.len() as u64;
             writer.frame(&body)?;
         }
         body.clear();
-        let (next_key, next_version) = (self.next_key.load(Acquire), self.next_version.load(Acquire));
-        Record::Counters { next_key, next_version }.write(&mut body);
+        let (next_key, next_revision) = (self.next_key.load(Acquire), self.next_revision.load(Acquire));
+        Record::Counters { next_key, next_revision }.write(&mut body);
         writer.frame(&body)?;
         Ok((writer, bytes))
     }
 
-    fn retained_versions(&self) -> Vec<u64> {
-        let mut versions = Vec::new();
+    fn retained_revisions(&self) -> Vec<u64> {
+        let mut revisions = Vec::new();
         let mut placeless = Vec::new();
         self.retained.for_each(|kept| {
-            if kept.version == 0 {
+            if kept.revision == 0 {
             } else if kept.message.stored().is_some() {
-                versions.push(kept.version);
+                revisions.push(kept.revision);
             } else {
                 placeless.push(Arc::clone(kept.message.topic()));
             }
@@ -162,13 +162,13 @@ impl Core {
         for topic in placeless {
             while let Some(kept) = self.retained.get(&topic) {
                 if kept.message.stored().is_some() {
-                    versions.push(kept.version);
+                    revisions.push(kept.revision);
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        versions
+        revisions
     }
 
     fn tell_client(&self, client: &Client, state: &mut ClientState, body: &mut Vec<u8>) {
@@ -271,8 +271,8 @@ impl Core {
                         live.push(record);
                     }
                 }
-                (Record::Retain { version }, Some(message)) => {
-                    let kept = self.retained.get(message.topic).filter(|kept| kept.version == version);
+                (Record::Retain { revision }, Some(message)) => {
+                    let kept = self.retained.get(message.topic).filter(|kept| kept.revision == revision);
                     if kept.is_some_and(|kept| {
                         kept.message.stored().is_some_and(|stored| stored.position() == from)
                     }) {

@@ -83,7 +83,7 @@ pub(crate) struct Core {
     pub(crate) log: Option<Arc<Log>>,
     pub(crate) ledger: Arc<Ledger>,
     /// Counts the changes of retained messages, so that the log knows which is the later one.
-    next_version: AtomicU64,
+    next_revision: AtomicU64,
     /// Bytes of unfinished CONNECTs, above what each connection may hold anyway.
     pub(crate) handshake_bytes: AtomicU64,
     next_key: AtomicU64,
@@ -130,7 +130,7 @@ impl Core {
             metrics: Metrics::default(),
             log,
             ledger,
-            next_version: AtomicU64::new(1),
+            next_revision: AtomicU64::new(1),
             handshake_bytes: AtomicU64::new(0),
             next_key: AtomicU64::new(1),
             started: Instant::now(),

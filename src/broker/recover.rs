@@ -31,7 +31,7 @@ impl Core {
     /// Takes everything up. Sessions whose time has passed are ended, wills of those who were connected are published.
     pub(crate) fn restore(self: &Arc<Self>, mut recovered: Recovered) -> Restored {
         self.next_key.fetch_max(recovered.next_key, Ordering::AcqRel);
-        self.next_version.fetch_max(recovered.next_version, Ordering::AcqRel);
+        self.next_revision.fetch_max(recovered.next_revision, Ordering::AcqRel);
         let mut restored = Restored::default();
         for (topic, retained) in recovered.take_retained() {
             let Some(message) = retained.message else { continue };
@@ -40,7 +40,7 @@ impl Core {
             }
             let message = Arc::new(self.owned(&topic, &message));
             message.set_stored(Stored::new(&self.ledger, retained.position, retained.frame_bytes));
-            self.restore_retained(Kept { message, version: retained.version });
+            self.restore_retained(Kept { message, revision: retained.revision });
             restored.retained += 1;
         }
         let mut sessions: Vec<(u64, RecoveredSession)> = recovered.sessions.drain().collect();

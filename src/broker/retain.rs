@@ -14,7 +14,7 @@ use crate::session::{Message, Outgoing};
 pub(crate) struct Kept {
     pub(crate) message: Arc<Message>,
     /// Which change of a retained message this was; 0: it is not to be remembered.
-    pub(crate) version: u64,
+    pub(crate) revision: u64,
 }
 
 impl Core {
@@ -41,28 +41,32 @@ impl Core {
             return removed;
         }
         let message = outgoing.message();
-        let mut version = 0;
+        let mut revision = 0;
         let replaced = self.retained.set_with(message.topic(), || {
-            version = self.version_for(message.topic());
-            Kept { message: Arc::clone(&message), version }
+            revision = self.revision_for(message.topic());
+            Kept { message: Arc::clone(&message), revision }
         });
         if let Some(replaced) = replaced {
             self.retained_bytes.fetch_sub(replaced.message.cost(), Ordering::AcqRel);
         }
-        if version == 0 { Retention::None } else { Retention::Kept(version) }
+        if revision == 0 { Retention::None } else { Retention::Kept(revision) }
     }
 
     /// Takes up a retained message from the log.
     pub(super) fn restore_retained(&self, kept: Kept) {
         self.retained_bytes.fetch_add(kept.message.cost(), Ordering::AcqRel);
-        self.next_version.fetch_max(kept.version + 1, Ordering::AcqRel);
+        self.next_revision.fetch_max(kept.revision + 1, Ordering::AcqRel);
         let topic = Arc::clone(kept.message.topic());
         self.retained.set(&topic, kept);
     }
 
     /// The number of this change, or 0 if it is not for the log. Called while the topic is locked.
-    fn version_for(&self, topic: &str) -> u64 {
-        if self.log.is_none() || is_sys(topic) { 0 } else { self.next_version.fetch_add(1, Ordering::AcqRel) }
+    fn revision_for(&self, topic: &str) -> u64 {
+        if self.log.is_none() || is_sys(topic) {
+            0
+        } else {
+            self.next_revision.fetch_add(1, Ordering::AcqRel)
+        }
     }
 
     /// Removes a retained message whose time is over, unless a newer one has taken its place. After a restart it would be found over again.
@@ -73,11 +77,11 @@ impl Core {
     }
 
     fn forget_retained(&self, topic: &str) -> Retention {
-        let mut version = 0;
-        if let Some(removed) = self.retained.remove_with(topic, || version = self.version_for(topic)) {
+        let mut revision = 0;
+        if let Some(removed) = self.retained.remove_with(topic, || revision = self.revision_for(topic)) {
             self.retained_bytes.fetch_sub(removed.message.cost(), Ordering::AcqRel);
         }
-        if version == 0 { Retention::None } else { Retention::Removed(version) }
+        if revision == 0 { Retention::None } else { Retention::Removed(revision) }
     }
 
     fn refuse_retained(&self, topic: &str, limit: &'static str, value: usize) {

@@ -44,9 +44,9 @@ pub(super) struct Target {
 pub(super) enum Retention {
     /// Nothing that is to be remembered.
     None,
-    /// It is the retained message now, with this version.
+    /// It is the retained message now, with this revision.
     Kept(u64),
-    /// There is none any more, as of this version.
+    /// There is none any more, as of this revision.
     Removed(u64),
 }
 
@@ -101,9 +101,9 @@ impl TurnLog {
         }
         match retention {
             Retention::None => {}
-            Retention::Kept(version) => Record::Retain { version }.write(body),
-            Retention::Removed(version) => {
-                Record::Unretain { version, topic: outgoing.topic() }.write(body);
+            Retention::Kept(revision) => Record::Retain { revision }.write(body),
+            Retention::Removed(revision) => {
+                Record::Unretain { revision, topic: outgoing.topic() }.write(body);
             }
         }
         for record in also {

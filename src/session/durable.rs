@@ -17,6 +17,8 @@ use crate::protocol::{PacketId, QoS};
 #[derive(Debug)]
 pub(super) struct Durable {
     pub(super) ledger: Arc<Ledger>,
+    /// Positions below it are taken, by deliveries begun or queued.
+    next: u64,
     work: LogWork,
 }
 
@@ -90,7 +92,8 @@ impl Session {
     /// From now on the session is kept in the log that `ledger` accounts for. To be called before anything is delivered to it.
     pub fn make_durable(&mut self, ledger: &Arc<Ledger>) {
         if self.durable.is_none() {
-            self.durable = Some(Box::new(Durable { ledger: Arc::clone(ledger), work: LogWork::default() }));
+            self.durable =
+                Some(Box::new(Durable { ledger: Arc::clone(ledger), next: 0, work: LogWork::default() }));
             self.queue = MessageQueue::durable(Arc::clone(ledger));
         }
     }
@@ -109,7 +112,24 @@ impl Session {
 
     /// The position of the delivery that was begun or queued last.
     pub fn last_sequence(&self) -> u64 {
-        self.inflight.next_position().saturating_sub(1)
+        self.next_sequence().saturating_sub(1)
+    }
+
+    /// The position the next delivery will have.
+    fn next_sequence(&self) -> u64 {
+        self.durable.as_ref().map_or(0, |durable| durable.next).max(self.inflight.end())
+    }
+
+    /// Takes the next position; 0 if the session is not durable: others number their deliveries when they begin.
+    pub(super) fn assign(&mut self) -> u64 {
+        let next = self.next_sequence();
+        match &mut self.durable {
+            Some(durable) => {
+                durable.next = next + 1;
+                next
+            }
+            None => 0,
+        }
     }
 
     /// The position below which deliveries may have been sent.
@@ -165,7 +185,7 @@ impl Session {
         let mut live: Vec<(u64, u64)> = sent.chain(self.queue.sequences()).collect();
         live.sort_unstable();
         Snapshot {
-            next: self.inflight.next_position(),
+            next: self.next_sequence(),
             live,
             completing: self.inflight.completing(),
             received: self.received_qos2.iter().collect(),
@@ -183,7 +203,9 @@ impl Session {
         for (position, id) in completing {
             self.inflight.restore_completing(*position, *id);
         }
-        self.inflight.assign_from(next);
+        if let Some(durable) = &mut self.durable {
+            durable.next = next;
+        }
         for id in received {
             self.received_qos2.insert(*id);
         }

@@ -7,7 +7,7 @@
 //! their gaps in memory; its id is skipped.
 //!
 //! In a session that is kept in the durable log a delivery has its position from the moment it is queued
-//! ([`assign`](Inflight::assign), [`begin_at`](Inflight::begin_at)), so that the id is the same after a restart. Should that id be in use at
+//! ([`begin_at`](Inflight::begin_at)), so that the id is the same after a restart. Should that id be in use at
 //! its turn, the nearest free one before it is taken, which a restart finds again.
 
 use std::collections::VecDeque;
@@ -58,8 +58,6 @@ pub(super) struct Inflight {
     stragglers: Stragglers,
     /// Position of the oldest delivery held, or of the next one if there is none.
     start: u64,
-    /// Positions below it are taken, by deliveries begun or, in a durable session, queued.
-    assigned: u64,
     unfinished: u16,
     due_again: u16,
 }
@@ -76,7 +74,6 @@ impl Inflight {
             deliveries: VecDeque::new(),
             stragglers: Stragglers::default(),
             start: 0,
-            assigned: 0,
             unfinished: 0,
             due_again: 0,
         }
@@ -136,23 +133,6 @@ impl Inflight {
         id
     }
 
-    /// Takes the next position, for a delivery that is queued.
-    pub(super) fn assign(&mut self) -> u64 {
-        let position = self.assigned.max(self.end());
-        self.assigned = position + 1;
-        position
-    }
-
-    /// The position that [`assign`](Self::assign) would take.
-    pub(super) fn next_position(&self) -> u64 {
-        self.assigned.max(self.end())
-    }
-
-    /// Positions below this one are taken, whoever took them.
-    pub(super) fn assign_from(&mut self, position: u64) {
-        self.assigned = self.assigned.max(position);
-    }
-
     /// Begins the delivery that was given this position; positions come in ascending order. The caller has checked the window and
     /// [`is_exhausted`](Self::is_exhausted).
     pub(super) fn begin_at(
@@ -193,7 +173,6 @@ impl Inflight {
         self.unfinished += 1;
         let delivery = Delivery { awaiting: Awaiting::PubComp, ..Delivery::gap() };
         self.stragglers.insert(position, id, delivery);
-        self.assign_from(position + 1);
     }
 
     /// Unfinished deliveries whose message the client has: position and id, oldest first.

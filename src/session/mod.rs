@@ -15,7 +15,9 @@ mod message;
 mod out_buffer;
 mod outbound;
 mod packet_ids;
+mod pump;
 mod queue;
+mod shared;
 mod stragglers;
 mod subscriptions;
 mod terms;
@@ -33,7 +35,8 @@ pub use message::{EncodeScratch, Expiry, Message, Outgoing, SHARE_PAYLOAD_ABOVE,
 pub use out_buffer::{OutBuffer, Output};
 pub use outbound::{AckOutcome, Delivered, Granted, Readiness};
 use packet_ids::PacketIdSet;
-use queue::{Body, MessageQueue, QueuedMessage};
+use queue::MessageQueue;
+pub use shared::SharedMessage;
 pub use subscriptions::FilterOptions;
 use subscriptions::Subscriptions;
 pub use terms::Terms;
@@ -41,7 +44,6 @@ use terms::TopicAliases;
 pub use time::{KeepAlive, Timestamp};
 pub use will::Will;
 
-use crate::ledger::Stored;
 use crate::protocol::encode;
 use crate::protocol::{PacketId, ReasonCode};
 
@@ -129,17 +131,6 @@ pub enum Reception {
     TooMany,
 }
 
-/// A message that a member of a shared subscription did not acknowledge, for another member.
-#[derive(Debug)]
-pub struct SharedMessage {
-    /// The whole filter, `$share/{name}/{filter}`.
-    pub filter: Arc<str>,
-    /// The message, or its place in the log.
-    pub message: Result<Arc<Message>, Stored>,
-    /// What the delivery was called in the session that gives it up.
-    pub sequence: u64,
-}
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Session {
@@ -150,7 +141,7 @@ pub struct Session {
     queue: MessageQueue,
     subscriptions: Subscriptions,
     /// Bytes of all its filters.
-    subscription_bytes: usize,
+    subscription_bytes: u32,
     received_qos2: PacketIdSet,
     will: Option<Box<Will>>,
     /// Set while the session is kept in the log.
@@ -313,7 +304,7 @@ impl Session {
     pub fn subscribe(
         &mut self,
         filter: &str,
-        options: FilterOptions,
+        options: impl Into<FilterOptions>,
     ) -> Result<(Arc<str>, bool), SubscribeError> {
         if self.is_ended() {
             return Err(SubscribeError::Ended);
@@ -323,22 +314,24 @@ impl Session {
             None if self.subscriptions.len() >= self.limits.subscriptions_max => {
                 return Err(SubscribeError::TooMany);
             }
-            None if self.subscription_bytes + filter.len() > self.limits.subscription_bytes_max => {
+            None if self.subscription_bytes as usize + filter.len() > self.limits.subscription_bytes_max
+                || self.subscription_bytes > u32::MAX - u32::from(u16::MAX) =>
+            {
                 return Err(SubscribeError::TooManyBytes);
             }
             None => (Arc::from(filter), true),
         };
         if new {
-            self.subscription_bytes += filter.len();
+            self.subscription_bytes += filter.len() as u32;
         }
-        self.subscriptions.set(Arc::clone(&filter), options);
+        self.subscriptions.set(Arc::clone(&filter), options.into());
         Ok((filter, new))
     }
 
     /// Removes a subscription; `None` if there was none. Deliveries begun or queued stay ([MQTT-3.10.4-3]).
     pub fn unsubscribe(&mut self, filter: &str) -> Option<Arc<str>> {
         let removed = self.subscriptions.remove(filter)?;
-        self.subscription_bytes -= removed.len();
+        self.subscription_bytes -= removed.len() as u32;
         Some(removed)
     }
 
@@ -405,34 +398,6 @@ impl Session {
     /// Messages dropped on their way out of the queue since this was asked last: expired ones, and those too large for the client.
     pub fn take_dropped_late(&mut self) -> (u32, u32) {
         (std::mem::take(&mut self.expired), std::mem::take(&mut self.too_large))
-    }
-
-    /// Gives up what came by shared subscriptions for which `wanted` holds and has not begun, for other members; with `unacknowledged` also
-    /// what was sent at QoS 1 and not acknowledged (only when the connection is gone: an acknowledgement must not come later).
-    pub fn take_shared(
-        &mut self,
-        wanted: impl Fn(&Arc<str>) -> bool,
-        unacknowledged: bool,
-    ) -> Vec<SharedMessage> {
-        let shared_of = |queued: &QueuedMessage| queued.extra.as_ref().and_then(|extra| extra.shared.clone());
-        let begun = if unacknowledged { self.inflight.take_shared_qos1(&wanted) } else { Vec::new() };
-        let mut taken: Vec<SharedMessage> = begun
-            .into_iter()
-            .map(|(sequence, filter, message)| SharedMessage { filter, message: Ok(message), sequence })
-            .collect();
-        for queued in self.queue.take_if(|queued| shared_of(queued).is_some_and(|shared| wanted(&shared))) {
-            let Some(filter) = shared_of(&queued) else { continue };
-            let message = match (&queued.body, &self.durable) {
-                (Body::Loaded(message), _) => Ok(Arc::clone(message)),
-                (Body::Stored(position, bytes), Some(durable)) => {
-                    Err(Stored::new(&durable.ledger, *position, *bytes))
-                }
-                (Body::Stored(..), None) => continue,
-            };
-            self.queue.release(&queued.body);
-            taken.push(SharedMessage { filter, message, sequence: queued.sequence });
-        }
-        taken
     }
 
     /// Messages waiting, without those in flight.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::inflight::Awaiting;
-use super::message::{Expiry, Layout, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
+use super::message::{Layout, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
 use super::queue::{Body, DeliveryExtra, QueuedMessage};
 use super::terms::TopicForm;
 use super::{DropReason, Session, State};
@@ -11,7 +11,7 @@ use crate::protocol::encode::{self, AckKind, PublishHeader, PublishPropertiesOut
 use crate::protocol::{PacketId, ProtocolVersion, QoS, ReasonCode};
 
 /// QoS 1 and 2 messages wait un-encoded, sharing their body with others, while more output than this is unwritten.
-const ENCODE_AHEAD_BYTES: usize = 256 * 1024;
+pub(super) const ENCODE_AHEAD_BYTES: usize = 256 * 1024;
 
 /// Under which subscription a message is delivered.
 #[derive(Debug, Clone, Copy)]
@@ -153,7 +153,7 @@ impl Session {
         }
     }
 
-    fn end_delivery(&mut self, id: PacketId, awaited: Awaiting) -> bool {
+    pub(super) fn end_delivery(&mut self, id: PacketId, awaited: Awaiting) -> bool {
         let ended = self.inflight.advance(id, awaited, Awaiting::Nothing);
         if let Some(sequence) = ended {
             self.finish(sequence);
@@ -184,30 +184,6 @@ impl Session {
     /// Bytes the client makes the broker hold: unwritten output and waiting messages.
     pub fn held_bytes(&self) -> usize {
         self.out.pending() + self.queue.bytes()
-    }
-
-    /// Sends again what is unfinished from before, then what waits, as far as window and output allow.
-    pub(super) fn pump(&mut self) {
-        if self.state != State::Connected {
-            return;
-        }
-        // The client's Receive Maximum holds for what is sent again as well ([MQTT-4.9.0-2]), and may be lower than the last time.
-        while self.resend_next < self.resend_end
-            && self.out.pending() < ENCODE_AHEAD_BYTES
-            && self.inflight.under_way() < usize::from(self.terms.receive_maximum)
-        {
-            self.resend_next = self.resend(self.resend_next);
-        }
-        if self.resend_next < self.resend_end {
-            return;
-        }
-        while self.may_begin()
-            && let Some((queued, message)) = self.queue.front()
-            && !self.must_wait(queued.qos, message)
-            && let Some((queued, message)) = self.queue.pop()
-        {
-            self.begin_queued(queued, message);
-        }
     }
 
     fn window(&self) -> usize {
@@ -254,9 +230,9 @@ impl Session {
     }
 
     fn push(&mut self, outgoing: &mut Outgoing<'_>, qos: QoS, granted: &Granted<'_>) -> Delivered {
+        let sequence = self.assign();
         self.queue.push(QueuedMessage {
-            // Others number their deliveries when they begin.
-            sequence: if self.durable.is_some() { self.inflight.assign() } else { 0 },
+            sequence,
             body: Body::Loaded(outgoing.message()),
             cost: u32::try_from(outgoing.cost()).unwrap_or(u32::MAX),
             qos,
@@ -266,25 +242,6 @@ impl Session {
         });
         self.queue.unload(self.state == State::Offline);
         Delivered::Queued
-    }
-
-    /// Enters a delivery among those under way; `sequence` is the position it was given in the queue of a durable session.
-    fn enter(
-        &mut self,
-        sequence: Option<u64>,
-        qos: QoS,
-        retain: bool,
-        message: Option<Arc<Message>>,
-        extra: Option<Box<DeliveryExtra>>,
-    ) -> PacketId {
-        match sequence {
-            _ if self.durable.is_none() => self.inflight.begin(qos, retain, message, extra),
-            Some(sequence) => self.inflight.begin_at(sequence, qos, retain, message, extra),
-            None => {
-                let sequence = self.inflight.assign();
-                self.inflight.begin_at(sequence, qos, retain, message, extra)
-            }
-        }
     }
 
     fn begin(&mut self, outgoing: &mut Outgoing<'_>, qos: QoS, granted: &Granted<'_>) -> Delivered {
@@ -305,74 +262,9 @@ impl Session {
         self.append_publish(outgoing, qos, granted, Some(id))
     }
 
-    fn begin_queued(&mut self, queued: QueuedMessage, message: Arc<Message>) {
-        let QueuedMessage { sequence, qos, retain, again, extra, .. } = queued;
-        if message.expiry(self.now) == Expiry::Over {
-            self.expired += 1;
-            self.finish(sequence);
-            return;
-        }
-        let ids = extra.as_ref().map_or(&[][..], |extra| &extra.subscription_ids);
-        let properties = message.properties_out(self.now);
-        if !self.fits(message.topic().len(), true, &properties, ids, message.payload().len()) {
-            self.too_large += 1;
-            self.finish(sequence);
-            return;
-        }
-        let keeps = self.outlives_connection || extra.as_ref().is_some_and(|extra| extra.shared.is_some());
-        let kept = keeps.then(|| Arc::clone(&message));
-        let id = self.enter(Some(sequence), qos, retain, kept, if keeps { extra.clone() } else { None });
-        let ids = extra.as_ref().map_or(&[][..], |extra| &extra.subscription_ids);
-        self.append_owned(&message, again, qos, retain, Some(id), ids);
-    }
-
-    /// Sends the oldest unfinished delivery from a position on again, with its old id ([MQTT-4.4.0-1]); returns where the next one is. What
-    /// was acknowledged meanwhile is passed over.
-    fn resend(&mut self, from: u64) -> u64 {
-        let Some((position, id, delivery)) = self.inflight.next_unfinished(from) else {
-            return self.resend_end;
-        };
-        if position >= self.resend_end {
-            return self.resend_end;
-        }
-        let awaiting = delivery.awaiting;
-        let qos = match awaiting {
-            Awaiting::PubAck => Some(QoS::AtLeastOnce),
-            Awaiting::PubRec => Some(QoS::ExactlyOnce),
-            Awaiting::PubComp | Awaiting::Nothing => None,
-        };
-        match (qos, delivery.message.clone()) {
-            (Some(qos), Some(message)) => {
-                // DUP says that this may have been sent before ([MQTT-3.3.1-1]).
-                let (retain, extra) = (delivery.retain, delivery.extra.clone());
-                let ids = extra.as_ref().map_or(&[][..], |extra| &extra.subscription_ids);
-                let properties = message.properties_out(self.now);
-                if self.fits(message.topic().len(), true, &properties, ids, message.payload().len()) {
-                    self.inflight.sent_again(id);
-                    self.append_owned(&message, true, qos, retain, Some(id), ids);
-                } else {
-                    // This connection's client takes less than the last one's.
-                    self.end_delivery(id, awaiting);
-                    self.too_large += 1;
-                }
-            }
-            // Not kept: a session that ends with its connection never sends again.
-            (Some(_), None) => {}
-            (None, _) => {
-                self.inflight.sent_again(id);
-                let version = self.terms.version;
-                self.out.append_with(|out| {
-                    encode::acknowledge(out, version, AckKind::PubRel, id, ReasonCode::Success)
-                });
-            }
-        }
-        let next = self.inflight.next_unfinished(position + 1).map(|(position, ..)| position);
-        next.filter(|next| *next < self.resend_end).unwrap_or(self.resend_end)
-    }
-
     /// Whether a PUBLISH is within the client's Maximum Packet Size. If it is not, it is dropped and treated as delivered
     /// ([MQTT-3.1.2-24], [MQTT-3.1.2-25]).
-    fn fits(
+    pub(super) fn fits(
         &self,
         topic_len: usize,
         has_id: bool,
@@ -410,7 +302,7 @@ impl Session {
         }
     }
 
-    fn append_owned(
+    pub(super) fn append_owned(
         &mut self,
         message: &Arc<Message>,
         dup: bool,

@@ -56,12 +56,19 @@ pub(super) struct DeliveryExtra {
 pub(super) struct MessageQueue {
     messages: VecDeque<QueuedMessage>,
     bytes: usize,
+    /// In a durable session.
+    log: Option<Box<Parts>>,
+}
+
+/// Which part of a queue is in memory: the front, and what stands behind the stored part.
+#[derive(Debug)]
+struct Parts {
     /// Messages at the front that are in memory; all of them while `stored` is 0.
     front: usize,
     /// Behind those: messages that are in the log only.
     stored: usize,
     /// Where what is stored is accounted for.
-    ledger: Option<Arc<Ledger>>,
+    ledger: Arc<Ledger>,
 }
 
 /// Messages kept in memory at the front of a queue before the rest is left to the log.
@@ -71,7 +78,7 @@ impl MessageQueue {
     /// A queue whose messages may be left to the log.
     pub(super) fn durable(ledger: Arc<Ledger>) -> Self {
         let mut queue = Self::default();
-        queue.ledger = Some(ledger);
+        queue.log = Some(Box::new(Parts { front: 0, stored: 0, ledger }));
         queue
     }
 
@@ -109,11 +116,21 @@ impl MessageQueue {
 
     pub(super) fn push(&mut self, message: QueuedMessage) {
         self.bytes += message.cost as usize;
-        if let (Body::Stored(position, bytes), Some(ledger)) = (&message.body, &self.ledger) {
-            ledger.add(*position, *bytes);
+        if let Some(parts) = &mut self.log {
+            // Counted again where the counts may have become wrong: at the back.
+            let len = self.messages.len();
+            match &message.body {
+                Body::Loaded(_) if parts.stored == 0 => parts.front = len + 1,
+                Body::Loaded(_) => {}
+                Body::Stored(position, bytes) => {
+                    parts.ledger.add(*position, *bytes);
+                    if parts.stored == 0 || parts.front + parts.stored == len {
+                        parts.stored += 1;
+                    }
+                }
+            }
         }
         self.messages.push_back(message);
-        self.recount();
     }
 
     /// A row of messages of a restart, in their order.
@@ -124,48 +141,33 @@ impl MessageQueue {
         }
     }
 
-    /// Counts again from where the counts may have become wrong: after a message came in at the back, nothing but that is looked at.
-    fn recount(&mut self) {
-        let len = self.messages.len();
-        let last_is_loaded = self.messages.back().is_none_or(|last| last.body.is_loaded());
-        if self.stored == 0 {
-            if last_is_loaded {
-                self.front = len;
-            } else {
-                self.front = len - 1;
-                self.stored = 1;
-            }
-        } else if !last_is_loaded && self.front + self.stored + 1 == len {
-            self.stored += 1;
-        }
-    }
-
     /// Leaves to the log what stands behind the front and is written; the front as well if `nobody_reads`.
     pub(super) fn unload(&mut self, nobody_reads: bool) {
-        let Some(ledger) = &self.ledger else { return };
+        let Some(parts) = &mut self.log else { return };
         let keep = if nobody_reads { 0 } else { FRONT_MESSAGES };
-        if self.stored == 0 {
-            self.front = self.messages.len().min(keep);
+        if parts.stored == 0 {
+            parts.front = self.messages.len().min(keep);
         }
-        let written = ledger.written();
-        while let Some(message) = self.messages.get_mut(self.front + self.stored)
+        let written = parts.ledger.written();
+        while let Some(message) = self.messages.get_mut(parts.front + parts.stored)
             && let Body::Loaded(loaded) = &message.body
             && let Some(stored) = loaded.stored()
             && stored.position() < written
         {
             let (position, bytes) = (stored.position(), stored.bytes());
-            ledger.add(position, bytes);
+            parts.ledger.add(position, bytes);
             message.body = Body::Stored(position, bytes);
-            self.stored += 1;
+            parts.stored += 1;
         }
-        if self.stored == 0 {
-            self.front = self.messages.len();
+        if parts.stored == 0 {
+            parts.front = self.messages.len();
         }
     }
 
     /// The messages that had better be read back now: sequence and place of each, at most `max`, oldest first.
     pub(super) fn wanted(&self, max: usize) -> Vec<(u64, Position)> {
-        let first = self.messages.iter().skip(self.front).take(max.min(self.stored));
+        let (front, stored) = self.log.as_ref().map_or((0, 0), |parts| (parts.front, parts.stored));
+        let first = self.messages.iter().skip(front).take(max.min(stored));
         first
             .filter_map(|message| match message.body {
                 Body::Stored(position, _) => Some((message.sequence, position)),
@@ -176,33 +178,32 @@ impl MessageQueue {
 
     /// Whether the front has become so short that more should be read back.
     pub(super) fn wants(&self) -> bool {
-        self.stored > 0 && self.front < FRONT_MESSAGES / 2
+        self.log.as_ref().is_some_and(|parts| parts.stored > 0 && parts.front < FRONT_MESSAGES / 2)
     }
 
     /// A message read back, or `None` if it cannot be read: then it is taken out. `false` if it was not asked for, or not in this order.
     pub(super) fn provide(&mut self, sequence: u64, read: Option<Message>) -> bool {
-        let (Some(ledger), Some(message)) = (&self.ledger, self.messages.get_mut(self.front)) else {
-            return false;
-        };
+        let Some(parts) = &mut self.log else { return false };
+        let Some(message) = self.messages.get_mut(parts.front) else { return false };
         let Body::Stored(position, bytes) = message.body else { return false };
-        if message.sequence != sequence || self.stored == 0 {
+        if message.sequence != sequence || parts.stored == 0 {
             return false;
         }
-        self.stored -= 1;
+        parts.stored -= 1;
         match read {
             Some(read) => {
-                read.set_stored(Stored::new(ledger, position, bytes));
+                read.set_stored(Stored::new(&parts.ledger, position, bytes));
                 message.body = Body::Loaded(Arc::new(read));
-                self.front += 1;
+                parts.front += 1;
             }
             None => {
                 self.bytes -= message.cost as usize;
-                self.messages.remove(self.front);
+                self.messages.remove(parts.front);
             }
         }
-        ledger.subtract(position, bytes);
-        if self.stored == 0 {
-            self.front = self.messages.len();
+        parts.ledger.subtract(position, bytes);
+        if parts.stored == 0 {
+            parts.front = self.messages.len();
         }
         true
     }
@@ -212,16 +213,18 @@ impl MessageQueue {
         let (taken, kept): (Vec<_>, Vec<_>) = self.messages.drain(..).partition(wanted);
         self.messages = kept.into();
         self.bytes -= taken.iter().map(|message| message.cost as usize).sum::<usize>();
-        self.front = self.messages.iter().take_while(|message| message.body.is_loaded()).count();
-        let behind = self.messages.iter().skip(self.front);
-        self.stored = behind.take_while(|message| !message.body.is_loaded()).count();
+        if let Some(parts) = &mut self.log {
+            parts.front = self.messages.iter().take_while(|message| message.body.is_loaded()).count();
+            let behind = self.messages.iter().skip(parts.front);
+            parts.stored = behind.take_while(|message| !message.body.is_loaded()).count();
+        }
         taken
     }
 
     /// What was taken out as stored is not needed any more.
     pub(super) fn release(&self, body: &Body) {
-        if let (Body::Stored(position, bytes), Some(ledger)) = (body, &self.ledger) {
-            ledger.subtract(*position, *bytes);
+        if let (Body::Stored(position, bytes), Some(parts)) = (body, &self.log) {
+            parts.ledger.subtract(*position, *bytes);
         }
     }
 
@@ -239,7 +242,9 @@ impl MessageQueue {
         let body = Arc::clone(self.front()?.1);
         let message = self.messages.pop_front()?;
         self.bytes -= message.cost as usize;
-        self.front = self.front.saturating_sub(1);
+        if let Some(parts) = &mut self.log {
+            parts.front = parts.front.saturating_sub(1);
+        }
         if self.messages.is_empty() && self.messages.capacity() > 64 {
             self.messages = VecDeque::new();
         }
@@ -282,11 +287,11 @@ impl MessageQueue {
                 }
             }
             Body::Stored(position, bytes) => {
-                if let Some(ledger) = &self.ledger
+                if let Some(parts) = &self.log
                     && *position == from
                 {
-                    ledger.add(to, *bytes);
-                    ledger.subtract(from, *bytes);
+                    parts.ledger.add(to, *bytes);
+                    parts.ledger.subtract(from, *bytes);
                     *position = to;
                 }
             }
@@ -296,10 +301,10 @@ impl MessageQueue {
 
 impl Drop for MessageQueue {
     fn drop(&mut self) {
-        let Some(ledger) = &self.ledger else { return };
+        let Some(parts) = &self.log else { return };
         for message in &self.messages {
             if let Body::Stored(position, bytes) = message.body {
-                ledger.subtract(position, bytes);
+                parts.ledger.subtract(position, bytes);
             }
         }
     }

@@ -21,9 +21,9 @@ pub struct FilterOptions {
     pub subscription_id: Option<NonZeroU32>,
 }
 
-impl FilterOptions {
+impl From<QoS> for FilterOptions {
     /// A plain subscription of MQTT 3.1.1.
-    pub const fn with_qos(qos: QoS) -> Self {
+    fn from(qos: QoS) -> Self {
         Self { qos, no_local: false, retain_as_published: false, subscription_id: None }
     }
 }
@@ -128,11 +128,11 @@ mod tests {
     fn grows_and_shrinks_through_its_forms() {
         let mut set = Subscriptions::default();
         assert_eq!(set.remove("a"), None);
-        set.set(Arc::from("a"), FilterOptions::with_qos(QoS::AtMostOnce));
-        set.set(Arc::from("a"), FilterOptions::with_qos(QoS::ExactlyOnce));
+        set.set(Arc::from("a"), QoS::AtMostOnce.into());
+        set.set(Arc::from("a"), QoS::ExactlyOnce.into());
         assert_eq!(set.get("a").map(|(_, options)| options.qos), Some(QoS::ExactlyOnce));
-        set.set(Arc::from("b"), FilterOptions::with_qos(QoS::AtLeastOnce));
-        set.set(Arc::from("b"), FilterOptions::with_qos(QoS::AtMostOnce));
+        set.set(Arc::from("b"), QoS::AtLeastOnce.into());
+        set.set(Arc::from("b"), QoS::AtMostOnce.into());
         assert_eq!((set.len(), set.get("b").map(|(_, options)| options.qos)), (2, Some(QoS::AtMostOnce)));
         let mut all: Vec<&str> = set.iter().map(|(filter, _)| &**filter).collect();
         all.sort_unstable();

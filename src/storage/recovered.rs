@@ -30,11 +30,11 @@ pub(crate) struct Recovered {
     pub(crate) wills: BTreeMap<u64, RecoveredWill>,
     /// Above every key of a session or will that is on record.
     pub(crate) next_key: u64,
-    /// Above every version of a retained message that is on record.
-    pub(crate) next_version: u64,
+    /// Above every revision of a retained message that is on record.
+    pub(crate) next_revision: u64,
     checkpoint: Position,
-    /// Versions that the checkpoint knows to be live.
-    live_versions: HashSet<u64, RandomState>,
+    /// Revisions that the checkpoint knows to be live.
+    live_revisions: HashSet<u64, RandomState>,
     /// Frames whose checksum was right and whose contents could not be read.
     pub(crate) unreadable_frames: u64,
 }
@@ -84,7 +84,7 @@ pub(crate) struct RecoveredSubscription {
 /// A retained message, or the end of one.
 #[derive(Debug)]
 pub(crate) struct RecoveredRetained {
-    pub(crate) version: u64,
+    pub(crate) revision: u64,
     /// `None`: it was removed.
     pub(crate) message: Option<OwnedMessage>,
     pub(crate) position: Position,
@@ -120,7 +120,7 @@ impl Recovered {
 
     /// Everything is read: what is over goes, queues are put in order.
     pub(crate) fn finish(&mut self) {
-        self.live_versions = HashSet::default();
+        self.live_revisions = HashSet::default();
         for session in self.sessions.values_mut() {
             let (finished, completing) = (std::mem::take(&mut session.finished), &session.completing);
             session.messages.retain(|message| {
@@ -196,16 +196,16 @@ impl Recovered {
                 self.note_key(will);
                 self.wills.remove(&will);
             }
-            Record::Versions { differences } => {
-                let mut version = 0_u64;
-                self.live_versions.extend(differences.iter().map(|difference| {
-                    version = version.wrapping_add(difference);
-                    version
+            Record::Revisions { differences } => {
+                let mut revision = 0_u64;
+                self.live_revisions.extend(differences.iter().map(|difference| {
+                    revision = revision.wrapping_add(difference);
+                    revision
                 }));
             }
-            Record::Counters { next_key, next_version } => {
+            Record::Counters { next_key, next_revision } => {
                 self.next_key = self.next_key.max(next_key);
-                self.next_version = self.next_version.max(next_version);
+                self.next_revision = self.next_revision.max(next_revision);
             }
             // These belong to a message and its frame.
             Record::Message(_) | Record::Deliver(_) | Record::Retain { .. } | Record::Unretain { .. } => {}
@@ -280,13 +280,13 @@ impl Recovered {
     }
 
     /// `message` is `None` where the topic's retained message is removed.
-    fn retain(&mut self, topic: &str, version: u64, message: Option<&MessageRecord<'_>>, place: Place) {
-        self.next_version = self.next_version.max(version.saturating_add(1));
-        if place.is_old && !self.live_versions.contains(&version) {
+    fn retain(&mut self, topic: &str, revision: u64, message: Option<&MessageRecord<'_>>, place: Place) {
+        self.next_revision = self.next_revision.max(revision.saturating_add(1));
+        if place.is_old && !self.live_revisions.contains(&revision) {
             return;
         }
-        // Of the same version the later place: it was copied forward.
-        if self.retained.get(topic).is_some_and(|known| known.version > version) {
+        // Of the same revision the later place: it was copied forward.
+        if self.retained.get(topic).is_some_and(|known| known.revision > revision) {
             return;
         }
         let message = message.map(|message| OwnedMessage {
@@ -296,7 +296,8 @@ impl Recovered {
             payload: Box::from(message.payload),
         });
         let Place { position, frame_bytes, .. } = place;
-        self.retained.insert(Box::from(topic), RecoveredRetained { version, message, position, frame_bytes });
+        self.retained
+            .insert(Box::from(topic), RecoveredRetained { revision, message, position, frame_bytes });
     }
 }
 
@@ -338,10 +339,10 @@ impl Visitor for Recovered {
             match (record, &message) {
                 (Record::Message(found), _) => message = Some(found),
                 (Record::Deliver(deliver), Some(message)) => self.deliver(&deliver, message, place),
-                (Record::Retain { version }, Some(message)) => {
-                    self.retain(message.topic, version, Some(message), place);
+                (Record::Retain { revision }, Some(message)) => {
+                    self.retain(message.topic, revision, Some(message), place);
                 }
-                (Record::Unretain { version, topic }, _) => self.retain(topic, version, None, place),
+                (Record::Unretain { revision, topic }, _) => self.retain(topic, revision, None, place),
                 // What the checkpoint says is newer.
                 (record, _) if !place.is_old => self.apply(record),
                 _ => {}

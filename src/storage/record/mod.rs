@@ -9,8 +9,8 @@
 //! |---|---|---|
 //! | 1 | Message | QoS u8, expiry n (Unix ms, 0: never), topic text, properties bytes (wire form), payload bytes |
 //! | 2 | Deliver | session n, sequence n, flags u8 (bits 0-1 QoS, 2 RETAIN, 3 shared), ids: count n and each n, [filter text] |
-//! | 3 | Retain | version n: the frame's Message is its topic's retained message |
-//! | 4 | Unretain | version n, topic text |
+//! | 3 | Retain | revision n: the frame's Message is its topic's retained message |
+//! | 4 | Unretain | revision n, topic text |
 //! | 5 | Received | session n, packet id n: a QoS 2 PUBLISH of this client |
 //! | 6 | Released | session n, packet id n: its PUBREL |
 //! | 7 | Finished | session n, count n, sequences n each: deliveries that are over |
@@ -23,12 +23,12 @@
 //! | 14 | Will | will n, session n (0: none that lasts), flags u8 (bits 0-1 QoS, 2 RETAIN), delay n (s), expiry n (s + 1, 0: none), topic text, properties bytes, payload bytes |
 //! | 15 | WillEnd | will n: published, or not to be |
 //! | 16 | Snapshot | session n, next sequence n, live: count n and pairs (first n, length n), received: count n and ids n each |
-//! | 17 | Versions | count n, retained versions n each, every one as the difference to the one before |
-//! | 18 | Counters | next session or will n, next retained version n |
+//! | 17 | Revisions | count n, retained revisions n each, every one as the difference to the one before |
+//! | 18 | Counters | next session or will n, next retained revision n |
 //!
 //! Kinds 16 to 18 stand in checkpoints only, with 9, 11, 13, 8 and 14 for the rest of what a checkpoint tells. Bodies of messages
-//! never do: a Deliver or Retain in an older segment counts while the checkpoint says that its sequence is live, or its version.
-//! A sequence is never used twice in a session, a version never in a broker, so records say the same in whatever order they are read,
+//! never do: a Deliver or Retain in an older segment counts while the checkpoint says that its sequence is live, or its revision.
+//! A sequence is never used twice in a session, a revision never in a broker, so records say the same in whatever order they are read,
 //! but for those of one filter and of one packet id, which the log has in their order.
 
 mod read;
@@ -101,8 +101,8 @@ pub(crate) type Keep = Option<Duration>;
 pub(crate) enum Record<'a> {
     Message(MessageRecord<'a>),
     Deliver(DeliverRecord<'a>),
-    Retain { version: u64 },
-    Unretain { version: u64, topic: &'a str },
+    Retain { revision: u64 },
+    Unretain { revision: u64, topic: &'a str },
     Received { session: u64, id: u16 },
     Released { session: u64, id: u16 },
     Finished { session: u64, sequences: Numbers<'a, u64> },
@@ -117,8 +117,8 @@ pub(crate) enum Record<'a> {
     /// `live` are pairs: first, length.
     Snapshot { session: u64, next_sequence: u64, live: Numbers<'a, u64>, received: Numbers<'a, u16> },
     /// Each as the difference to the one before.
-    Versions { differences: Numbers<'a, u64> },
-    Counters { next_key: u64, next_version: u64 },
+    Revisions { differences: Numbers<'a, u64> },
+    Counters { next_key: u64, next_revision: u64 },
 }
 
 /// Numbers of a record: to be written from a slice, or read where they stand.
@@ -173,7 +173,7 @@ impl Record<'_> {
             Self::Will(_) => 14,
             Self::WillEnd { .. } => 15,
             Self::Snapshot { .. } => 16,
-            Self::Versions { .. } => 17,
+            Self::Revisions { .. } => 17,
             Self::Counters { .. } => 18,
         }
     }
@@ -209,9 +209,9 @@ impl Record<'_> {
                     bytes(out, shared.as_bytes());
                 }
             }
-            Self::Retain { version } => number(out, version),
-            Self::Unretain { version, topic } => {
-                number(out, version);
+            Self::Retain { revision } => number(out, revision),
+            Self::Unretain { revision, topic } => {
+                number(out, revision);
                 bytes(out, topic.as_bytes());
             }
             Self::Received { session, id } | Self::Released { session, id } => {
@@ -270,10 +270,10 @@ impl Record<'_> {
                 numbers(out, live);
                 numbers(out, received);
             }
-            Self::Versions { differences } => numbers(out, differences),
-            Self::Counters { next_key, next_version } => {
+            Self::Revisions { differences } => numbers(out, differences),
+            Self::Counters { next_key, next_revision } => {
                 number(out, next_key);
-                number(out, next_version);
+                number(out, next_revision);
             }
         }
     }

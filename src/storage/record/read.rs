@@ -73,8 +73,8 @@ fn read_record<'a>(kind: u8, mut r: Reader<'a>) -> Option<Record<'a>> {
                 shared: if flags & SHARED != 0 { Some(r.text()?) } else { None },
             })
         }
-        3 => Record::Retain { version: r.number()? },
-        4 => Record::Unretain { version: r.number()?, topic: r.text()? },
+        3 => Record::Retain { revision: r.number()? },
+        4 => Record::Unretain { revision: r.number()?, topic: r.text()? },
         5 => Record::Received { session: r.number()?, id: r.id()? },
         6 => Record::Released { session: r.number()?, id: r.id()? },
         7 => Record::Finished { session: r.number()?, sequences: r.numbers()? },
@@ -117,8 +117,8 @@ fn read_record<'a>(kind: u8, mut r: Reader<'a>) -> Option<Record<'a>> {
             live: r.numbers()?,
             received: r.numbers()?,
         },
-        17 => Record::Versions { differences: r.numbers()? },
-        18 => Record::Counters { next_key: r.number()?, next_version: r.number()? },
+        17 => Record::Revisions { differences: r.numbers()? },
+        18 => Record::Counters { next_key: r.number()?, next_revision: r.number()? },
         _ => return None,
     })
 }

@@ -46,8 +46,8 @@ fn every_kind() -> Vec<Record<'static>> {
             subscription_ids: Numbers::Slice(&[]),
             shared: None,
         }),
-        Record::Retain { version: 300 },
-        Record::Unretain { version: 127, topic: "x" },
+        Record::Retain { revision: 300 },
+        Record::Unretain { revision: 127, topic: "x" },
         Record::Received { session: 5, id: 65_535 },
         Record::Released { session: 5, id: 1 },
         Record::Finished { session: 5, sequences: Numbers::Slice(&[3, 1, 128]) },
@@ -91,8 +91,8 @@ fn every_kind() -> Vec<Record<'static>> {
             live: Numbers::Slice(&[3, 2, 9, 1]),
             received: Numbers::Slice(&[7]),
         },
-        Record::Versions { differences: Numbers::Slice(&[1, 1, 4_000_000_000]) },
-        Record::Counters { next_key: 3, next_version: 4 },
+        Record::Revisions { differences: Numbers::Slice(&[1, 1, 4_000_000_000]) },
+        Record::Counters { next_key: 3, next_revision: 4 },
     ]
 }
 
