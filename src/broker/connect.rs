@@ -12,6 +12,7 @@ use super::client::{KeepFor, Link, signal};
 use super::turn_log::TurnLog;
 use super::{Cause, Client, Core, Handle, Turn, flush};
 use crate::escape::escape;
+use crate::faults::{Fault, planted};
 use crate::ledger::Position;
 use crate::protocol::encode::{self, ConnackProperties};
 use crate::protocol::{Connect, ConnectWill, ReasonCode, SessionExpiry};
@@ -230,6 +231,9 @@ impl Core {
                 link.signal(signal::CLOSE);
                 state.closing = Some(Arc::clone(&link.handle));
                 state.session.detach();
+                if planted(Fault::QueueDroppedAtTakeover) {
+                    state.session.drop_queue();
+                }
                 state.replays = None;
                 self.timers.cancel(client, state);
                 self.metrics.clients_connected.decrement();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::Core;
+use crate::faults::{Fault, planted};
 use crate::ledger::{Position, Stored};
 use crate::protocol::QoS;
 use crate::session::{LogWork, Message, Outgoing, Will};
@@ -102,6 +103,7 @@ impl TurnLog {
         match retention {
             Retention::None => {}
             Retention::Kept(revision) => Record::Retain { revision }.write(body),
+            Retention::Removed(_) if planted(Fault::StaleRetained) => {}
             Retention::Removed(revision) => {
                 Record::Unretain { revision, topic: outgoing.topic() }.write(body);
             }
@@ -195,7 +197,7 @@ impl TurnLog {
             self.placed.clear();
             return None;
         };
-        let urgency = if waited { Urgency::Waited } else { Urgency::Lazy };
+        let urgency = if waited && !planted(Fault::AckBeforeWrite) { Urgency::Waited } else { Urgency::Lazy };
         if self.batch.is_empty() {
             return Some(log.submitted());
         }
@@ -207,6 +209,6 @@ impl TurnLog {
         for waker in self.wakers.drain(..) {
             log.wake_at(submitted.end, &waker);
         }
-        waited.then_some(submitted.end)
+        (waited && !planted(Fault::AckBeforeWrite)).then_some(submitted.end)
     }
 }

@@ -89,6 +89,14 @@ impl Durable {
 }
 
 impl Session {
+    /// Forgets what waits: a planted fault.
+    pub(crate) fn drop_queue(&mut self) {
+        for queued in self.queue.take_if(|_| true) {
+            self.queue.release(&queued.body);
+            self.finish(queued.sequence);
+        }
+    }
+
     /// From now on the session is kept in the log that `ledger` accounts for. To be called before anything is delivered to it.
     pub fn make_durable(&mut self, ledger: &Arc<Ledger>) {
         if self.durable.is_none() {

@@ -16,6 +16,8 @@ mod files;
 mod frame;
 mod log;
 mod open;
+#[cfg(feature = "planted-faults")]
+mod power_cut;
 mod record;
 mod recovered;
 mod scan;
@@ -31,6 +33,8 @@ pub(crate) use files::{DirFiles, Files};
 pub(crate) use frame::{Batch, FrameAt};
 pub(crate) use log::{Log, LogOptions, Sync, Urgency};
 pub(crate) use open::Damage;
+#[cfg(feature = "planted-faults")]
+pub(crate) use power_cut::PowerCutFiles;
 pub(crate) use record::{
     DeliverRecord, MessageRecord, Numbers, Record, Records, SubscribeRecord, WillRecord,
 };
