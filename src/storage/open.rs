@@ -155,7 +155,7 @@ impl Recovery<'_> {
                 }
             };
             let mut bytes = [0; FILE_HEADER];
-            let read = file.read_at(&mut bytes, 0).unwrap_or(0);
+            let _ = file.read_at(&mut bytes, 0);
             match FileHeader::decode(&bytes) {
                 Ok(header) if header.name() == *name => {
                     self.tags.insert(header.tag);
@@ -166,12 +166,12 @@ impl Recovery<'_> {
                     self.set_aside(name, len, format!("is of format version {version}, not known here"));
                 }
                 Err(HeaderFault::Unreadable) => {
-                    without_header.push((name, Loaded { header: named, file, len }, read));
+                    without_header.push((name, Loaded { header: named, file, len }));
                 }
             }
         }
-        for (name, file, read) in without_header {
-            loaded.extend(self.guess_header(name, file, read));
+        for (name, file) in without_header {
+            loaded.extend(self.guess_header(name, file));
         }
         let (mut checkpoints, segments): (Vec<_>, Vec<_>) =
             loaded.into_iter().partition(|file| file.header.kind == Kind::Checkpoint);
@@ -194,11 +194,10 @@ impl Recovery<'_> {
     }
 
     /// A file whose header is damaged: its name says all but the tag, which other files have, or its own first frame.
-    fn guess_header(&mut self, name: &str, mut loaded: Loaded, header_read: usize) -> Option<Loaded> {
+    fn guess_header(&mut self, name: &str, mut loaded: Loaded) -> Option<Loaded> {
         let Loaded { file, len, .. } = &loaded;
         let mut scan = Scan::new(&**file, loaded.header, *len);
-        let nothing_in_it = scan.is_zero(0, *len) && !scan.unreadable();
-        if nothing_in_it || (header_read as u64 == *len && *len < FILE_HEADER as u64) {
+        if scan.is_zero(0, *len) && !scan.unreadable() {
             // Made, and the power was cut before the first frame was written.
             let _ = self.files.remove(name);
             return None;

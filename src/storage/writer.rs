@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::files::LogFile;
+use super::files::{LogFile, copy, write_whole};
 use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, Kind, mark, own_mark};
 use super::log::{Part, Shared, Sync};
 use super::open::Cut;
@@ -253,8 +253,7 @@ impl Writer {
     fn make_cuts(&mut self) -> Result<(), Failure> {
         while let Some(cut) = self.cuts.last() {
             let header = cut.header;
-            let file = self.write_file(header, &[])?;
-            drop(file);
+            let _ = self.write_file(header, |_, _| Ok(0))?;
             self.shared.segments.add_file(header, FILE_HEADER as u64);
             self.cuts.pop();
         }
@@ -332,17 +331,12 @@ impl Writer {
     }
 
     fn sync(&mut self, index: usize) -> Result<(), Failure> {
+        let file = self.file(index)?;
         let tail = &mut self.tails[index];
-        let name = tail.header.name();
-        let file = match &tail.file {
-            Some(file) => Arc::clone(file),
-            None => self.shared.files.open(&name).map_err(failed("open", &name))?,
-        };
         if let Err(error) = file.sync() {
-            // With `Never` there is nothing in memory to write again: what it says is that a power cut may lose it.
-            tail.distrusted = self.shared.options.sync != Sync::Never;
+            tail.distrusted = true;
             self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
-            return Err(failed("sync", &name)(error));
+            return Err(failed("sync", &tail.header.name())(error));
         }
         self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
         if tail.name_unsynced {
@@ -357,7 +351,7 @@ impl Writer {
         match result {
             // Of all that have one.
             Ok(()) => self.tails.iter_mut().for_each(|tail| tail.name_unsynced &= tail.written == 0),
-            Err(_) => self.tails[index].distrusted = self.shared.options.sync != Sync::Never,
+            Err(_) => self.tails[index].distrusted = true,
         }
         result
     }
@@ -407,13 +401,23 @@ impl Writer {
     fn write_again(&mut self, index: usize) -> Result<(), Failure> {
         let tail = &self.tails[index];
         let header = FileHeader { offset: tail.synced, ..tail.header };
-        let written: Vec<&[u8]> = tail
-            .held
-            .iter()
-            .filter(|part| part.end() <= tail.written)
-            .map(|part| part.bytes.get(part.header_len()..).unwrap_or_default())
-            .collect();
-        let file = self.write_file(header, &written)?;
+        let held = tail.held.iter().filter(|part| part.end() <= tail.written);
+        let file = if self.shared.options.sync == Sync::Never {
+            // It is not in memory any more; what the system still shows of it has to do.
+            let old = self.file(index)?;
+            let (from, to) = (tail.at(tail.synced), tail.at(tail.written));
+            self.write_file(header, |file, at| copy(&*old, from, to - from, file, at).map(|()| to - from))?
+        } else {
+            self.write_file(header, |file, mut at| {
+                let start = at;
+                for part in held {
+                    let frames = part.bytes.get(part.header_len()..).unwrap_or_default();
+                    file.write_at(frames, at)?;
+                    at += frames.len() as u64;
+                }
+                Ok(at - start)
+            })?
+        };
         let tail = &mut self.tails[index];
         tail.header = header;
         tail.file = Some(file);
@@ -424,29 +428,33 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes a file with these frames, whole and safe before it has its name.
-    fn write_file(&self, header: FileHeader, frames: &[&[u8]]) -> Result<Arc<dyn LogFile>, Failure> {
-        let files = &self.shared.files;
+    /// Makes a file with this header and the frames that `fill` writes from a byte on; it returns how many bytes that are.
+    fn write_file(
+        &self,
+        header: FileHeader,
+        fill: impl FnOnce(&dyn LogFile, u64) -> io::Result<u64>,
+    ) -> Result<Arc<dyn LogFile>, Failure> {
         let name = header.name();
-        let unfinished = format!("{name}.tmp");
-        // Of an attempt that failed.
-        let _ = files.remove(&unfinished);
-        let file = files.create(&unfinished).map_err(failed("create", &unfinished))?;
-        let mut at = 0;
-        let header = header.encode();
-        for bytes in [&header[..]].into_iter().chain(frames.iter().copied()) {
-            file.write_at(bytes, at).map_err(failed("write", &unfinished))?;
-            at += bytes.len() as u64;
-        }
-        self.shared.counters.bytes_written.fetch_add(at, Ordering::Relaxed);
-        if let Err(error) = file.sync() {
-            self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
-            return Err(failed("sync", &unfinished)(error));
-        }
-        self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        files.rename(&unfinished, &name).map_err(failed("rename", &unfinished))?;
-        self.sync_dir()?;
+        let counters = &self.shared.counters;
+        let file = write_whole(&*self.shared.files, &name, |file| {
+            file.write_at(&header.encode(), 0)?;
+            let bytes = FILE_HEADER as u64 + fill(file, FILE_HEADER as u64)?;
+            counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);
+            Ok(())
+        });
+        let file = file.map_err(failed("write again", &name))?;
+        counters.syncs.fetch_add(2, Ordering::Relaxed);
         Ok(file)
+    }
+
+    /// The file of a segment, opened again if need be.
+    fn file(&self, index: usize) -> Result<Arc<dyn LogFile>, Failure> {
+        let tail = &self.tails[index];
+        let name = tail.header.name();
+        match &tail.file {
+            Some(file) => Ok(Arc::clone(file)),
+            None => self.shared.files.open(&name).map_err(failed("open", &name)),
+        }
     }
 
     /// Says behind the last frame that everything was synced, so that nobody takes rotten bytes for a torn write.
