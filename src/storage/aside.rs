@@ -2,21 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
 
-use super::files::{Files, LogFile, copy, write_whole};
+use super::directory::{Directory, copy, write_whole};
+use super::files::LogFile;
 use super::frame::{FILE_HEADER, FileHeader};
 
 /// A directory whose files are examined.
 #[derive(Debug)]
 pub(super) struct Aside<'f> {
-    files: &'f Arc<dyn Files>,
+    files: &'f Directory,
     names: BTreeSet<String>,
 }
 
 impl<'f> Aside<'f> {
     /// With the names that are there.
-    pub(super) fn new(files: &'f Arc<dyn Files>, names: &[String]) -> Self {
+    pub(super) fn new(files: &'f Directory, names: &[String]) -> Self {
         Self { files, names: names.iter().cloned().collect() }
     }
 
@@ -27,7 +27,7 @@ impl<'f> Aside<'f> {
         if self.names.contains(&kept_as) && self.files.open(&kept_as)?.len()? >= bytes {
             return Ok(kept_as);
         }
-        write_whole(&**self.files, &kept_as, |to| copy(file, at, bytes, to, 0))?;
+        write_whole(self.files, &kept_as, |to| copy(file, at, bytes, to, 0))?;
         self.names.insert(kept_as.clone());
         Ok(kept_as)
     }
@@ -35,7 +35,7 @@ impl<'f> Aside<'f> {
     /// Writes a segment's file again, under its own name, up to byte `end`.
     pub(super) fn rewrite(&self, header: FileHeader, file: &dyn LogFile, end: u64) -> io::Result<()> {
         let behind_header = FILE_HEADER as u64;
-        write_whole(&**self.files, &header.name(), |to| {
+        write_whole(self.files, &header.name(), |to| {
             to.write_at(&header.encode(), 0)?;
             copy(file, behind_header, end.saturating_sub(behind_header), to, behind_header)
         })?;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::files::LogFile;
 use super::frame::{Batch, FileHeader, Kind, own_mark, settle};
-use super::log::Shared;
+use super::shared::Shared;
 use crate::ledger::Position;
 
 /// Written at once.
@@ -141,6 +141,7 @@ impl CheckpointWriter {
         shared.wait_synced(self.position())?;
         self.count_sync(self.file.sync())?;
         let name = self.header.name();
+        let since = shared.files.failures();
         shared.files.rename(&unfinished(self.header), &name)?;
         self.renamed = true;
         let older = {
@@ -149,7 +150,7 @@ impl CheckpointWriter {
             state.files.push((name.clone(), self.at));
             state.files.clone()
         };
-        self.count_sync(shared.files.sync_dir())?;
+        self.count_sync(shared.files.sync_names(since))?;
         {
             let mut state = shared.checkpoints.0.lock();
             (state.position, state.safe) = (self.position(), self.position());

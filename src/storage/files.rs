@@ -10,8 +10,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const COPIED_AT_ONCE: usize = 1024 * 1024;
-
 /// A directory of log files; chosen once at start.
 pub(crate) trait Files: Debug + Send + Sync {
     /// The names of its files.
@@ -41,54 +39,6 @@ pub(crate) trait LogFile: Debug + Send + Sync {
     /// What was written so far survives a power cut when this has returned (fdatasync). After an error nothing is known of what was
     /// not synced before, and another call proves nothing.
     fn sync(&self) -> io::Result<()>;
-}
-
-/// Makes a file, or replaces one, by what `fill` writes: it is whole and safe before it has its name.
-pub(super) fn write_whole(
-    files: &dyn Files,
-    name: &str,
-    fill: impl FnOnce(&dyn LogFile) -> io::Result<()>,
-) -> io::Result<Arc<dyn LogFile>> {
-    let unfinished = format!("{name}.tmp");
-    let create = || match files.create(&unfinished) {
-        // An attempt that failed may have left it.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            files.remove(&unfinished)?;
-            files.create(&unfinished)
-        }
-        created => created,
-    };
-    let file = create()?;
-    let filled = fill(&*file).and_then(|()| file.sync());
-    if let Err(error) = filled.and_then(|()| files.rename(&unfinished, name)) {
-        let _ = files.remove(&unfinished);
-        return Err(error);
-    }
-    files.sync_dir()?;
-    Ok(file)
-}
-
-/// Appends a part of one file to another; what cannot be read is zeros in the copy.
-pub(super) fn copy(
-    from: &dyn LogFile,
-    at: u64,
-    bytes: u64,
-    to: &dyn LogFile,
-    mut to_at: u64,
-) -> io::Result<()> {
-    let mut buffer = vec![0; COPIED_AT_ONCE.min(bytes as usize)];
-    let mut done = 0;
-    while done < bytes {
-        let len = buffer.len().min((bytes - done) as usize);
-        let piece = buffer.get_mut(..len).unwrap_or_default();
-        if from.read_at(piece, at + done).is_err() {
-            piece.fill(0);
-        }
-        to.write_at(piece, to_at)?;
-        done += len as u64;
-        to_at += len as u64;
-    }
-    Ok(())
 }
 
 /// A directory of the file system.

@@ -12,14 +12,17 @@
 
 mod aside;
 mod checkpoint;
+mod directory;
 mod files;
 mod frame;
 mod log;
 mod open;
 mod scan;
 mod segments;
+mod shared;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;

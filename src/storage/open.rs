@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use super::aside::Aside;
 use super::checkpoint::Checkpoints;
-use super::files::{Files, LogFile};
+use super::directory::Directory;
+use super::files::LogFile;
 use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, HeaderFault, Kind, new_tag, number};
 use super::scan::{Found, Scan};
 use super::segments::{Segment, SegmentFile};
@@ -83,7 +84,7 @@ struct Loaded {
 }
 
 struct Recovery<'a> {
-    files: &'a Arc<dyn Files>,
+    files: &'a Directory,
     aside: Aside<'a>,
     visitor: &'a mut dyn Visitor,
     tags: BTreeSet<u32>,
@@ -97,7 +98,7 @@ struct Recovery<'a> {
 ///
 /// # Errors
 /// If the directory cannot be listed.
-pub(super) fn recover(files: &Arc<dyn Files>, visitor: &mut dyn Visitor) -> io::Result<Recovered> {
+pub(super) fn recover(files: &Directory, visitor: &mut dyn Visitor) -> io::Result<Recovered> {
     let names = files.list()?;
     let next_segment =
         names.iter().filter_map(|name| segment_in(name)).max().map_or(1, |id| id.saturating_add(1));
@@ -116,11 +117,11 @@ pub(super) fn recover(files: &Arc<dyn Files>, visitor: &mut dyn Visitor) -> io::
         let _ = files.remove(name);
     }
     // A process that was killed may have left names that are not safe yet; what they replace may be removed after this.
-    let names_safe = files.sync_dir();
+    let names_safe = files.sync_names(files.failures());
     let (checkpoints, segments) = recovery.load(&names);
     let checkpoints = recovery.read_checkpoint(checkpoints, names_safe.is_ok());
     let segments = recovery.read_segments(segments);
-    if let Err(error) = names_safe.and_then(|()| files.sync_dir()) {
+    if let Err(error) = names_safe.and_then(|()| files.sync_names(files.failures())) {
         recovery.damaged("", 0, 0, format!("the directory cannot be synced: {error}"), None);
     }
     let tag = recovery.tags.first().copied().unwrap_or_else(new_tag);
@@ -215,7 +216,11 @@ impl Recovery<'_> {
             let mut scan = Scan::new(&*loaded.file, loaded.header, loaded.len);
             if std::iter::from_fn(|| scan.next()).any(|found| matches!(found, Found::Frame { .. })) {
                 self.tags.insert(tag);
-                let _ = self.keep(name, &loaded, 0, FILE_HEADER as u64, "its header is damaged");
+                let kept = self.keep(name, &loaded, 0, FILE_HEADER as u64, "its header is damaged");
+                // The file that has told the tag may go one day.
+                if kept && self.aside.rewrite(loaded.header, &*loaded.file, loaded.len).is_ok() {
+                    loaded.file = self.files.open(name).unwrap_or(loaded.file);
+                }
                 return Some(loaded);
             }
         }

@@ -12,10 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::files::{LogFile, copy, write_whole};
-use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, Kind, mark, own_mark};
-use super::log::{Part, Shared, Sync};
+use super::directory::{copy, write_whole};
+use super::files::LogFile;
+use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, mark, own_mark};
+use super::log::Sync;
 use super::open::Cut;
+use super::shared::Shared;
+use super::tail::Tail;
 use crate::ledger::Position;
 
 /// How long things wait.
@@ -45,47 +48,6 @@ pub(super) struct Next {
     pub(super) at: Option<Instant>,
     /// The disk fails: not before `at`, whatever comes meanwhile (but the end).
     pub(super) patient: bool,
-}
-
-/// A segment that is not wholly synced, or the one being written.
-#[derive(Debug)]
-struct Tail {
-    /// Of the file being written.
-    header: FileHeader,
-    file: Option<Arc<dyn LogFile>>,
-    /// It was made and its name may not survive.
-    name_unsynced: bool,
-    /// A sync of it failed.
-    distrusted: bool,
-    /// Offsets up to which it is written, and synced.
-    written: u32,
-    synced: u32,
-    /// What is not written or not synced, in order.
-    held: VecDeque<Part>,
-}
-
-impl Tail {
-    fn new(segment: u32, tag: u32) -> Self {
-        let header = FileHeader { kind: Kind::Segment, segment, offset: 0, tag };
-        Self {
-            header,
-            file: None,
-            name_unsynced: true,
-            distrusted: false,
-            written: 0,
-            synced: 0,
-            held: VecDeque::new(),
-        }
-    }
-
-    /// Where in the file an offset stands.
-    fn at(&self, offset: u32) -> u64 {
-        FILE_HEADER as u64 + u64::from(offset - self.header.offset)
-    }
-
-    fn position(&self, offset: u32) -> Position {
-        Position::new(self.header.segment, offset)
-    }
 }
 
 /// What failed, for the one message about it.
@@ -223,7 +185,7 @@ impl Writer {
             let unsynced = tail.synced < tail.written;
             let is_last = index + 1 == self.tails.len();
             if unsynced && matches!(mode, Sync::Interval(_)) && tail.name_unsynced {
-                self.sync_name(index)?;
+                self.sync_names()?;
             }
             let tail = &self.tails[index];
             let written = tail.position(tail.written);
@@ -274,6 +236,7 @@ impl Writer {
         let file = match &tail.file {
             Some(file) => Arc::clone(file),
             None => {
+                tail.name_since = self.shared.files.failures();
                 let file = self.shared.files.create(&name).map_err(failed("create", &name))?;
                 self.shared.segments.add_file(tail.header, 0);
                 tail.file = Some(Arc::clone(&file));
@@ -340,29 +303,25 @@ impl Writer {
         }
         self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
         if tail.name_unsynced {
-            self.sync_name(index)?;
+            self.sync_names()?;
         }
         self.synced(index);
         Ok(())
     }
 
-    fn sync_name(&mut self, index: usize) -> Result<(), Failure> {
-        let result = self.sync_dir();
-        match result {
-            // Of all that have one.
-            Ok(()) => self.tails.iter_mut().for_each(|tail| tail.name_unsynced &= tail.written == 0),
-            Err(_) => self.tails[index].distrusted = true,
+    /// Makes the names of all segments safe that have a file.
+    fn sync_names(&mut self) -> Result<(), Failure> {
+        let unsynced = || self.tails.iter().filter(|tail| tail.name_unsynced && tail.written > 0);
+        let since = unsynced().map(|tail| tail.name_since).min().unwrap_or(0);
+        let result = self.shared.files.sync_names(since);
+        let (counters, failed_now) = (&self.shared.counters, result.is_err());
+        let counter = if failed_now { &counters.sync_failures } else { &counters.syncs };
+        counter.fetch_add(1, Ordering::Relaxed);
+        for tail in self.tails.iter_mut().filter(|tail| tail.name_unsynced && tail.written > 0) {
+            tail.name_unsynced = failed_now;
+            tail.distrusted |= failed_now;
         }
-        result
-    }
-
-    fn sync_dir(&self) -> Result<(), Failure> {
-        if let Err(error) = self.shared.files.sync_dir() {
-            self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
-            return Err(failed("sync the directory of", "")(error));
-        }
-        self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        result.map_err(failed("sync the name of", ""))
     }
 
     /// All that is written of this segment, and everything before it, is safe.
@@ -436,7 +395,7 @@ impl Writer {
     ) -> Result<Arc<dyn LogFile>, Failure> {
         let name = header.name();
         let counters = &self.shared.counters;
-        let file = write_whole(&*self.shared.files, &name, |file| {
+        let file = write_whole(&self.shared.files, &name, |file| {
             file.write_at(&header.encode(), 0)?;
             let bytes = FILE_HEADER as u64 + fill(file, FILE_HEADER as u64)?;
             counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);
