@@ -349,20 +349,21 @@ impl Recovery<'_> {
             self.damaged(&name, end, 0, format!("{} bytes are missing", most - end), None);
         }
         let unreadable = scan.unreadable();
-        if torn && !self.cut(loaded, end, segment) {
-            return;
+        if torn {
+            segment.keep |=
+                !self.keep(&name, loaded, end, loaded.len - end, "the end was not written wholly");
         }
         // A sync that failed before the process ended may be why this one succeeds: it is no proof for the end of the log.
         let written_again = may_be_torn
-            && !ended
+            && (torn || !ended)
             && !unreadable
             && !segment.keep
             && self.aside.rewrite(header, &*loaded.file, end).is_ok();
         if written_again {
             loaded.len = end;
         } else {
-            if torn {
-                self.hide(header, end, segment);
+            if torn && !self.hide(header, end, segment) {
+                return;
             }
             if let Err(error) = loaded.file.sync() {
                 self.damaged(&name, 0, 0, format!("cannot be synced: {error}"), None);
@@ -372,25 +373,16 @@ impl Recovery<'_> {
         segment.files.push(SegmentFile { header, bytes: loaded.len, generation: 0 });
     }
 
-    /// Keeps a torn tail aside. Whether the file is still there: one with nothing else in it goes.
-    fn cut(&mut self, loaded: &Loaded, at: u64, segment: &mut Segment) -> bool {
-        let name = loaded.header.name();
-        let kept = self.keep(&name, loaded, at, loaded.len - at, "the end was not written wholly");
-        // No file of the segment may come to light by the going of another.
-        if at == FILE_HEADER as u64 && segment.files.is_empty() {
-            let gone = if kept { self.files.remove(&name) } else { self.aside.set_aside(&name).map(|_| ()) };
-            return gone.is_err();
-        }
-        segment.keep |= !kept;
-        true
-    }
-
-    /// A tail that could not be cut off stays where it is, hidden.
-    fn hide(&mut self, header: FileHeader, end: u64, segment: &mut Segment) {
+    /// A tail that could not be cut off stays where it is, and is hidden before anything is written. Whether the file keeps its name:
+    /// one with nothing else in it loses it.
+    fn hide(&mut self, header: FileHeader, end: u64, segment: &mut Segment) -> bool {
         segment.keep = true;
         let behind_header = (end - FILE_HEADER as u64) as u32;
         if behind_header > 0 {
             self.cuts.push(Cut { header: FileHeader { offset: header.offset + behind_header, ..header } });
+            return true;
         }
+        // No file of the segment may come to light by the going of another.
+        !segment.files.is_empty() || self.aside.set_aside(&header.name()).is_err()
     }
 }
