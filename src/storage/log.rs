@@ -78,9 +78,9 @@ pub(crate) struct LogStatus {
     pub(crate) bytes_written: u64,
     /// Times that a file or the directory was synced.
     pub(crate) syncs: u64,
-    /// Writes (and creations and renamings of files) that failed.
+    /// Writes (and creations of files, and attempts to write a file again) that failed.
     pub(crate) write_failures: u64,
-    /// Syncs that failed.
+    /// Syncs that failed, but those while writing a file again.
     pub(crate) sync_failures: u64,
     /// The last attempt to write or sync failed: nothing is committed until one succeeds.
     pub(crate) failing: bool,

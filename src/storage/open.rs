@@ -331,6 +331,8 @@ impl Recovery<'_> {
                     }
                     ended = len as usize <= FRAME_HEADER;
                     if !ended {
+                        let frames_end = position.offset() + len;
+                        segment.end = segment.end.max(frames_end);
                         self.visitor.frame(position, len, scan.body(at, len));
                         self.report.frames += 1;
                     }
@@ -354,14 +356,16 @@ impl Recovery<'_> {
                 !self.keep(&name, loaded, end, loaded.len - end, "the end was not written wholly");
         }
         // A sync that failed before the process ended may be why this one succeeds: it is no proof for the end of the log.
-        let written_again = may_be_torn
-            && (torn || !ended)
-            && !unreadable
-            && !segment.keep
-            && self.aside.rewrite(header, &*loaded.file, end).is_ok();
-        if written_again {
+        let again = may_be_torn && (torn || !ended) && !unreadable && !segment.keep;
+        let written_again = again.then(|| self.aside.rewrite(header, &*loaded.file, end));
+        if let Some(Ok(())) = written_again {
             loaded.len = end;
         } else {
+            if let Some(Err(error)) = written_again {
+                let what =
+                    format!("the end may not survive a power cut, for it cannot be written again: {error}");
+                self.damaged(&name, 0, 0, what, None);
+            }
             if torn && !self.hide(header, end, segment) {
                 return;
             }
@@ -369,7 +373,6 @@ impl Recovery<'_> {
                 self.damaged(&name, 0, 0, format!("cannot be synced: {error}"), None);
             }
         }
-        segment.end = segment.end.max(header.offset + (end.saturating_sub(FILE_HEADER as u64)) as u32);
         segment.files.push(SegmentFile { header, bytes: loaded.len, generation: 0 });
     }
 

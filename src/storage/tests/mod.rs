@@ -186,13 +186,15 @@ impl Account {
 
     fn check_checkpoint(&self, found: &Found) {
         let position = found.checkpoint.expect("the position of the checkpoint is told");
-        let finished = self.checkpoints.iter().rposition(|checkpoint| checkpoint.2);
-        let may_be: Vec<_> = self.checkpoints.iter().skip(finished.unwrap_or(0)).collect();
-        if position == Position::START {
-            assert_eq!(finished, None, "the checkpoint is lost");
-        } else {
-            let frames: Vec<_> = may_be.iter().filter(|it| it.0 == position).map(|it| &it.1).collect();
-            assert!(frames.contains(&&found.checkpoint_frames), "{position:?} is none of the checkpoints");
+        let finished = self.checkpoints.iter().rfind(|checkpoint| checkpoint.2);
+        assert!(finished.is_none_or(|finished| finished.0 <= position), "the checkpoint is lost");
+        if position > Position::START {
+            // Those of one position replace the same, so any will do.
+            let mut may_be = self.checkpoints.iter().filter(|checkpoint| checkpoint.0 == position);
+            assert!(
+                may_be.any(|checkpoint| checkpoint.1 == found.checkpoint_frames),
+                "{position:?} is none of the checkpoints"
+            );
         }
     }
 }
