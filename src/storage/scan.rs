@@ -118,7 +118,7 @@ impl<'f> Scan<'f> {
         let found = number(header, 0);
         let marked = found == !tag;
         let len = number(header, 4).checked_add(FRAME_HEADER as u32)?;
-        let plausible = (found == tag || marked) && (marked || len > FRAME_HEADER as u32);
+        let plausible = marked || (found == tag && len > FRAME_HEADER as u32);
         if !plausible || u64::from(len) > left || !is_intact(self.bytes(at, len as usize), place) {
             return None;
         }
