@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::files::{Files, LogFile};
+use super::frame::{FILE_HEADER, FileHeader};
 
 const PIECE: usize = 1024 * 1024;
 
@@ -28,20 +29,31 @@ impl<'f> Aside<'f> {
         if self.names.contains(&kept_as) && self.files.open(&kept_as)?.len()? >= bytes {
             return Ok(kept_as);
         }
-        let unfinished = format!("{kept_as}.tmp");
-        let copied = self.copy(&unfinished, file, at, bytes);
-        let safe = copied.and_then(|()| self.files.rename(&unfinished, &kept_as));
-        if let Err(error) = safe {
-            let _ = self.files.remove(&unfinished);
-            return Err(error);
-        }
-        self.files.sync_dir()?;
+        self.write(&kept_as, &[], file, at, bytes)?;
         self.names.insert(kept_as.clone());
         Ok(kept_as)
     }
 
-    fn copy(&self, to: &str, file: &dyn LogFile, at: u64, bytes: u64) -> io::Result<()> {
+    /// Writes a segment's file again, under its own name, up to byte `end`.
+    pub(super) fn rewrite(&self, header: FileHeader, file: &dyn LogFile, end: u64) -> io::Result<()> {
+        let behind_header = FILE_HEADER as u64;
+        self.write(&header.name(), &header.encode(), file, behind_header, end.saturating_sub(behind_header))
+    }
+
+    /// A file of these first bytes and a part of another file; it is whole and safe before it has its name.
+    fn write(&self, name: &str, first: &[u8], file: &dyn LogFile, at: u64, bytes: u64) -> io::Result<()> {
+        let unfinished = format!("{name}.tmp");
+        let written = self.copy(&unfinished, first, file, at, bytes);
+        if let Err(error) = written.and_then(|()| self.files.rename(&unfinished, name)) {
+            let _ = self.files.remove(&unfinished);
+            return Err(error);
+        }
+        self.files.sync_dir()
+    }
+
+    fn copy(&self, to: &str, first: &[u8], file: &dyn LogFile, at: u64, bytes: u64) -> io::Result<()> {
         let copy = self.files.create(to)?;
+        copy.write_at(first, 0)?;
         let mut buffer = vec![0; PIECE.min(bytes as usize)];
         let mut done = 0;
         while done < bytes {
@@ -51,7 +63,7 @@ impl<'f> Aside<'f> {
             if file.read_at(piece, at + done).is_err() {
                 piece.fill(0);
             }
-            copy.write_at(piece, done)?;
+            copy.write_at(piece, first.len() as u64 + done)?;
             done += len as u64;
         }
         copy.sync()

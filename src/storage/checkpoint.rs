@@ -20,6 +20,8 @@ const BUFFER: usize = 256 * 1024;
 #[derive(Debug, Default)]
 struct State {
     position: Position,
+    /// Before this, segments may be freed.
+    safe: Position,
     /// Bytes that had been submitted then; less than nothing for a checkpoint found at the opening.
     submitted: i128,
     /// Files that are there and their bytes, the last one being the checkpoint that counts.
@@ -32,9 +34,10 @@ struct State {
 pub(super) struct Checkpoints(Mutex<State>);
 
 impl Checkpoints {
-    /// As found at the opening.
-    pub(super) fn found(position: Position, files: Vec<(String, u64)>) -> Self {
-        Self(Mutex::new(State { position, files, ..State::default() }))
+    /// As found at the opening; `safe` if segments may be freed because of it.
+    pub(super) fn found(position: Position, safe: bool, files: Vec<(String, u64)>) -> Self {
+        let safe = if safe { position } else { Position::START };
+        Self(Mutex::new(State { position, safe, files, ..State::default() }))
     }
 
     /// So many bytes of frames follow the one that was found.
@@ -44,6 +47,10 @@ impl Checkpoints {
 
     pub(super) fn position(&self) -> Position {
         self.0.lock().position
+    }
+
+    pub(super) fn safe(&self) -> Position {
+        self.0.lock().safe
     }
 
     pub(super) fn bytes_since(&self, submitted: u64) -> u64 {
@@ -145,7 +152,7 @@ impl CheckpointWriter {
         self.count_sync(shared.files.sync_dir())?;
         {
             let mut state = shared.checkpoints.0.lock();
-            state.position = self.position();
+            (state.position, state.safe) = (self.position(), self.position());
             state.submitted = i128::from(self.submitted);
         }
         for (file, _) in older.iter().filter(|(file, _)| *file != name) {

@@ -490,11 +490,12 @@ impl Log {
     }
 
     /// Removes the sealed segments that lie before the last finished checkpoint and of which the ledger says that nothing is needed.
+    /// After a power cut such a segment may be found again, whole or in part: visitors must not rely on its being gone.
     ///
     /// # Errors
     /// If a file cannot be removed; the segment is tried again next time.
     pub(crate) fn free_dead_segments(&self) -> io::Result<Freed> {
-        self.shared.segments.free(self.written().segment(), self.checkpoint_position())
+        self.shared.segments.free(self.written().segment(), self.shared.checkpoints.safe())
     }
 
     /// Counters and state.

@@ -115,7 +115,7 @@ pub(super) fn recover(files: &Arc<dyn Files>, visitor: &mut dyn Visitor) -> io::
         // Unfinished when the process ended: what it was to hold is elsewhere.
         let _ = files.remove(name);
     }
-    // A process that was killed may have left names that are not safe yet; below, things are removed that these names replace.
+    // A process that was killed may have left names that are not safe yet; what they replace may be removed after this.
     let names_safe = files.sync_dir();
     let (checkpoints, segments) = recovery.load(&names);
     let checkpoints = recovery.read_checkpoint(checkpoints, names_safe.is_ok());
@@ -244,7 +244,7 @@ impl Recovery<'_> {
         }
     }
 
-    /// Shows the newest checkpoint, and removes the others.
+    /// Shows the newest checkpoint.
     fn read_checkpoint(&mut self, checkpoints: Vec<Loaded>, names_safe: bool) -> Checkpoints {
         let mut checkpoints = checkpoints.into_iter();
         let Some(newest) = checkpoints.next() else {
@@ -272,17 +272,12 @@ impl Recovery<'_> {
             self.damaged(&name, newest.len, 0, "the end of the checkpoint is missing".to_owned(), None);
         }
         self.report.bytes += newest.len;
-        let mut files = Vec::new();
-        for older in checkpoints {
-            let name = older.header.name();
-            if !names_safe || self.files.remove(&name).is_err() {
-                files.push((name, older.len));
-            }
-        }
+        // If there are more, the process ended while it finished this one, and nothing says that its name is safe, whatever a sync
+        // says now. The others stay, and nothing is freed because of it, until the next one is finished.
+        let mut files: Vec<_> = checkpoints.map(|older| (older.header.name(), older.len)).collect();
+        let safe = names_safe && files.is_empty();
         files.push((name, newest.len));
-        // If its name is not safe, nothing may be freed because of it.
-        let position = if names_safe { self.checkpoint } else { Position::START };
-        Checkpoints::found(position, files)
+        Checkpoints::found(self.checkpoint, safe, files)
     }
 
     fn read_segments(&mut self, segments: BTreeMap<u32, Vec<Loaded>>) -> BTreeMap<u32, Segment> {
@@ -322,6 +317,7 @@ impl Recovery<'_> {
         let handle = Arc::clone(&loaded.file);
         let mut scan = Scan::new(&*handle, header, end);
         let mut last_mark = None;
+        let (mut torn, mut ended) = (false, false);
         while let Some(found) = scan.next() {
             match found {
                 Found::Frame { at, len, .. } => {
@@ -329,7 +325,8 @@ impl Recovery<'_> {
                     if position >= self.checkpoint {
                         self.bytes_since += u64::from(len);
                     }
-                    if len as usize > FRAME_HEADER {
+                    ended = len as usize <= FRAME_HEADER;
+                    if !ended {
                         self.visitor.frame(position, len, scan.body(at, len));
                         self.report.frames += 1;
                     }
@@ -337,10 +334,7 @@ impl Recovery<'_> {
                 Found::Damage { at, bytes } => {
                     let synced = *last_mark.get_or_insert_with(|| scan.last_mark()) > Some(at);
                     if may_be_torn && !synced && scan.may_be_torn(at, bytes) {
-                        end = at;
-                        if !self.cut(loaded, at, segment) {
-                            return;
-                        }
+                        (torn, end) = (true, at);
                         break;
                     }
                     segment.keep |= !self.keep(&name, loaded, at, bytes, "damaged");
@@ -350,32 +344,49 @@ impl Recovery<'_> {
         if next.is_some() && end < most {
             self.damaged(&name, end, 0, format!("{} bytes are missing", most - end), None);
         }
-        if let Err(error) = loaded.file.sync() {
-            self.damaged(&name, 0, 0, format!("cannot be synced: {error}"), None);
+        let unreadable = scan.unreadable();
+        if torn && !self.cut(loaded, end, segment) {
+            return;
+        }
+        // A sync that failed before the process ended may be why this one succeeds: it is no proof for the end of the log.
+        let written_again = may_be_torn
+            && !ended
+            && !unreadable
+            && !segment.keep
+            && self.aside.rewrite(header, &*loaded.file, end).is_ok();
+        if written_again {
+            loaded.len = end;
+        } else {
+            if torn {
+                self.hide(header, end, segment);
+            }
+            if let Err(error) = loaded.file.sync() {
+                self.damaged(&name, 0, 0, format!("cannot be synced: {error}"), None);
+            }
         }
         segment.end = segment.end.max(header.offset + (end.saturating_sub(FILE_HEADER as u64)) as u32);
         segment.files.push(SegmentFile { header, bytes: loaded.len, generation: 0 });
     }
 
-    /// Lets go of a torn tail: cuts it off when it is kept aside, else hides it. Whether the file is still there.
-    fn cut(&mut self, loaded: &mut Loaded, at: u64, segment: &mut Segment) -> bool {
+    /// Keeps a torn tail aside. Whether the file is still there: one with nothing else in it goes.
+    fn cut(&mut self, loaded: &Loaded, at: u64, segment: &mut Segment) -> bool {
         let name = loaded.header.name();
-        let bytes = loaded.len - at;
-        let what = "the end was not written wholly";
-        if self.keep(&name, loaded, at, bytes, what)
-            && loaded.file.truncate(at).and_then(|()| loaded.file.sync()).is_ok()
-        {
-            loaded.len = at;
-            return true;
+        let kept = self.keep(&name, loaded, at, loaded.len - at, "the end was not written wholly");
+        // No file of the segment may come to light by the going of another.
+        if at == FILE_HEADER as u64 && segment.files.is_empty() {
+            let gone = if kept { self.files.remove(&name) } else { self.aside.set_aside(&name).map(|_| ()) };
+            return gone.is_err();
         }
+        segment.keep |= !kept;
+        true
+    }
+
+    /// A tail that could not be cut off stays where it is, hidden.
+    fn hide(&mut self, header: FileHeader, end: u64, segment: &mut Segment) {
         segment.keep = true;
-        let behind_header = (at - FILE_HEADER as u64) as u32;
+        let behind_header = (end - FILE_HEADER as u64) as u32;
         if behind_header > 0 {
-            let header = FileHeader { offset: loaded.header.offset + behind_header, ..loaded.header };
-            self.cuts.push(Cut { header });
-            return true;
+            self.cuts.push(Cut { header: FileHeader { offset: header.offset + behind_header, ..header } });
         }
-        // Nothing else is in it; and no file of the segment must come to light by its going.
-        !segment.files.is_empty() || self.aside.set_aside(&name).is_err()
     }
 }
