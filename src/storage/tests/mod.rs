@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
+use super::log::Submitted;
+use super::open::{Report, Visitor};
 use super::simulated::{Fault, Random, SimulatedFiles, StepKind};
 use super::writer::{Next, Timing, Writer};
 use super::*;
