@@ -172,6 +172,8 @@ impl World {
         let (mut wire, _) = life.open(&Connect::new("probe"))?;
         wire.send(&subscribe(1, &[("ret/#", 1)]))?;
         let mut found = BTreeMap::new();
+        // What is asked behind SUBACK is answered behind the retained messages.
+        assert!(matches!(wire.expect()?, ServerPacket::SubAck(..)));
         wire.until_ping(|_, packet| {
             if let ServerPacket::Publish(publish) = packet {
                 assert!(publish.retain, "{publish:?}");
