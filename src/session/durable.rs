@@ -134,7 +134,8 @@ impl Session {
 
     /// The position below which deliveries may have been sent.
     pub fn begun(&self) -> u64 {
-        self.inflight.end()
+        // After a restart what was sent before stands in the queue again.
+        self.inflight.end().max(self.queue.end_of_repeated())
     }
 
     /// The log has moved on: what waited for it may be sent.

@@ -263,6 +263,13 @@ impl MessageQueue {
         runs
     }
 
+    /// Behind the last message that may have been sent before a restart. They are the oldest.
+    pub(super) fn end_of_repeated(&self) -> u64 {
+        let repeated = self.messages.partition_point(|message| message.again);
+        let last = repeated.checked_sub(1).and_then(|last| self.messages.get(last));
+        last.map_or(0, |last| last.sequence + 1)
+    }
+
     fn find(&self, sequence: u64) -> Option<usize> {
         self.messages.binary_search_by_key(&sequence, |message| message.sequence).ok()
     }

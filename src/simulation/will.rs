@@ -37,7 +37,9 @@ impl WillClient {
         let uid = ("W".to_owned(), self.numbers);
         account.note(format!("W connects with will {}", self.numbers));
         let text = text_of(&uid);
-        let (must, may) = receivers_of(receivers, "will/w");
+        // Who subscribes before it is published gets it as well.
+        let may = receivers.iter().map(|receiver| receiver.account_name().to_owned()).collect();
+        let (must, _) = receivers_of(receivers, "will/w");
         account.sent(&uid, "will/w", 2, text.as_bytes(), must, may);
         let connect =
             if self.numbers.is_multiple_of(2) { Connect::new("W") } else { Connect::persistent("W") };
