@@ -263,10 +263,9 @@ impl MessageQueue {
         runs
     }
 
-    /// Behind the last message that may have been sent before a restart. They are the oldest.
+    /// Behind the last message that may have been sent before a restart.
     pub(super) fn end_of_repeated(&self) -> u64 {
-        let repeated = self.messages.partition_point(|message| message.again);
-        let last = repeated.checked_sub(1).and_then(|last| self.messages.get(last));
+        let last = self.messages.iter().rev().find(|message| message.again);
         last.map_or(0, |last| last.sequence + 1)
     }
 
