@@ -13,7 +13,7 @@ use crate::authentication::AuthenticationMethods;
 use crate::broker::Core;
 use crate::config::{Limits, ListenerConfig};
 use crate::net;
-use crate::storage::simulated::{Fault, SimulatedFiles};
+use crate::storage::simulated::{Fault, SimulatedFiles, Step};
 use crate::storage::{Files, Log, LogOptions};
 
 /// Segments so small that a workload fills many.
@@ -106,18 +106,21 @@ struct Wires {
 pub(super) struct Dead;
 
 impl Power {
-    /// Power that goes at this step.
-    pub(super) fn until(files: &SimulatedFiles, step: Option<u64>) -> Self {
+    /// Power that goes when this says so, which may say other faults as well.
+    pub(super) fn with(
+        files: &SimulatedFiles,
+        mut plan: impl FnMut(&Step) -> Option<Fault> + Send + 'static,
+    ) -> Self {
         let power = Self(Arc::new(Mutex::new(Wires { on: true, sockets: Vec::new() })));
         let wires = Arc::clone(&power.0);
-        files.on_step(move |at| {
-            if Some(at.number) != step {
-                return None;
+        files.on_step(move |step| {
+            let fault = plan(step);
+            if fault == Some(Fault::PowerCut) {
+                // What leaves now leaves too early: the step has not ended.
+                std::thread::sleep(RASH);
+                cut(&mut wires.lock());
             }
-            // What leaves now leaves too early: the step has not ended.
-            std::thread::sleep(RASH);
-            cut(&mut wires.lock());
-            Some(Fault::PowerCut)
+            fault
         });
         power
     }

@@ -7,6 +7,7 @@
 
 mod account;
 mod broker;
+mod failures;
 mod power_cut;
 mod publisher;
 mod receiver;

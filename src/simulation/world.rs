@@ -16,7 +16,7 @@ use super::support::wire::{Connect, subscribe};
 use super::will::WillClient;
 use super::wire_client::{DEADLINE, Wire};
 use crate::config::Limits;
-use crate::storage::simulated::{Random, SimulatedFiles};
+use crate::storage::simulated::{Fault, Random, SimulatedFiles, Step};
 
 /// What a client knows of something that the broker keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,11 +90,23 @@ impl World {
         }
     }
 
-    /// A broker starts on this disk and loses its power at that step, or after so many operations. `false`: it never started.
-    pub(super) fn live(&mut self, files: &SimulatedFiles, cut_at: Option<u64>, operations: usize) -> bool {
+    /// A broker starts on this disk and loses its power at that step, or after so many operations.
+    pub(super) fn live(&mut self, files: &SimulatedFiles, cut_at: Option<u64>, operations: usize) {
+        self.account.note(format!("power until {cut_at:?}"));
+        let plan = move |step: &Step| (Some(step.number) == cut_at).then_some(Fault::PowerCut);
+        self.live_with(files, plan, operations);
+    }
+
+    /// The same with other things that go wrong.
+    pub(super) fn live_with(
+        &mut self,
+        files: &SimulatedFiles,
+        plan: impl FnMut(&Step) -> Option<Fault> + Send + 'static,
+        operations: usize,
+    ) {
         self.lives += 1;
-        self.account.note(format!("life {} until {cut_at:?}", self.lives));
-        let Some(mut life) = self.start(files, cut_at) else { return false };
+        self.account.note(format!("life {}", self.lives));
+        let Some(mut life) = self.start(files, plan) else { return };
         let result = self.work(&mut life, operations);
         self.account.note(format!("the end: {result:?}"));
         if life.power.is_on() {
@@ -102,11 +114,14 @@ impl World {
         }
         self.everybody_dies();
         life.broker.kill();
-        true
     }
 
-    fn start(&mut self, files: &SimulatedFiles, cut_at: Option<u64>) -> Option<Life> {
-        let power = Power::until(files, cut_at);
+    fn start(
+        &mut self,
+        files: &SimulatedFiles,
+        plan: impl FnMut(&Step) -> Option<Fault> + Send + 'static,
+    ) -> Option<Life> {
+        let power = Power::with(files, plan);
         match TestBroker::start(Arc::new(files.clone()), SMALL, limits()) {
             Ok(broker) => Some(Life { broker, power }),
             Err(_) if !power.is_on() => None,
@@ -197,7 +212,7 @@ impl World {
     pub(super) fn settle(&mut self, files: &SimulatedFiles) {
         self.lives += 1;
         self.account.note("the last life".to_owned());
-        let Some(life) = self.start(files, None) else { self.account.fail("no start") };
+        let Some(life) = self.start(files, |_| None) else { self.account.fail("no start") };
         self.work_at_end(&life).unwrap();
         self.everybody_dies();
         life.broker.kill();
