@@ -25,6 +25,8 @@ pub(crate) struct TurnLog {
     finished: Vec<u64>,
     finished_of: u64,
     waited: bool,
+    /// Something was handed to the log since this was asked.
+    has_recorded: bool,
     /// Receivers whose QoS 2 messages wait for this turn's batch.
     wakers: Vec<Waker>,
 }
@@ -172,6 +174,11 @@ impl TurnLog {
         }
     }
 
+    /// Whether anything was handed to the log since the last time this was asked.
+    pub(crate) fn take_recorded(&mut self) -> bool {
+        std::mem::take(&mut self.has_recorded)
+    }
+
     fn settle_finished(&mut self) {
         if self.finished.is_empty() {
             return;
@@ -199,6 +206,7 @@ impl TurnLog {
         if self.batch.is_empty() {
             return Some(log.submitted());
         }
+        self.has_recorded = true;
         let submitted = log.submit(&mut self.batch, urgency);
         for (message, frame) in self.placed.drain(..) {
             let position = submitted.first.plus(frame.offset);

@@ -14,6 +14,7 @@ impl Connection {
         let core = Arc::clone(&self.core);
         let version = self.terms.version;
         turn.begin(core.now());
+        turn.log.take_recorded();
         let mut consumed = 0;
         let mut packets = 0;
         let mut published = 0;
@@ -51,6 +52,7 @@ impl Connection {
             self.replaying = core.replay(turn, &self.client);
         }
         turn.finish(&core);
+        self.from_log.has_recorded |= turn.log.take_recorded();
         result.map(|()| consumed)
     }
 
