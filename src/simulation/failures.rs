@@ -135,18 +135,11 @@ fn a_full_disk_is_waited_for() {
     let mut publisher = RawClient::clean(bench.addr(), "publisher");
     bench.files.set_limit(Some(10_000));
     let body = vec![b'x'; 500];
-    let mut sent = 0_u16;
-    while !bench.broker.log().status().failing {
-        sent += 1;
-        assert!(sent < 100, "10 kB hold 50 kB");
-        publisher.send(&wire::publish_qos1(sent, "kept/1", &body));
-        // The answer, or the end of the space.
-        let deadline = Instant::now() + Duration::from_millis(100);
-        let submitted = bench.broker.log().submitted();
-        while bench.broker.log().committed() < submitted && Instant::now() < deadline {
-            std::thread::yield_now();
-        }
+    let sent = 60;
+    for id in 1..=sent {
+        publisher.send(&wire::publish_qos1(id, "kept/1", &body));
     }
+    bench.wait_until_failing();
     others_are_served(bench.addr());
     bench.files.set_limit(None);
     for id in 1..=sent {
@@ -189,5 +182,21 @@ fn a_publisher_is_held_while_the_disk_fails_and_memory_stays_bounded() {
     others_are_served(bench.addr());
     bench.break_disk(false);
     others_are_served(bench.addr());
+    bench.broker.kill();
+}
+
+/// Retained messages at QoS 0 are put on record without anybody waiting for it: they must not pile up either.
+#[test]
+fn retained_messages_at_qos_0_do_not_pile_up_while_the_disk_fails() {
+    const FLOOD: usize = 16 * 1024 * 1024;
+    let bench = Bench::new();
+    let before = bench.broker.log().status().bytes_submitted;
+    bench.break_disk(true);
+    let packet = wire::raw_publish(1, "retained", None, vec![b'x'; 4096]);
+    let (_stream, sent) = flood(bench.addr(), "publisher", &packet, FLOOD);
+    let taken = bench.broker.log().status().bytes_submitted - before;
+    assert!(taken < SLACK, "sent {sent}, taken {taken}");
+    others_are_served(bench.addr());
+    bench.break_disk(false);
     bench.broker.kill();
 }
