@@ -50,15 +50,11 @@ pub(super) struct Next {
     pub(super) patient: bool,
 }
 
-/// What failed, for the one message about it.
-struct Failure {
-    what: &'static str,
-    name: String,
-    error: io::Error,
-}
+/// What failed, for the one message about it: the step, the file's name, the error.
+struct Failure(&'static str, String, io::Error);
 
 fn failed(what: &'static str, name: &str) -> impl FnOnce(io::Error) -> Failure {
-    move |error| Failure { what, name: name.to_owned(), error }
+    move |error| Failure(what, name.to_owned(), error)
 }
 
 /// See the module's documentation.
@@ -429,14 +425,13 @@ impl Writer {
 
     /// Counts a failure; says it if it is the first one.
     fn report(&mut self, failure: &Failure) {
-        let Failure { what, name, error } = failure;
+        let Failure(what, name, error) = failure;
         if !what.starts_with("sync") {
             self.shared.counters.write_failures.fetch_add(1, Ordering::Relaxed);
         }
         if !self.shared.failing.swap(true, Ordering::AcqRel) {
-            let path = self.shared.files.path(name);
             tracing::error!(
-                %path, %error,
+                path = %self.shared.files.path(name), %error,
                 "cannot {what} a file of the log: no message that must be stored is acknowledged until it succeeds; \
                  see that data_dir has free space and its disk is sound"
             );
