@@ -94,14 +94,14 @@ impl FileHeader {
         if bytes[..8] != MAGIC || number(bytes, 28) != crc32fast::hash(&bytes[..28]) {
             return Err(HeaderFault::Unreadable);
         }
-        let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+        let format = u16::from_le_bytes([bytes[8], bytes[9]]);
         let kind = match bytes[10] {
             1 => Kind::Segment,
             2 => Kind::Checkpoint,
-            _ => return Err(HeaderFault::Version(version)),
+            _ => return Err(HeaderFault::Version(format)),
         };
-        if version != FORMAT_VERSION {
-            return Err(HeaderFault::Version(version));
+        if format != FORMAT_VERSION {
+            return Err(HeaderFault::Version(format));
         }
         let (segment, offset, tag) = (number(bytes, 12), number(bytes, 16), number(bytes, 20));
         Ok(Self { kind, segment, offset, tag })

@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
+use super::shared::Timing;
 use super::simulated::{Fault, Random, SimulatedFiles, StepKind};
-use super::writer::{Next, Timing, Writer};
+use super::writer::{Next, Writer};
 use super::*;
 use crate::ledger::{Ledger, Position};
 
