@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::directory::{copy, write_whole};
 use super::files::LogFile;
@@ -20,21 +20,6 @@ use super::open::Cut;
 use super::shared::Shared;
 use super::tail::Tail;
 use crate::ledger::Position;
-
-/// How long things wait.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Timing {
-    /// What nobody waits for is written after this.
-    pub(super) lazy: Duration,
-    /// After a failure the next attempt comes after this.
-    pub(super) retry: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self { lazy: Duration::from_millis(200), retry: Duration::from_millis(250) }
-    }
-}
 
 /// With [`Sync::Interval`] more than this is synced before its time.
 const UNSYNCED_BYTES: usize = 8 * 1024 * 1024;
