@@ -46,7 +46,10 @@ impl Core {
     ///
     /// # Errors
     /// The reason code to refuse with.
-    pub(crate) async fn connect(&self, request: ConnectRequest<'_>) -> Result<Attached, ReasonCode> {
+    pub(crate) async fn connect(
+        self: &Arc<Self>,
+        request: ConnectRequest<'_>,
+    ) -> Result<Attached, ReasonCode> {
         let connect = request.connect;
         let made_id = connect.client_id.is_empty();
         if made_id && connect.needs_client_id() {
@@ -131,6 +134,7 @@ impl Core {
                 self.end_session_unless_attached(&client);
                 return Err(ReasonCode::ServerUnavailable);
             }
+            self.load_first(&client).await;
             let mut guard = client.lock();
             let state = &mut *guard;
             // While this waited, another connection may have taken the session or ended it: begin again.
@@ -164,7 +168,9 @@ impl Core {
             state.keep_for = keep_for;
             if state.session.is_durable() {
                 let keep = keep_for.time();
-                let waits = state.session.queued() > 0;
+                // On a full disk it is the client that makes room, by acknowledging: it must get what waits.
+                let is_failing = self.log.as_ref().is_some_and(|log| log.status().failing);
+                let waits = state.session.queued() > 0 && !is_failing;
                 turn_log.record(&Record::Session { session: client.key, keep, client_id: &client.id }, waits);
                 // What is in its queue goes when that is on record, CONNACK at once.
                 if let Some(recorded) = turn_log.commit(self) {

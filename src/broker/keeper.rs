@@ -55,6 +55,8 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = core.shut_down() => return,
         }
         if log.status().failing {
+            // On a full disk this may be what makes room.
+            free(&log).await;
             continue;
         }
         // Each start begins a segment: many short runs leave many small ones.

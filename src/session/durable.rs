@@ -183,6 +183,11 @@ impl Session {
         self.state == State::Connected && self.queue.wants()
     }
 
+    /// The messages at the front of the queue that a client which is about to connect will be sent first, if they are in the log only.
+    pub fn wanted_first(&self, max: usize) -> Vec<(u64, Position)> {
+        if self.queue.wants() { self.queue.wanted(max) } else { Vec::new() }
+    }
+
     /// Messages that had better be read back from the log now: position of the delivery and place of each, at most `max`.
     pub fn wanted(&self, max: usize) -> Vec<(u64, Position)> {
         if self.wants_messages() { self.queue.wanted(max) } else { Vec::new() }
