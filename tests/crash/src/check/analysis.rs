@@ -1,0 +1,485 @@
+//! A history read once: which messages there are and how they fared, which subscriptions stood when, which sessions must
+//! be there, what each receiver got.
+//!
+//! Facts only; the invariants judge them. A history covers one round. What a round leaves to the next one is small,
+//! because a round ends with everything acknowledged and everybody disconnected: see [`Before`].
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use crate::history::{Client, ConnId, Event, Index, What};
+use crate::mqtt::{Connect, Packet, Publish, Will, matches};
+
+/// Never, as an index.
+pub const NEVER: Index = Index::MAX;
+
+/// Whether the broker has a session for a client, as far as the client can know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It cannot have one.
+    Absent,
+    /// It must have one.
+    Present,
+    /// A CONNECT that would have changed it was not answered.
+    Unknown,
+}
+
+/// What is known at the beginning of a round.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    /// Sessions; a client that is missing has none.
+    pub sessions: HashMap<Client, Presence>,
+    /// Subscriptions of persistent sessions: granted QoS, and whether it is certain.
+    pub subscriptions: HashMap<(Client, Rc<str>), (u8, bool)>,
+    /// The values that each retained topic may have.
+    pub retained: HashMap<Rc<str>, Vec<Option<Rc<str>>>>,
+    /// Payloads published in the round before.
+    pub published: HashSet<Rc<str>>,
+    /// What was received in the round before: an acknowledgement that the broker has forgotten in a crash brings it back.
+    pub received: HashSet<(Client, Rc<str>)>,
+}
+
+/// A message that a client published, or its will.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Who published it.
+    pub client: Client,
+    /// As it was published first.
+    pub publish: Publish,
+    /// Every sending: PUBLISH, or the CONNECT with the will.
+    pub sends: Vec<Index>,
+    /// PUBACK or PUBREC.
+    pub acked: Option<Index>,
+    /// PUBACK or PUBCOMP.
+    pub done: Option<Index>,
+    /// Its session ended before it was done: nobody sends it again.
+    pub is_abandoned: bool,
+    /// It is a will.
+    pub is_will: bool,
+    /// Its id had been used and finished before.
+    pub is_id_reused: bool,
+}
+
+/// A PUBLISH that a client received.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// When.
+    pub at: Index,
+    /// By whom.
+    pub client: Client,
+    /// On which connection.
+    pub conn: ConnId,
+    /// What.
+    pub publish: Publish,
+    /// Which message of this round; none for one of an earlier round, a deletion, or what nobody published.
+    pub message: Option<usize>,
+    /// Not a repetition of a QoS 2 message that the receiver has not seen released: it goes on to the application.
+    pub is_onward: bool,
+}
+
+/// A time in which a subscription stood.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// Whose.
+    pub client: Client,
+    /// Its filter.
+    pub filter: Rc<str>,
+    /// QoS granted, or asked for if never answered.
+    pub qos: u8,
+    /// From SUBACK to the moment the client begins to give it up.
+    pub sure: Vec<(Index, Index)>,
+    /// From SUBSCRIBE to UNSUBACK or the CONNACK of a new session.
+    pub possible: (Index, Index),
+    /// It ends with its connection.
+    pub is_clean: bool,
+}
+
+/// A connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Whose.
+    pub client: Client,
+    /// Its number.
+    pub id: ConnId,
+    /// CONNECT.
+    pub connect: Index,
+    /// Clean session.
+    pub is_clean: bool,
+    /// Its will.
+    pub will: Option<Will>,
+    /// What the client could know of its session at CONNECT.
+    pub expected: Presence,
+    /// CONNACK, and session present.
+    pub connack: Option<(Index, bool)>,
+    /// DISCONNECT.
+    pub disconnect: Option<Index>,
+    /// The client dropped it.
+    pub cut: Option<Index>,
+    /// The client saw its end.
+    pub closed: Option<Index>,
+}
+
+impl Connection {
+    /// When the client last had it.
+    pub fn end(&self) -> Index {
+        self.cut.unwrap_or(NEVER).min(self.closed.unwrap_or(NEVER))
+    }
+}
+
+/// The facts.
+#[derive(Debug)]
+pub struct Analysis<'a> {
+    /// The history.
+    pub events: &'a [Event],
+    /// What was before.
+    pub before: &'a Before,
+    /// Messages in the order of their first sending.
+    pub messages: Vec<Message>,
+    /// Receipts in order.
+    pub receipts: Vec<Receipt>,
+    /// Subscriptions.
+    pub subscriptions: Vec<Subscription>,
+    /// Connections in order of their CONNECT.
+    pub connections: Vec<Connection>,
+    /// Deaths of the broker.
+    pub kills: Vec<Index>,
+    /// Starts of the broker.
+    pub starts: Vec<Index>,
+    /// Sessions at the end.
+    pub sessions: HashMap<Client, Presence>,
+    by_payload: HashMap<Rc<str>, usize>,
+}
+
+/// What is gathered on the way.
+#[derive(Default)]
+struct Gathering {
+    /// Messages not done, by client and packet id.
+    unfinished: HashMap<(Client, u16), usize>,
+    used: HashSet<(Client, u16)>,
+    /// QoS 2 ids not released, by receiver.
+    open: HashMap<Client, HashMap<u16, Rc<str>>>,
+    /// Indices of standing subscriptions.
+    standing: HashMap<(Client, Rc<str>), usize>,
+    /// SUBSCRIBE and UNSUBSCRIBE not answered.
+    asked: HashMap<(ConnId, u16), Rc<str>>,
+    conns: HashMap<ConnId, usize>,
+}
+
+impl<'a> Analysis<'a> {
+    /// Reads a history.
+    pub fn of(events: &'a [Event], before: &'a Before) -> Self {
+        let mut analysis = Self {
+            events,
+            before,
+            messages: Vec::new(),
+            receipts: Vec::new(),
+            subscriptions: Vec::new(),
+            connections: Vec::new(),
+            kills: Vec::new(),
+            starts: Vec::new(),
+            sessions: before.sessions.clone(),
+            by_payload: HashMap::new(),
+        };
+        let mut gathering = Gathering::default();
+        for ((client, filter), (qos, is_sure)) in &before.subscriptions {
+            gathering.standing.insert((Rc::clone(client), Rc::clone(filter)), analysis.subscriptions.len());
+            analysis.subscriptions.push(Subscription {
+                client: Rc::clone(client),
+                filter: Rc::clone(filter),
+                qos: *qos,
+                sure: if *is_sure { vec![(0, NEVER)] } else { Vec::new() },
+                possible: (0, NEVER),
+                is_clean: false,
+            });
+        }
+        for (at, event) in events.iter().enumerate() {
+            match &event.what {
+                What::Sent(client, conn, packet) => analysis.sent(&mut gathering, at, client, *conn, packet),
+                What::Received(client, conn, packet) => {
+                    analysis.received(&mut gathering, at, client, *conn, packet);
+                }
+                What::Cut(_, conn) => analysis.ended(&mut gathering, *conn, |c| c.cut = c.cut.or(Some(at)), at),
+                What::Closed(_, conn) => {
+                    analysis.ended(&mut gathering, *conn, |c| c.closed = c.closed.or(Some(at)), at);
+                }
+                What::Killed => analysis.kills.push(at),
+                What::Started => analysis.starts.push(at),
+                What::Quiet(..) | What::Garbage(..) | What::Died(_) => {}
+            }
+        }
+        analysis
+    }
+
+    fn sent(&mut self, g: &mut Gathering, at: Index, client: &Client, conn: ConnId, packet: &Packet) {
+        match packet {
+            Packet::Connect(connect) => self.connect(g, at, conn, connect),
+            Packet::Publish(publish) if publish.qos > 0 => self.publish(g, at, client, publish),
+            Packet::Subscribe { id, filter, qos } => {
+                g.asked.insert((conn, *id), Rc::clone(filter));
+                let key = (Rc::clone(client), Rc::clone(filter));
+                let is_clean = g.conns.get(&conn).is_some_and(|conn| self.connections[*conn].is_clean);
+                g.standing.entry(key).or_insert_with(|| {
+                    self.subscriptions.push(Subscription {
+                        client: Rc::clone(client),
+                        filter: Rc::clone(filter),
+                        qos: *qos,
+                        sure: Vec::new(),
+                        possible: (at, NEVER),
+                        is_clean,
+                    });
+                    self.subscriptions.len() - 1
+                });
+            }
+            Packet::Unsubscribe { id, filter } => {
+                g.asked.insert((conn, *id), Rc::clone(filter));
+                if let Some(standing) = g.standing.get(&(Rc::clone(client), Rc::clone(filter))) {
+                    self.subscriptions[*standing].doubt(at);
+                }
+            }
+            Packet::Disconnect => {
+                if let Some(conn) = g.conns.get(&conn) {
+                    let conn = &mut self.connections[*conn];
+                    conn.disconnect = Some(at);
+                    if conn.is_clean {
+                        self.doubt_all(g, client, at);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn connect(&mut self, g: &mut Gathering, at: Index, conn: ConnId, connect: &Connect) {
+        let client = &connect.client_id;
+        let session = self.sessions.entry(Rc::clone(client)).or_insert(Presence::Absent);
+        let expected = *session;
+        if connect.clean || *session == Presence::Absent {
+            *session = Presence::Unknown;
+        }
+        if connect.clean {
+            self.doubt_all(g, client, at);
+            self.abandon(g, client);
+        }
+        if let Some(will) = &connect.will {
+            let publish = Publish {
+                qos: will.qos,
+                dup: false,
+                retain: will.retain,
+                id: 0,
+                topic: Rc::clone(&will.topic),
+                payload: Rc::clone(&will.payload),
+            };
+            self.push_message(client, publish, at, true, false);
+        }
+        g.conns.insert(conn, self.connections.len());
+        self.connections.push(Connection {
+            client: Rc::clone(client),
+            id: conn,
+            connect: at,
+            is_clean: connect.clean,
+            will: connect.will.clone(),
+            expected,
+            connack: None,
+            disconnect: None,
+            cut: None,
+            closed: None,
+        });
+    }
+
+    fn publish(&mut self, g: &mut Gathering, at: Index, client: &Client, publish: &Publish) {
+        let key = (Rc::clone(client), publish.id);
+        if let Some(&known) = g.unfinished.get(&key) {
+            let message = &mut self.messages[known];
+            if message.publish.payload == publish.payload && message.publish.topic == publish.topic {
+                message.sends.push(at);
+                return;
+            }
+        }
+        let is_id_reused = !g.used.insert(key.clone());
+        g.unfinished.insert(key, self.messages.len());
+        self.push_message(client, publish.clone(), at, false, is_id_reused);
+    }
+
+    fn push_message(&mut self, client: &Client, publish: Publish, at: Index, is_will: bool, is_id_reused: bool) {
+        if !publish.payload.is_empty() {
+            self.by_payload.insert(Rc::clone(&publish.payload), self.messages.len());
+        }
+        self.messages.push(Message {
+            client: Rc::clone(client),
+            publish,
+            sends: vec![at],
+            acked: None,
+            done: None,
+            is_abandoned: false,
+            is_will,
+            is_id_reused,
+        });
+    }
+
+    fn received(&mut self, g: &mut Gathering, at: Index, client: &Client, conn: ConnId, packet: &Packet) {
+        match packet {
+            Packet::ConnAck { present, code: 0 } => {
+                let Some(&index) = g.conns.get(&conn) else { return };
+                let connection = &mut self.connections[index];
+                connection.connack = Some((at, *present));
+                let (is_clean, connect) = (connection.is_clean, connection.connect);
+                let session = if is_clean { Presence::Absent } else { Presence::Present };
+                self.sessions.insert(Rc::clone(client), session);
+                if !present {
+                    g.open.remove(client);
+                    g.standing.retain(|(owner, _), standing| {
+                        let subscription = &mut self.subscriptions[*standing];
+                        let ends = owner == client && subscription.possible.0 <= connect;
+                        if ends {
+                            subscription.possible.1 = at;
+                        }
+                        !ends
+                    });
+                }
+            }
+            Packet::Publish(publish) => {
+                let open = g.open.entry(Rc::clone(client)).or_default();
+                let is_onward = publish.qos != 2
+                    || open.insert(publish.id, Rc::clone(&publish.payload)).as_ref() != Some(&publish.payload);
+                let message = self.by_payload.get(&publish.payload).copied();
+                self.receipts.push(Receipt {
+                    at,
+                    client: Rc::clone(client),
+                    conn,
+                    publish: publish.clone(),
+                    message,
+                    is_onward,
+                });
+            }
+            Packet::PubRel(id) => {
+                if let Some(open) = g.open.get_mut(client) {
+                    open.remove(id);
+                }
+            }
+            Packet::PubAck(id) | Packet::PubRec(id) | Packet::PubComp(id) => {
+                let key = (Rc::clone(client), *id);
+                let Some(&known) = g.unfinished.get(&key) else { return };
+                let message = &mut self.messages[known];
+                match (packet, message.publish.qos) {
+                    (Packet::PubAck(_), 1) => message.done = Some(at),
+                    (Packet::PubComp(_), 2) if message.acked.is_some() => message.done = Some(at),
+                    (Packet::PubRec(_), 2) => {}
+                    _ => return,
+                }
+                message.acked = message.acked.or(Some(at));
+                if message.done.is_some() {
+                    g.unfinished.remove(&key);
+                }
+            }
+            Packet::SubAck { id, code } => {
+                let Some(filter) = g.asked.get(&(conn, *id)) else { return };
+                let key = (Rc::clone(client), Rc::clone(filter));
+                let Some(standing) = g.standing.get(&key) else { return };
+                let subscription = &mut self.subscriptions[*standing];
+                if *code < 0x80 {
+                    subscription.qos = *code;
+                    if subscription.sure.last().is_none_or(|(_, end)| *end != NEVER) {
+                        subscription.sure.push((at, NEVER));
+                    }
+                }
+            }
+            Packet::UnsubAck(id) => {
+                let Some(filter) = g.asked.get(&(conn, *id)) else { return };
+                if let Some(standing) = g.standing.remove(&(Rc::clone(client), Rc::clone(filter))) {
+                    self.subscriptions[standing].possible.1 = at;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, g: &mut Gathering, conn: ConnId, note: impl Fn(&mut Connection), at: Index) {
+        let Some(&index) = g.conns.get(&conn) else { return };
+        note(&mut self.connections[index]);
+        let (is_clean, client) = (self.connections[index].is_clean, Rc::clone(&self.connections[index].client));
+        let is_last = self.connections.iter().rfind(|c| c.client == client).is_some_and(|c| c.id == conn);
+        if is_clean && is_last {
+            self.doubt_all(g, &client, at);
+            self.abandon(g, &client);
+        }
+    }
+
+    /// From here on none of the client's subscriptions is certain.
+    fn doubt_all(&mut self, g: &Gathering, client: &Client, at: Index) {
+        for ((owner, _), standing) in &g.standing {
+            if owner == client {
+                self.subscriptions[*standing].doubt(at);
+            }
+        }
+    }
+
+    fn abandon(&mut self, g: &mut Gathering, client: &Client) {
+        g.unfinished.retain(|(owner, _), message| {
+            if owner == client {
+                self.messages[*message].is_abandoned = true;
+            }
+            owner != client
+        });
+    }
+
+    /// Whether this message must get to this subscriber: the subscription stood all the time from its first sending to
+    /// its last acknowledgement.
+    pub fn must(&self, subscription: &Subscription, message: &Message) -> bool {
+        let Some(done) = message.done else { return false };
+        matches(&subscription.filter, &message.publish.topic)
+            && subscription.sure.iter().any(|(from, to)| *from <= message.sends[0] && done <= *to)
+    }
+
+    /// Whether this message may have got to this client by this moment.
+    pub fn may(&self, client: &Client, message: &Message, until: Index) -> bool {
+        self.subscriptions.iter().any(|subscription| {
+            subscription.client == *client
+                && matches(&subscription.filter, &message.publish.topic)
+                && subscription.possible.0 <= until
+                && message.sends[0] <= subscription.possible.1
+        })
+    }
+
+    /// The receipts of live messages of this round, with their messages.
+    pub fn deliveries(&self) -> impl Iterator<Item = (&Receipt, usize, &Message)> {
+        self.receipts.iter().filter(|receipt| !receipt.publish.retain).filter_map(|receipt| {
+            let index = receipt.message?;
+            Some((receipt, index, &self.messages[index]))
+        })
+    }
+
+    /// How often something of `list` lies between two moments.
+    pub fn between(list: &[Index], from: Index, to: Index) -> usize {
+        list.iter().filter(|at| from < **at && **at < to).count()
+    }
+
+    /// The connection of this number.
+    pub fn connection(&self, id: ConnId) -> Option<&Connection> {
+        self.connections.iter().find(|connection| connection.id == id)
+    }
+
+    /// What the next round has to know; the retained values are added by their invariant.
+    pub fn after(&self) -> Before {
+        let mut after = Before { sessions: self.sessions.clone(), ..Before::default() };
+        for subscription in &self.subscriptions {
+            if subscription.possible.1 == NEVER && !subscription.is_clean {
+                let is_sure = subscription.sure.last().is_some_and(|(_, end)| *end == NEVER);
+                let key = (Rc::clone(&subscription.client), Rc::clone(&subscription.filter));
+                after.subscriptions.insert(key, (subscription.qos, is_sure));
+            }
+        }
+        after.published = self.by_payload.keys().cloned().collect();
+        let received = self.receipts.iter();
+        after.received =
+            received.map(|receipt| (Rc::clone(&receipt.client), Rc::clone(&receipt.publish.payload))).collect();
+        after
+    }
+}
+
+impl Subscription {
+    fn doubt(&mut self, at: Index) {
+        if let Some((_, end)) = self.sure.last_mut() {
+            *end = (*end).min(at);
+        }
+    }
+}
