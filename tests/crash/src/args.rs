@@ -15,6 +15,7 @@ crash [options]
   --round N           cycles between two checks (default 5)
   --seed N            of all random choices (default 1)
   --no-kill           the control: the same traffic, nobody kills the broker
+  --calm              subscribers and publishers keep their connections and answer at once
   --must-lose         the run is good if the checker reports a loss (I1)
   --fault NAME        run a broker built with planted faults with this one, and expect that it is found
   --faults            the same for every fault in turn, each for at most 100 cycles
@@ -36,6 +37,8 @@ pub struct Args {
     pub seed: u64,
     /// Whether the broker is killed.
     pub kills: bool,
+    /// Whether clients keep their connections.
+    pub calm: bool,
     /// Whether a loss is what is expected.
     pub must_lose: bool,
     /// Planted faults to be found.
@@ -56,6 +59,7 @@ impl Args {
             round: 5,
             seed: 1,
             kills: true,
+            calm: false,
             must_lose: false,
             faults: Vec::new(),
             keep: None,
@@ -64,6 +68,7 @@ impl Args {
         while let Some(name) = words.next() {
             match name.as_str() {
                 "--no-kill" => args.kills = false,
+                "--calm" => args.calm = true,
                 "--must-lose" => args.must_lose = true,
                 "--faults" => args.faults = faults::ALL.iter().collect(),
                 _ => {

@@ -119,13 +119,14 @@ fn mosquitto() -> PathBuf {
     if usual.exists() { usual } else { "mosquitto".into() }
 }
 
-/// Saves after every single change, looks every second; no limit drops anything. It would give up root and could
-/// then not write into our directory, hence `user root`, which it ignores if we are somebody else.
+/// Saves after every single change, looks every second; no limit drops anything. No window either: with one, it lets new
+/// messages overtake those that wait for it. It would give up root and could then not write into our directory, hence
+/// `user root`, which it ignores if we are somebody else.
 fn mosquitto_configuration(addr: SocketAddr, data: &Path) -> String {
     format!(
         "listener {} 127.0.0.1\nallow_anonymous true\nuser root\nset_tcp_nodelay true\nsys_interval 0\n\
          persistence true\npersistence_location {}/\nautosave_interval 1\nautosave_on_changes true\n\
-         max_queued_messages 0\nmax_queued_bytes 0\nmax_inflight_messages 64\nallow_duplicate_messages false\n\
+         max_queued_messages 0\nmax_queued_bytes 0\nmax_inflight_messages 0\nallow_duplicate_messages false\n\
          log_dest stderr\nlog_type error\nlog_type warning\nlog_type notice\n",
         addr.port(),
         data.display()

@@ -59,6 +59,7 @@ fn observed(args: &Args, environment: Vec<(String, String)>, is_loud: bool) -> i
         round: args.round,
         seed: args.seed,
         kills: args.kills,
+        calm: args.calm,
     };
     if let Some(keep) = &args.keep {
         std::fs::create_dir_all(keep)?;

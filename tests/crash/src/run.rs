@@ -36,6 +36,8 @@ pub struct Plan {
     pub seed: u64,
     /// Whether the broker is killed.
     pub kills: bool,
+    /// Whether clients keep their connections.
+    pub calm: bool,
 }
 
 /// How it went.
@@ -94,7 +96,7 @@ impl Death {
 pub fn run(plan: &Plan, directory: &Path, progress: impl Fn(&Outcome)) -> io::Result<Outcome> {
     let program = Program::new(plan.kind.clone(), directory, plan.environment.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let world = World::new(plan.seed);
+    let world = World::new(plan.seed, plan.calm);
     let outcome = LocalSet::new().block_on(&runtime, rounds(plan, &program, &world, progress));
     world.broker.borrow_mut().take();
     outcome

@@ -84,6 +84,8 @@ pub struct World {
     start: Instant,
     /// The seed of the run.
     pub seed: u64,
+    /// Clients keep their connections, where ending them is not their very task.
+    pub calm: bool,
     /// Everything that happened since the last check.
     pub history: RefCell<Vec<Event>>,
     /// The number of the cycle.
@@ -108,11 +110,12 @@ pub struct World {
 
 impl World {
     /// A world without broker.
-    pub fn new(seed: u64) -> Rc<Self> {
+    pub fn new(seed: u64, calm: bool) -> Rc<Self> {
         let now = watch::Sender::new(Now { stage: Stage::Traffic, addr: None, epoch: 0 });
         Rc::new(Self {
             start: Instant::now(),
             seed,
+            calm,
             history: RefCell::default(),
             cycle: Cell::new(0),
             broker: RefCell::new(None),

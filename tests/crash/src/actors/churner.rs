@@ -43,7 +43,7 @@ impl Churner {
             }
             self.receiver.take(Duration::from_millis(5), 0).await?;
         }
-        if self.rng.percent(5) {
+        if !self.receiver.world.calm && self.rng.percent(5) {
             self.receiver.cut(false);
             let pause = self.rng.millis(0, 80);
             self.receiver.world.pause(pause).await;

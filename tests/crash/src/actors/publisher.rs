@@ -170,7 +170,8 @@ impl Publisher {
                 self.publish_something().await?;
             }
         }
-        if self.rng.percent(1)
+        if !self.world.calm
+            && self.rng.percent(1)
             && let Some(conn) = self.conn.take()
         {
             conn.cut(self.rng.percent(50));

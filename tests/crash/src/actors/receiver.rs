@@ -9,8 +9,10 @@ use crate::history::Client;
 use crate::mqtt::{Connect, Packet, Publish, matches};
 use crate::world::{Stage, World};
 
-/// Nothing for so long after everything was asked for: nothing will come.
-const SILENCE: Duration = Duration::from_secs(2);
+/// After so long without a packet the broker is asked whether it has read everything.
+const SILENCE: Duration = Duration::from_millis(500);
+/// It has, and nothing came so often: nothing will come.
+const SILENCES_MAX: u32 = 4;
 
 /// A subscribing client.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(super) struct Receiver {
     /// Filters whose SUBSCRIBE has been acknowledged, and that nobody has begun to give up.
     pub(super) sure: BTreeMap<Rc<str>, u8>,
     packet_id: u16,
+    /// Packets received.
+    received: u64,
 }
 
 impl Receiver {
@@ -40,6 +44,7 @@ impl Receiver {
             seen: HashSet::new(),
             sure: BTreeMap::new(),
             packet_id: 0,
+            received: 0,
         }
     }
 
@@ -111,6 +116,7 @@ impl Receiver {
     pub(super) async fn take(&mut self, time: Duration, keep: usize) -> Result<Option<Packet>, Gone> {
         let result = self.conn.as_mut().ok_or(Gone)?.recv_within(time).await;
         let packet = self.lose(result)?;
+        self.received += u64::from(packet.is_some());
         match &packet {
             Some(Packet::Publish(Publish { qos, id, payload, .. })) => {
                 self.seen.insert(Rc::clone(payload));
@@ -212,15 +218,19 @@ impl Receiver {
     /// Takes everything that is there for a persistent session, until the sentinels of its subscriptions have come, or
     /// nothing comes any more.
     pub(super) async fn drain(&mut self) {
-        let mut last = Instant::now();
-        while last.elapsed() < SILENCE && self.world.is(Stage::Drain) {
-            if self.connect(false).await.is_err() {
+        let (mut silences, mut last, mut received) = (0, Instant::now(), self.received);
+        while silences < SILENCES_MAX && self.world.is(Stage::Drain) {
+            if self.connect(false).await.is_err() || self.take(Duration::from_millis(20), 0).await.is_err() {
                 continue;
             }
-            if matches!(self.take(Duration::from_millis(20), 0).await, Ok(Some(_))) {
-                last = Instant::now();
-            } else if self.is_complete() && self.ping().await.is_ok() && self.is_complete() {
+            if self.is_complete() && self.ping().await.is_ok() && self.is_complete() {
                 return;
+            }
+            if last.elapsed() > SILENCE {
+                // The answer itself is one packet.
+                let _ = self.ping().await;
+                silences = if self.received > received + 1 { 0 } else { silences + 1 };
+                (last, received) = (Instant::now(), self.received);
             }
         }
     }

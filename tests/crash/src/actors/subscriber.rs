@@ -57,7 +57,7 @@ impl Subscriber {
             receiver: Receiver::new(world, name),
             rng: Rng::new(world.seed, name),
             filters: filters.iter().map(|(filter, qos)| (Rc::from(*filter), *qos)).collect(),
-            profile,
+            profile: if world.calm { Profile::CALM } else { profile },
             is_clean: false,
             met_cycle: 0,
         }
@@ -114,7 +114,7 @@ impl Subscriber {
             n if n < self.profile.cut + self.profile.takeover + 3 => End::Disconnect,
             _ => End::Stays,
         };
-        let count = self.rng.range(5, 120);
+        let count = self.rng.range(20, 200);
         self.take_messages(keep, count).await?;
         match end {
             End::Stays => self.receiver.answer(0).await?,
@@ -124,6 +124,8 @@ impl Subscriber {
                     self.receiver.answer(0).await?;
                 }
                 self.receiver.cut(self.rng.percent(30));
+                let pause = self.rng.millis(0, 60);
+                self.receiver.world.pause(pause).await;
             }
             End::TakeOver => self.receiver.take_over(self.is_clean).await?,
             End::Disconnect => {

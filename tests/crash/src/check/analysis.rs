@@ -422,12 +422,12 @@ impl<'a> Analysis<'a> {
         });
     }
 
-    /// Whether this message must get to this subscriber: the subscription stood all the time from its first sending to
-    /// its last acknowledgement.
-    pub fn must(&self, subscription: &Subscription, message: &Message) -> bool {
-        let Some(done) = message.done else { return false };
-        matches(&subscription.filter, &message.publish.topic)
-            && subscription.sure.iter().any(|(from, to)| *from <= message.sends[0] && done <= *to)
+    /// The time in which this subscription stood, if it did so from the first sending of this message to its last
+    /// acknowledgement: then the message belongs to it.
+    pub fn must(&self, subscription: &Subscription, message: &Message) -> Option<(Index, Index)> {
+        let done = message.done?;
+        let mut times = subscription.sure.iter().filter(|_| matches(&subscription.filter, &message.publish.topic));
+        times.find(|(from, to)| *from <= message.sends[0] && done <= *to).copied()
     }
 
     /// Whether this message may have got to this client by this moment.
@@ -453,9 +453,13 @@ impl<'a> Analysis<'a> {
         list.iter().filter(|at| from < **at && **at < to).count()
     }
 
-    /// The connection of this number.
-    pub fn connection(&self, id: ConnId) -> Option<&Connection> {
-        self.connections.iter().find(|connection| connection.id == id)
+    /// Until when the broker may have used a connection: it need not have seen yet that the client dropped it.
+    pub fn broker_end(&self, connection: &Connection) -> Index {
+        let successor = self.connections.iter().filter(|next| next.client == connection.client);
+        let connacks = successor.filter_map(|next| Some(next.connack?.0)).filter(|at| *at > connection.connect);
+        let next = connacks.filter(|at| connection.connack.is_none_or(|(own, _)| own != *at)).min();
+        let kill = self.kills.iter().copied().find(|kill| *kill > connection.connect);
+        [connection.closed, next, kill].into_iter().flatten().min().unwrap_or(NEVER)
     }
 
     /// What the next round has to know; the retained values are added by their invariant.

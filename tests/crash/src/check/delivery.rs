@@ -2,14 +2,16 @@
 
 use std::collections::HashSet;
 
+use super::analysis::{NEVER, Subscription};
 use super::{Analysis, Violation};
-use crate::history::What;
+use crate::history::{Index, What};
 use crate::mqtt::{matches, short};
 
 /// I1, no acknowledged loss (sections 4.3.2, 4.3.3, [MQTT-4.5.0-1]): a message that was acknowledged while a
 /// subscription of a persistent session stood has been delivered to it by the end of the round.
 ///
-/// For a subscription that ends with its connection: no gap before a later message of the same publisher, topic and QoS.
+/// A subscription that was given up, or ended with its connection, owes less: no gap before a later message of the same
+/// publisher, topic and QoS ([MQTT-3.10.4-3] lets the broker drop what it has not begun to send).
 pub(super) fn i1_no_acknowledged_loss(a: &Analysis<'_>) -> Vec<Violation> {
     lost(a)
         .into_iter()
@@ -35,11 +37,14 @@ pub(super) fn lost(a: &Analysis<'_>) -> Vec<(usize, usize)> {
     for (s, subscription) in a.subscriptions.iter().enumerate() {
         for (m, message) in a.messages.iter().enumerate() {
             // A deletion has no payload to be told apart by.
-            let is_missing = !message.is_will
-                && !message.publish.payload.is_empty()
-                && a.must(subscription, message)
-                && !received.contains(&(&subscription.client, m));
-            if is_missing && (!subscription.is_clean || is_gap(a, s, m)) {
+            if message.is_will || message.publish.payload.is_empty() {
+                continue;
+            }
+            let Some(time) = a.must(subscription, message) else { continue };
+            if received.contains(&(&subscription.client, m)) {
+                continue;
+            }
+            if (!subscription.is_clean && time.1 == NEVER) || is_gap(a, subscription, time, m) {
                 lost.push((s, m));
             }
         }
@@ -47,16 +52,16 @@ pub(super) fn lost(a: &Analysis<'_>) -> Vec<(usize, usize)> {
     lost
 }
 
-fn is_gap(a: &Analysis<'_>, subscription: usize, missing: usize) -> bool {
-    let (subscription, missing_message) = (&a.subscriptions[subscription], &a.messages[missing]);
+/// Whether a later message of the stream came by this subscription in this time.
+fn is_gap(a: &Analysis<'_>, subscription: &Subscription, time: (Index, Index), missing: usize) -> bool {
+    let missing_message = &a.messages[missing];
     a.deliveries().any(|(receipt, index, message)| {
         receipt.client == subscription.client
             && index > missing
             && message.publish.topic == missing_message.publish.topic
             && message.publish.qos == missing_message.publish.qos
-            && subscription.sure.iter().any(|(from, to)| {
-                *from <= missing_message.sends[0] && *from < receipt.at && receipt.at < *to
-            })
+            && time.0 < receipt.at
+            && receipt.at < time.1
     })
 }
 

@@ -71,6 +71,8 @@ struct Unfinished<'a> {
 pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut sessions: HashMap<&Client, Vec<Unfinished<'_>>> = HashMap::new();
+    // When each delivery came first: an answer that was lost with its connection brings it back to its old place.
+    let mut first: HashMap<(&Client, u16, &str), Index> = HashMap::new();
     let receipts: HashMap<Index, Option<usize>> = a.receipts.iter().map(|r| (r.at, r.message)).collect();
     for (at, event) in a.events.iter().enumerate() {
         let Some((client, conn)) = event.what.client() else { continue };
@@ -82,7 +84,8 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
             What::Received(_, _, Packet::Publish(publish)) if publish.qos > 0 => {
                 let message = receipts.get(&at).copied().flatten();
                 let session = sessions.entry(client).or_default();
-                for text in judge_publish(a, session, publish, message, conn) {
+                let is_first = !first.contains_key(&(client, publish.id, &*publish.payload));
+                for text in judge_publish(a, session, publish, message.filter(|_| is_first), conn) {
                     let since = session.iter().find(|u| u.publish.id == publish.id).map(|u| u.since);
                     let at = [since.unwrap_or(at), at];
                     violations.push(Violation::new("I9", client, text, &at).of_topic(&publish.topic));
@@ -92,7 +95,9 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
                     _ => {
                         session.retain(|unfinished| unfinished.publish.id != publish.id);
                         let state = State::Received;
-                        session.push(Unfinished { publish, message, since: at, state, seen_on: conn });
+                        let since = *first.entry((client, publish.id, &publish.payload)).or_insert(at);
+                        let place = session.partition_point(|other| other.since < since);
+                        session.insert(place, Unfinished { publish, message, since, state, seen_on: conn });
                     }
                 }
             }
@@ -140,7 +145,8 @@ fn finish(sessions: &mut HashMap<&Client, Vec<Unfinished<'_>>>, client: &Client,
     }
 }
 
-/// What is wrong with this PUBLISH, seen from what is unfinished.
+/// What is wrong with this PUBLISH, seen from what is unfinished. `message` is none if it came before: then it is no newer
+/// than anything.
 fn judge_publish(
     a: &Analysis<'_>,
     session: &[Unfinished<'_>],
@@ -150,9 +156,14 @@ fn judge_publish(
 ) -> Vec<String> {
     let mut wrong = Vec::new();
     let name = short(&publish.payload);
-    let is_sent_again = |m: Option<usize>| m.is_some_and(|m| a.messages[m].sends.len() > 1 && publish.qos == 1);
+    let is_sent_again = |old: &Unfinished<'_>| {
+        old.message.is_some_and(|m| a.messages[m].sends.len() > 1 && publish.qos == 1)
+    };
     for (place, old) in session.iter().enumerate() {
-        let is_same = old.publish.payload == publish.payload && old.publish.topic == publish.topic;
+        // Deletions of retained messages are told apart by their ids alone.
+        let is_told_apart = !publish.payload.is_empty() || old.publish.id == publish.id;
+        let is_same =
+            is_told_apart && old.publish.payload == publish.payload && old.publish.topic == publish.topic;
         let is_waiting = old.state == State::Received && old.seen_on != conn;
         if is_same && old.publish.id == publish.id {
             if old.state == State::Released {
@@ -168,7 +179,7 @@ fn judge_publish(
                 let other = short(&overtaken.publish.payload);
                 wrong.push(format!("\"{name}\" is sent again before \"{other}\", which was sent earlier"));
             }
-        } else if is_same && !is_sent_again(message) {
+        } else if is_same && !is_sent_again(old) {
             let (new, old) = (publish.id, old.publish.id);
             wrong.push(format!("\"{name}\" is sent again with id {new} instead of {old}"));
         } else if !is_same && old.publish.id == publish.id && old.state == State::Released {

@@ -107,13 +107,13 @@ fn repeat_on_connection(receipts: &[&Receipt], message: &Message) -> Option<Vec<
     })
 }
 
-/// An earlier connection of the receiver must reach beyond the first sending of the message.
+/// The broker must have had an earlier connection of the receiver when the message was first sent.
 fn has_early_dup(a: &Analysis<'_>, first: &Receipt, message: &Message) -> bool {
     first.publish.dup
         && !a.connections.iter().any(|connection| {
             connection.client == first.client
                 && connection.id < first.conn
-                && connection.end() > message.sends[0]
+                && a.broker_end(connection) > message.sends[0]
         })
 }
 

@@ -1,42 +1,52 @@
 //! Order of messages and of acknowledgements.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use super::analysis::NEVER;
 use super::{Analysis, Violation};
-use crate::history::{ConnId, Index, What};
-use crate::mqtt::{Packet, short};
+use crate::history::{Client, ConnId, Index, What};
+use crate::mqtt::{Packet, matches, short};
 
 /// I6, order ([MQTT-4.6.0-5], [MQTT-4.6.0-6]): messages of one publisher, topic and QoS come first in the order in which
 /// they were published, and last as well.
+///
+/// The order of last receipts is asked only of subscriptions that stand to the end: of others the end of a repetition may
+/// be missing.
 pub(super) fn i6_order(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
+    // Which session of its client a connection belongs to: a new one owes nothing to the order of the one before.
+    let mut sessions: HashMap<ConnId, usize> = HashMap::new();
+    let mut count: HashMap<&Client, usize> = HashMap::new();
+    for connection in &a.connections {
+        let count = count.entry(&connection.client).or_default();
+        *count += usize::from(connection.connack.is_some_and(|(_, is_present)| !is_present));
+        sessions.insert(connection.id, *count);
+    }
     // Per stream and message: first and last receipt. Messages are numbered in the order of their first sending.
-    let mut streams: HashMap<_, HashMap<usize, (Index, Index)>> = HashMap::new();
+    let mut streams: BTreeMap<_, BTreeMap<usize, [Index; 2]>> = BTreeMap::new();
     for (receipt, index, message) in a.deliveries() {
         if message.is_will || message.publish.payload.is_empty() {
             continue;
         }
-        // A new session owes nothing to the order of the one before.
-        let session = a.connections.iter().filter(|c| {
-            c.client == receipt.client && c.id <= receipt.conn && c.connack.is_some_and(|(_, is_present)| !is_present)
-        });
-        let key = (&receipt.client, &message.publish.topic, message.publish.qos, session.count());
-        let (_, last) = streams.entry(key).or_default().entry(index).or_insert((receipt.at, receipt.at));
-        *last = receipt.at;
+        let session = sessions.get(&receipt.conn);
+        let key = (&receipt.client, &message.publish.topic, message.publish.qos, session);
+        streams.entry(key).or_default().entry(index).or_insert([receipt.at; 2])[1] = receipt.at;
     }
-    let mut streams: Vec<_> = streams.into_iter().collect();
-    streams.sort_by(|one, other| one.0.cmp(&other.0));
     for ((client, topic, ..), receipts) in streams {
-        let mut receipts: Vec<_> = receipts.into_iter().collect();
-        receipts.sort_unstable();
-        for (word, at) in [("first", 0), ("last", 1)] {
-            let when = |receipt: &(usize, (Index, Index))| if at == 0 { receipt.1.0 } else { receipt.1.1 };
+        let stands = a.subscriptions.iter().any(|subscription| {
+            let last = subscription.sure.last();
+            let stands = !subscription.is_clean && last.is_some_and(|(_, end)| *end == NEVER);
+            stands && subscription.client == *client && matches(&subscription.filter, topic)
+        });
+        let receipts: Vec<_> = receipts.into_iter().collect();
+        for (word, which) in [("first", 0), ("last", 1)].into_iter().take(1 + usize::from(stands)) {
             for pair in receipts.windows(2) {
-                if when(&pair[0]) > when(&pair[1]) {
+                let (earlier, later) = (&pair[0], &pair[1]);
+                if earlier.1[which] > later.1[which] {
                     let name = |index: usize| short(&a.messages[index].publish.payload);
-                    let (earlier, later) = (name(pair[0].0), name(pair[1].0));
-                    let text = format!("\"{earlier}\" comes {word} after \"{later}\", which was published later");
-                    let violation = Violation::new("I6", client, text, &[when(&pair[1]), when(&pair[0])]);
+                    let (one, other) = (name(earlier.0), name(later.0));
+                    let text = format!("\"{one}\" comes {word} after \"{other}\", which was published later");
+                    let violation = Violation::new("I6", client, text, &[later.1[which], earlier.1[which]]);
                     violations.push(violation.of_topic(topic));
                 }
             }

@@ -186,11 +186,15 @@ fn reads(a: &Analysis<'_>) -> BTreeMap<Rc<str>, Vec<Read>> {
 /// RETAIN only on what a new subscription brings, and no empty payload among it.
 fn flags(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
+    let asked = a.events.iter().enumerate().filter_map(|(at, event)| match &event.what {
+        What::Sent(client, _, Packet::Subscribe { filter, .. }) => Some((at, client, filter)),
+        _ => None,
+    });
+    let asked = asked.collect::<Vec<_>>();
     for receipt in a.receipts.iter().filter(|receipt| receipt.publish.retain && !receipt.publish.dup) {
         let topic = &receipt.publish.topic;
-        let is_asked_for = a.events[..receipt.at].iter().any(|event| {
-            matches!(&event.what, What::Sent(client, _, Packet::Subscribe { filter, .. })
-                if *client == receipt.client && matches(filter, topic))
+        let is_asked_for = asked.iter().any(|(at, client, filter)| {
+            *at < receipt.at && **client == receipt.client && matches(filter, topic)
         });
         let mut complain = |text: String| {
             violations.push(Violation::new("I12", &receipt.client, text, &[receipt.at]).of_topic(topic));
