@@ -118,7 +118,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_refused() {
-        for bad in ["--cycles", "--cycles x", "--cycles 0", "--round 0", "--peer rabbit", "--fault none", "--what 1"] {
+        for bad in
+            ["--cycles", "--cycles x", "--cycles 0", "--round 0", "--peer rabbit", "--fault none", "--what 1"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -57,7 +57,9 @@ pub static ALL: [Fault; 14] = [
 /// There is none; says which there are.
 pub fn named(name: &str) -> Result<&'static Fault, String> {
     let names: Vec<&str> = ALL.iter().map(|fault| fault.name).collect();
-    ALL.iter().find(|fault| fault.name == name).ok_or_else(|| format!("no fault {name}; there are {}", names.join(", ")))
+    ALL.iter()
+        .find(|fault| fault.name == name)
+        .ok_or_else(|| format!("no fault {name}; there are {}", names.join(", ")))
 }
 
 impl Fault {

@@ -314,7 +314,8 @@ mod tests {
     fn connect_with_will_as_the_standard_draws_it() {
         let will = Will { topic: "w".into(), payload: "x".into(), qos: 2, retain: true };
         let connect = Packet::Connect(Connect { client_id: "c".into(), clean: true, will: Some(will) });
-        let expected = [&[16, 19, 0, 4][..], b"MQTT", &[4, 0x36, 0, 0, 0, 1], b"c", &[0, 1], b"w", &[0, 1], b"x"];
+        let expected =
+            [&[16, 19, 0, 4][..], b"MQTT", &[4, 0x36, 0, 0, 0, 1], b"c", &[0, 1], b"w", &[0, 1], b"x"];
         assert_eq!(connect.encode(), expected.concat());
     }
 

@@ -206,7 +206,8 @@ async fn heal(world: &Rc<World>, stage: Stage, clients: usize) {
         }
     };
     if timeout(STAGE_MAX, all).await.is_err() {
-        let text = format!("{:?} was not done in {STAGE_MAX:?}: {} of {clients} clients", stage, world.done());
+        let text =
+            format!("{:?} was not done in {STAGE_MAX:?}: {} of {clients} clients", stage, world.done());
         world.record(What::Died(text));
     }
 }

@@ -72,7 +72,8 @@ pub fn spawn_all(world: &Rc<World>) -> usize {
             count += 1;
         }};
     }
-    let topics = |list: &[(&str, u8)]| list.iter().map(|(topic, qos)| (Rc::from(*topic), *qos)).collect::<Vec<_>>();
+    let topics =
+        |list: &[(&str, u8)]| list.iter().map(|(topic, qos)| (Rc::from(*topic), *qos)).collect::<Vec<_>>();
     for (name, window, work) in [
         ("p0", 1, topics(&[("t/0/a", 1)])),
         ("p1", 5, topics(&[("t/1/a", 1), ("t/1/b", 1)])),
@@ -92,17 +93,34 @@ pub fn spawn_all(world: &Rc<World>) -> usize {
     spawn!(twice::Twice::new(world, "q0"));
     for (name, filters, profile) in [
         ("steady", &[("t/#", 2)][..], Profile { late: 5, ..Profile::CALM }),
-        ("flaky1", &[("t/1/#", 1), ("t/3/#", 1), ("t/5/a", 1)], Profile { cut: 60, lag: 40, ..Profile::CALM }),
-        ("flaky2", &[("t/2/#", 2), ("t/4/#", 2), ("t/6/+", 2)], Profile { cut: 60, lag: 60, ..Profile::CALM }),
+        (
+            "flaky1",
+            &[("t/1/#", 1), ("t/3/#", 1), ("t/5/a", 1)],
+            Profile { cut: 60, lag: 40, ..Profile::CALM },
+        ),
+        (
+            "flaky2",
+            &[("t/2/#", 2), ("t/4/#", 2), ("t/6/+", 2)],
+            Profile { cut: 60, lag: 60, ..Profile::CALM },
+        ),
         ("absent", &[("t/#", 2)], Profile { away: 60, cut: 10, ..Profile::CALM }),
-        ("taker", &[("t/0/#", 2), ("t/5/#", 2), ("t/6/+", 1)], Profile { takeover: 80, lag: 80, ..Profile::CALM }),
+        (
+            "taker",
+            &[("t/0/#", 2), ("t/5/#", 2), ("t/6/+", 1)],
+            Profile { takeover: 80, lag: 80, ..Profile::CALM },
+        ),
         ("late", &[("t/+/a", 2)], Profile { late: 80, cut: 20, lag: 30, ..Profile::CALM }),
         ("rsub", &[("r/#", 2)], Profile { cut: 30, late: 20, ..Profile::CALM }),
         ("wsub", &[("w/#", 2)], Profile { cut: 20, late: 20, ..Profile::CALM }),
     ] {
         spawn!(Subscriber::persistent(world, name, filters, profile));
     }
-    spawn!(Subscriber::clean(world, "clean", &[("t/#", 2)], Profile { cut: 60, takeover: 10, ..Profile::CALM }));
+    spawn!(Subscriber::clean(
+        world,
+        "clean",
+        &[("t/#", 2)],
+        Profile { cut: 60, takeover: 10, ..Profile::CALM }
+    ));
     for name in ["churn1", "churn2"] {
         spawn!(churner::Churner::new(world, name));
     }

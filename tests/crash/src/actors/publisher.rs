@@ -70,9 +70,7 @@ impl Publisher {
 
     /// The lowest id that is free: ids are used again as soon as they may be.
     fn free_id(&self) -> u16 {
-        (1..=u16::MAX)
-            .find(|id| self.unfinished.iter().all(|message| message.publish.id != *id))
-            .unwrap_or(1)
+        (1..=u16::MAX).find(|id| self.unfinished.iter().all(|message| message.publish.id != *id)).unwrap_or(1)
     }
 
     async fn connect(&mut self) -> Result<(), Gone> {

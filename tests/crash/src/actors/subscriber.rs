@@ -52,7 +52,12 @@ pub(super) struct Subscriber {
 
 impl Subscriber {
     /// With a persistent session.
-    pub(super) fn persistent(world: &Rc<World>, name: &str, filters: &[(&str, u8)], profile: Profile) -> Self {
+    pub(super) fn persistent(
+        world: &Rc<World>,
+        name: &str,
+        filters: &[(&str, u8)],
+        profile: Profile,
+    ) -> Self {
         Self {
             receiver: Receiver::new(world, name),
             rng: Rng::new(world.seed, name),

@@ -23,6 +23,7 @@ const TOPIC: &str = "t/q/a";
 enum Step {
     Done,
     Published,
+    Recorded,
     Released,
 }
 
@@ -93,7 +94,9 @@ impl Twice {
             topic: TOPIC.into(),
             payload: Rc::clone(&self.payload),
         };
-        self.exchange(Packet::Publish(publish), &Packet::PubRec(ID)).await
+        self.exchange(Packet::Publish(publish), &Packet::PubRec(ID)).await?;
+        self.step = Step::Recorded;
+        Ok(())
     }
 
     async fn release(&mut self) -> Result<(), Gone> {
@@ -116,8 +119,9 @@ impl Twice {
                 self.step = Step::Published;
                 self.publish().await
             }
-            Step::Published if self.rng.percent(30) => self.publish().await,
-            Step::Published | Step::Released => self.release().await,
+            Step::Published => self.publish().await,
+            Step::Recorded if self.rng.percent(40) => self.publish().await,
+            Step::Recorded | Step::Released => self.release().await,
         }
     }
 

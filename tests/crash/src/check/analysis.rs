@@ -7,124 +7,9 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use super::facts::{Before, Connection, Message, NEVER, Presence, Receipt, Subscription};
 use crate::history::{Client, ConnId, Event, Index, What};
-use crate::mqtt::{Connect, Packet, Publish, Will, matches};
-
-/// Never, as an index.
-pub const NEVER: Index = Index::MAX;
-
-/// Whether the broker has a session for a client, as far as the client can know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// It cannot have one.
-    Absent,
-    /// It must have one.
-    Present,
-    /// A CONNECT that would have changed it was not answered.
-    Unknown,
-}
-
-/// What is known at the beginning of a round.
-#[derive(Clone, Debug, Default)]
-pub struct Before {
-    /// Sessions; a client that is missing has none.
-    pub sessions: HashMap<Client, Presence>,
-    /// Subscriptions of persistent sessions: granted QoS, and whether it is certain.
-    pub subscriptions: HashMap<(Client, Rc<str>), (u8, bool)>,
-    /// The values that each retained topic may have.
-    pub retained: HashMap<Rc<str>, Vec<Option<Rc<str>>>>,
-    /// Payloads published in the round before.
-    pub published: HashSet<Rc<str>>,
-    /// What was received in the round before: an acknowledgement that the broker has forgotten in a crash brings it back.
-    pub received: HashSet<(Client, Rc<str>)>,
-}
-
-/// A message that a client published, or its will.
-#[derive(Clone, Debug)]
-pub struct Message {
-    /// Who published it.
-    pub client: Client,
-    /// As it was published first.
-    pub publish: Publish,
-    /// Every sending: PUBLISH, or the CONNECT with the will.
-    pub sends: Vec<Index>,
-    /// PUBACK or PUBREC.
-    pub acked: Option<Index>,
-    /// PUBACK or PUBCOMP.
-    pub done: Option<Index>,
-    /// Its session ended before it was done: nobody sends it again.
-    pub is_abandoned: bool,
-    /// It is a will.
-    pub is_will: bool,
-    /// Its id had been used and finished before.
-    pub is_id_reused: bool,
-}
-
-/// A PUBLISH that a client received.
-#[derive(Clone, Debug)]
-pub struct Receipt {
-    /// When.
-    pub at: Index,
-    /// By whom.
-    pub client: Client,
-    /// On which connection.
-    pub conn: ConnId,
-    /// What.
-    pub publish: Publish,
-    /// Which message of this round; none for one of an earlier round, a deletion, or what nobody published.
-    pub message: Option<usize>,
-    /// Not a repetition of a QoS 2 message that the receiver has not seen released: it goes on to the application.
-    pub is_onward: bool,
-}
-
-/// A time in which a subscription stood.
-#[derive(Clone, Debug)]
-pub struct Subscription {
-    /// Whose.
-    pub client: Client,
-    /// Its filter.
-    pub filter: Rc<str>,
-    /// QoS granted, or asked for if never answered.
-    pub qos: u8,
-    /// From SUBACK to the moment the client begins to give it up.
-    pub sure: Vec<(Index, Index)>,
-    /// From SUBSCRIBE to UNSUBACK or the CONNACK of a new session.
-    pub possible: (Index, Index),
-    /// It ends with its connection.
-    pub is_clean: bool,
-}
-
-/// A connection.
-#[derive(Clone, Debug)]
-pub struct Connection {
-    /// Whose.
-    pub client: Client,
-    /// Its number.
-    pub id: ConnId,
-    /// CONNECT.
-    pub connect: Index,
-    /// Clean session.
-    pub is_clean: bool,
-    /// Its will.
-    pub will: Option<Will>,
-    /// What the client could know of its session at CONNECT.
-    pub expected: Presence,
-    /// CONNACK, and session present.
-    pub connack: Option<(Index, bool)>,
-    /// DISCONNECT.
-    pub disconnect: Option<Index>,
-    /// The client dropped it.
-    pub cut: Option<Index>,
-    /// The client saw its end.
-    pub closed: Option<Index>,
-}
-
-impl Connection {
-    /// When the client last had it.
-    pub fn end(&self) -> Index {
-        self.cut.unwrap_or(NEVER).min(self.closed.unwrap_or(NEVER))
-    }
-}
+use crate::mqtt::{Connect, Packet, Publish, matches};
 
 /// The facts.
 #[derive(Debug)]
@@ -198,7 +83,9 @@ impl<'a> Analysis<'a> {
                 What::Received(client, conn, packet) => {
                     analysis.received(&mut gathering, at, client, *conn, packet);
                 }
-                What::Cut(_, conn) => analysis.ended(&mut gathering, *conn, |c| c.cut = c.cut.or(Some(at)), at),
+                What::Cut(_, conn) => {
+                    analysis.ended(&mut gathering, *conn, |c| c.cut = c.cut.or(Some(at)), at)
+                }
                 What::Closed(_, conn) => {
                     analysis.ended(&mut gathering, *conn, |c| c.closed = c.closed.or(Some(at)), at);
                 }
@@ -206,6 +93,9 @@ impl<'a> Analysis<'a> {
                 What::Started => analysis.starts.push(at),
                 What::Quiet(..) | What::Garbage(..) | What::Died(_) => {}
             }
+        }
+        for receipt in &mut analysis.receipts {
+            receipt.message = analysis.by_payload.get(&receipt.publish.payload).copied();
         }
         analysis
     }
@@ -300,7 +190,14 @@ impl<'a> Analysis<'a> {
         self.push_message(client, publish.clone(), at, false, is_id_reused);
     }
 
-    fn push_message(&mut self, client: &Client, publish: Publish, at: Index, is_will: bool, is_id_reused: bool) {
+    fn push_message(
+        &mut self,
+        client: &Client,
+        publish: Publish,
+        at: Index,
+        is_will: bool,
+        is_id_reused: bool,
+    ) {
         if !publish.payload.is_empty() {
             self.by_payload.insert(Rc::clone(&publish.payload), self.messages.len());
         }
@@ -340,14 +237,14 @@ impl<'a> Analysis<'a> {
             Packet::Publish(publish) => {
                 let open = g.open.entry(Rc::clone(client)).or_default();
                 let is_onward = publish.qos != 2
-                    || open.insert(publish.id, Rc::clone(&publish.payload)).as_ref() != Some(&publish.payload);
-                let message = self.by_payload.get(&publish.payload).copied();
+                    || open.insert(publish.id, Rc::clone(&publish.payload)).as_ref()
+                        != Some(&publish.payload);
                 self.receipts.push(Receipt {
                     at,
                     client: Rc::clone(client),
                     conn,
                     publish: publish.clone(),
-                    message,
+                    message: None,
                     is_onward,
                 });
             }
@@ -396,7 +293,8 @@ impl<'a> Analysis<'a> {
     fn ended(&mut self, g: &mut Gathering, conn: ConnId, note: impl Fn(&mut Connection), at: Index) {
         let Some(&index) = g.conns.get(&conn) else { return };
         note(&mut self.connections[index]);
-        let (is_clean, client) = (self.connections[index].is_clean, Rc::clone(&self.connections[index].client));
+        let (is_clean, client) =
+            (self.connections[index].is_clean, Rc::clone(&self.connections[index].client));
         let is_last = self.connections.iter().rfind(|c| c.client == client).is_some_and(|c| c.id == conn);
         if is_clean && is_last {
             self.doubt_all(g, &client, at);
@@ -426,17 +324,24 @@ impl<'a> Analysis<'a> {
     /// acknowledgement: then the message belongs to it.
     pub fn must(&self, subscription: &Subscription, message: &Message) -> Option<(Index, Index)> {
         let done = message.done?;
-        let mut times = subscription.sure.iter().filter(|_| matches(&subscription.filter, &message.publish.topic));
+        let mut times =
+            subscription.sure.iter().filter(|_| matches(&subscription.filter, &message.publish.topic));
         times.find(|(from, to)| *from <= message.sends[0] && done <= *to).copied()
     }
 
-    /// Whether this message may have got to this client by this moment.
+    /// Whether this message may have got to this client by this moment: by a subscription that can have stood when it
+    /// was routed, in a session that has not been replaced since.
     pub fn may(&self, client: &Client, message: &Message, until: Index) -> bool {
         self.subscriptions.iter().any(|subscription| {
             subscription.client == *client
-                && matches(&subscription.filter, &message.publish.topic)
                 && subscription.possible.0 <= until
                 && message.sends[0] <= subscription.possible.1
+                && matches(&subscription.filter, &message.publish.topic)
+                && !self.connections.iter().any(|next| {
+                    next.client == *client
+                        && subscription.possible.0 <= next.connect
+                        && next.connack.is_some_and(|(at, is_present)| !is_present && at <= until)
+                })
         })
     }
 
@@ -448,15 +353,11 @@ impl<'a> Analysis<'a> {
         })
     }
 
-    /// How often something of `list` lies between two moments.
-    pub fn between(list: &[Index], from: Index, to: Index) -> usize {
-        list.iter().filter(|at| from < **at && **at < to).count()
-    }
-
     /// Until when the broker may have used a connection: it need not have seen yet that the client dropped it.
     pub fn broker_end(&self, connection: &Connection) -> Index {
         let successor = self.connections.iter().filter(|next| next.client == connection.client);
-        let connacks = successor.filter_map(|next| Some(next.connack?.0)).filter(|at| *at > connection.connect);
+        let connacks =
+            successor.filter_map(|next| Some(next.connack?.0)).filter(|at| *at > connection.connect);
         let next = connacks.filter(|at| connection.connack.is_none_or(|(own, _)| own != *at)).min();
         let kill = self.kills.iter().copied().find(|kill| *kill > connection.connect);
         [connection.closed, next, kill].into_iter().flatten().min().unwrap_or(NEVER)
@@ -474,16 +375,9 @@ impl<'a> Analysis<'a> {
         }
         after.published = self.by_payload.keys().cloned().collect();
         let received = self.receipts.iter();
-        after.received =
-            received.map(|receipt| (Rc::clone(&receipt.client), Rc::clone(&receipt.publish.payload))).collect();
+        after.received = received
+            .map(|receipt| (Rc::clone(&receipt.client), Rc::clone(&receipt.publish.payload)))
+            .collect();
         after
-    }
-}
-
-impl Subscription {
-    fn doubt(&mut self, at: Index) {
-        if let Some((_, end)) = self.sure.last_mut() {
-            *end = (*end).min(at);
-        }
     }
 }

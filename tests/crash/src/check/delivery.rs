@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::analysis::{NEVER, Subscription};
+use super::facts::{NEVER, Subscription};
 use super::{Analysis, Violation};
 use crate::history::{Index, What};
 use crate::mqtt::{matches, short};
@@ -91,7 +91,10 @@ pub(super) fn i2_no_invention(a: &Analysis<'_>) -> Vec<Violation> {
                 } else if message.publish.topic != publish.topic {
                     Some(format!("it was published to {}", message.publish.topic))
                 } else if granted.peek().is_some() && !granted.any(|qos| qos == publish.qos) {
-                    Some(format!("published at QoS {}, not the lower of that and what was granted", message.publish.qos))
+                    Some(format!(
+                        "published at QoS {}, not the lower of that and what was granted",
+                        message.publish.qos
+                    ))
                 } else {
                     None
                 }

@@ -27,8 +27,10 @@ pub(super) fn i8_ids(a: &Analysis<'_>) -> Vec<Violation> {
                     && (&other.payload, &other.topic) != (&publish.payload, &publish.topic)
                 {
                     let (new, old) = (short(&publish.payload), short(&other.payload));
-                    let text = format!("\"{new}\" has the id {} of \"{old}\", which is unfinished", publish.id);
-                    violations.push(Violation::new("I8", client, text, &[since, at]).of_topic(&publish.topic));
+                    let text =
+                        format!("\"{new}\" has the id {} of \"{old}\", which is unfinished", publish.id);
+                    violations
+                        .push(Violation::new("I8", client, text, &[since, at]).of_topic(&publish.topic));
                 }
             }
             What::Sent(client, _, Packet::PubAck(id) | Packet::PubComp(id)) => {
@@ -122,7 +124,8 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
                 State::Released => "PUBREL was never sent again",
             };
             let publish = unfinished.publish;
-            let text = format!("\"{}\", id {}, is left unfinished: {word}", short(&publish.payload), publish.id);
+            let text =
+                format!("\"{}\", id {}, is left unfinished: {word}", short(&publish.payload), publish.id);
             let violation = Violation::new("I9", client, text, &[unfinished.since]);
             violations.push(violation.of_topic(&publish.topic));
         }
@@ -156,9 +159,8 @@ fn judge_publish(
 ) -> Vec<String> {
     let mut wrong = Vec::new();
     let name = short(&publish.payload);
-    let is_sent_again = |old: &Unfinished<'_>| {
-        old.message.is_some_and(|m| a.messages[m].sends.len() > 1 && publish.qos == 1)
-    };
+    let is_sent_again =
+        |old: &Unfinished<'_>| old.message.is_some_and(|m| a.messages[m].sends.len() > 1 && publish.qos == 1);
     for (place, old) in session.iter().enumerate() {
         // Deletions of retained messages are told apart by their ids alone.
         let is_told_apart = !publish.payload.is_empty() || old.publish.id == publish.id;
@@ -184,7 +186,10 @@ fn judge_publish(
             wrong.push(format!("\"{name}\" is sent again with id {new} instead of {old}"));
         } else if !is_same && old.publish.id == publish.id && old.state == State::Released {
             let other = short(&old.publish.payload);
-            wrong.push(format!("\"{name}\" has id {} of \"{other}\", of which PUBCOMP is not sent", publish.id));
+            wrong.push(format!(
+                "\"{name}\" has id {} of \"{other}\", of which PUBCOMP is not sent",
+                publish.id
+            ));
         } else if !is_same && is_waiting && is_newer(a, message, old) && old.publish.qos == publish.qos {
             let other = short(&old.publish.payload);
             wrong.push(format!("\"{name}\" comes before \"{other}\", which is older, is sent again"));

@@ -28,7 +28,8 @@ pub(super) fn i11_inbound_qos2(a: &Analysis<'_>) -> Vec<Violation> {
             continue;
         };
         let at = [message.sends[0], message.done.unwrap_or(message.sends[0])];
-        violations.push(Violation::new("I11", &subscription.client, text, &at).of_topic(&message.publish.topic));
+        violations
+            .push(Violation::new("I11", &subscription.client, text, &at).of_topic(&message.publish.topic));
     }
     violations.extend(unanswered(a));
     violations
@@ -53,7 +54,8 @@ fn twice(a: &Analysis<'_>) -> Vec<Violation> {
             let text = format!("(a) \"{name}\" was sent {} times and came twice", message.sends.len());
             let mut at = message.sends.clone();
             at.extend(copies.iter());
-            violations.push(Violation::new("I11", &receipt.client, text, &at).of_topic(&message.publish.topic));
+            violations
+                .push(Violation::new("I11", &receipt.client, text, &at).of_topic(&message.publish.topic));
         }
     }
     violations

@@ -27,7 +27,9 @@ pub(super) fn i16_liveness(a: &Analysis<'_>) -> Vec<Violation> {
             let text = "CONNECT is not answered within 5 s".to_owned();
             violations.push(Violation::new("I16", &connection.client, text, &[connection.connect]));
         }
-        if connection.connack.is_none() && connection.closed.is_some_and(|end| !dies_around(a, connection.connect, end)) {
+        if connection.connack.is_none()
+            && connection.closed.is_some_and(|end| !dies_around(a, connection.connect, end))
+        {
             let text = "the broker closed instead of answering CONNECT".to_owned();
             violations.push(Violation::new("I16", &connection.client, text, &[connection.connect]));
         }

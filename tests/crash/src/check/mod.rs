@@ -4,8 +4,9 @@
 //! authorization, are no matter of crashes and have tests of their own.) Whatever is not certain, because a packet was
 //! never answered, counts for the broker.
 
-pub mod analysis;
+mod analysis;
 mod delivery;
+mod facts;
 mod ids;
 mod inbound;
 mod liveness;
@@ -20,7 +21,8 @@ mod wills;
 
 use std::rc::Rc;
 
-pub use analysis::{Analysis, Before};
+pub use analysis::Analysis;
+pub use facts::Before;
 pub use report::{counts, explain};
 
 use crate::history::{Client, Event, Index};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::{Analysis, Violation};
-use crate::check::analysis::{Message, Receipt};
+use crate::check::facts::{Message, Receipt};
 use crate::history::{Index, What};
 use crate::mqtt::{Packet, short};
 
@@ -77,10 +77,12 @@ pub(super) fn i5_repeats_justified(a: &Analysis<'_>) -> Vec<Violation> {
             complain("is sent again though its PUBACK was read and the broker lived on", &at);
         }
     }
-    for receipt in a.receipts.iter().filter(|r| r.publish.qos == 1 && !r.publish.retain && r.message.is_none()) {
+    for receipt in
+        a.receipts.iter().filter(|r| r.publish.qos == 1 && !r.publish.retain && r.message.is_none())
+    {
         let payload = &receipt.publish.payload;
         let is_old = a.before.received.contains(&(receipt.client.clone(), payload.clone()));
-        let is_excused = receipt.publish.dup && Analysis::between(&a.kills, 0, receipt.at) > 0;
+        let is_excused = receipt.publish.dup && a.kills.iter().any(|kill| *kill < receipt.at);
         if is_old && !is_excused && !payload.is_empty() {
             let text = format!("\"{}\" of an earlier round comes again", short(payload));
             let violation = Violation::new("I5", &receipt.client, text, &[receipt.at]);
@@ -95,7 +97,7 @@ fn instances(message: &Message, until: Index) -> usize {
     if message.publish.qos == 2 || message.is_will {
         1
     } else {
-        message.sends.iter().filter(|at| **at < until).count()
+        message.sends.iter().filter(|at| **at < until).count().max(1)
     }
 }
 
@@ -120,7 +122,7 @@ fn has_early_dup(a: &Analysis<'_>, first: &Receipt, message: &Message) -> bool {
 fn repeat_after_acknowledgement(a: &Analysis<'_>, receipts: &[&Receipt]) -> Option<Vec<Index>> {
     receipts.windows(2).find_map(|pair| {
         let (first, again) = (pair[0], pair[1]);
-        if Analysis::between(&a.kills, first.at, again.at) > 0 {
+        if a.kills.iter().any(|kill| first.at < *kill && *kill < again.at) {
             return None;
         }
         // PUBACK, then PINGREQ, then PINGRESP on the connection of the first receipt.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::analysis::NEVER;
+use super::facts::NEVER;
 use super::{Analysis, Violation};
 use crate::history::{Client, ConnId, Index, What};
 use crate::mqtt::{Packet, matches, short};
@@ -79,7 +79,8 @@ pub(super) fn i7_acknowledgement_order(a: &Analysis<'_>) -> Vec<Violation> {
                 let Some(asked) = asked.get_mut(&(*conn, kind)) else { continue };
                 let Some(place) = asked.iter().position(|(waiting, _)| waiting == id) else { continue };
                 if place > 0 {
-                    let text = format!("{kind} {id} comes before {kind} {}, which was due earlier", asked[0].0);
+                    let text =
+                        format!("{kind} {id} comes before {kind} {}, which was due earlier", asked[0].0);
                     violations.push(Violation::new("I7", client, text, &[asked[0].1, asked[place].1, at]));
                 }
                 asked.drain(..=place);

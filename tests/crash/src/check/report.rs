@@ -32,7 +32,9 @@ pub fn explain(violation: &Violation, events: &[Event]) -> String {
     let concerned = violation.at.iter().filter_map(|at| events.get(*at)?.what.client());
     clients.extend(concerned.map(|(client, _)| &**client));
     let is_shown = |event: &Event| match event.what.client() {
-        Some((client, _)) => clients.contains(&&**client) && is_about(&event.what, violation.topic.as_deref()),
+        Some((client, _)) => {
+            clients.contains(&&**client) && is_about(&event.what, violation.topic.as_deref())
+        }
         None => true,
     };
     let shown: Vec<usize> = (0..events.len()).filter(|at| is_shown(&events[*at])).collect();
@@ -58,9 +60,10 @@ pub fn explain(violation: &Violation, events: &[Event]) -> String {
 /// Acknowledgements are shown always: they say with their id alone to which topic they belong.
 fn is_about(what: &What, topic: Option<&str>) -> bool {
     match (what, topic) {
-        (What::Sent(_, _, Packet::Publish(publish)) | What::Received(_, _, Packet::Publish(publish)), Some(topic)) => {
-            *publish.topic == *topic
-        }
+        (
+            What::Sent(_, _, Packet::Publish(publish)) | What::Received(_, _, Packet::Publish(publish)),
+            Some(topic),
+        ) => *publish.topic == *topic,
         _ => true,
     }
 }

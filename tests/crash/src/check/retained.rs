@@ -157,8 +157,9 @@ fn reads(a: &Analysis<'_>) -> BTreeMap<Rc<str>, Vec<Read>> {
                 asked.entry(*conn).or_default().push((Rc::clone(filter), at));
             }
             What::Received(client, conn, Packet::Publish(publish)) if publish.retain && !publish.dup => {
-                let filters = asked.get(conn).into_iter().flatten();
-                let Some((_, from)) = filters.filter(|(f, _)| matches(f, &publish.topic)).last() else { continue };
+                let filters = asked.get(conn).map(Vec::as_slice).unwrap_or_default().iter();
+                let mut asked_for = filters.rev().filter(|(f, _)| matches(f, &publish.topic));
+                let Some((_, from)) = asked_for.next() else { continue };
                 let value = (!publish.payload.is_empty()).then(|| Rc::clone(&publish.payload));
                 let read = Read { client: Rc::clone(client), value, from: *from, to: at };
                 reads.entry(Rc::clone(&publish.topic)).or_default().push(read);

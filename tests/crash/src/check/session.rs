@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::analysis::Presence;
+use super::facts::Presence;
 use super::{Analysis, Violation, delivery};
 use crate::history::{Index, What};
 use crate::mqtt::{Packet, matches, short};
@@ -21,7 +21,8 @@ pub(super) fn i10_session_present(a: &Analysis<'_>) -> Vec<Violation> {
             Presence::Unknown => continue,
         };
         if is_present != expected {
-            let wrong = if expected { "a session that was acknowledged is gone" } else { "there can be no session" };
+            let wrong =
+                if expected { "a session that was acknowledged is gone" } else { "there can be no session" };
             let text = format!("session present is {}: {wrong}", u8::from(is_present));
             violations.push(Violation::new("I10", &connection.client, text, &[connection.connect, at]));
         }
@@ -62,7 +63,12 @@ pub(super) fn i15_clean_session(a: &Analysis<'_>) -> Vec<Violation> {
             && let Some(since) = cleaned.get(&connection.client)
         {
             let text = "a session is back that a clean one had ended".to_owned();
-            violations.push(Violation::new("I15", &connection.client, text, &[*since, connection.connect, at]));
+            violations.push(Violation::new(
+                "I15",
+                &connection.client,
+                text,
+                &[*since, connection.connect, at],
+            ));
         }
     }
     for (receipt, _, message) in a.deliveries() {
@@ -79,7 +85,8 @@ pub(super) fn i15_clean_session(a: &Analysis<'_>) -> Vec<Violation> {
         });
         if was_subscribed && !a.may(&receipt.client, message, receipt.at) {
             let payload = short(&message.publish.payload);
-            let text = format!("\"{payload}\" comes by a subscription of a session that a clean one had ended");
+            let text =
+                format!("\"{payload}\" comes by a subscription of a session that a clean one had ended");
             let violation = Violation::new("I15", &receipt.client, text, &[since, receipt.at]);
             violations.push(violation.of_topic(&receipt.publish.topic));
         }
@@ -93,7 +100,8 @@ pub(super) fn i18_take_over(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (place, new) in a.connections.iter().enumerate() {
         let Some((connack, _)) = new.connack else { continue };
-        let older = a.connections[..place].iter().filter(|old| old.client == new.client && old.connack.is_some());
+        let older =
+            a.connections[..place].iter().filter(|old| old.client == new.client && old.connack.is_some());
         for old in older {
             if old.end() == usize::MAX {
                 let text = format!("connection {} is left open beside its successor {}", old.id, new.id);
@@ -106,7 +114,8 @@ pub(super) fn i18_take_over(a: &Analysis<'_>) -> Vec<Violation> {
                 matches!(&event.what, What::Received(_, conn, Packet::PingResp) if *conn == old.id)
             });
             if let Some((at, _)) = answered {
-                let text = format!("connection {} is answered after its successor {} was accepted", old.id, new.id);
+                let text =
+                    format!("connection {} is answered after its successor {} was accepted", old.id, new.id);
                 violations.push(Violation::new("I18", &new.client, text, &[old.connect, connack, at]));
             }
         }

@@ -1,6 +1,6 @@
 //! Wills: how often, by how the connection ended.
 
-use super::analysis::Connection;
+use super::facts::Connection;
 use super::{Analysis, Violation};
 use crate::history::Index;
 use crate::mqtt::{matches, short};
@@ -37,7 +37,8 @@ pub(super) fn fate(a: &Analysis<'_>, connection: &Connection) -> Fate {
         let has_closed = connection.closed.is_some_and(|closed| closed < killed);
         return if has_closed { Fate::Never } else { Fate::Perhaps(disconnect) };
     }
-    let successor = a.connections.iter().find(|next| next.client == connection.client && next.connect > connack);
+    let successor =
+        a.connections.iter().find(|next| next.client == connection.client && next.connect > connack);
     let taken_over = successor.filter(|next| next.connect < end).map_or(usize::MAX, |next| next.connect);
     let from = end.min(killed).min(taken_over);
     if from == usize::MAX {
@@ -66,7 +67,10 @@ fn is_stored(a: &Analysis<'_>, from: Index, to: Index) -> bool {
                 let is_sure = s.sure.iter().any(|(since, until)| *since < from && to < *until);
                 is_sure && !s.is_clean && matches(&s.filter, &message.publish.topic)
             });
-        message.sends[0] > from && message.acked.is_some_and(|acked| acked < to) && is_durable && !message.is_will
+        message.sends[0] > from
+            && message.acked.is_some_and(|acked| acked < to)
+            && is_durable
+            && !message.is_will
     })
 }
 
@@ -76,7 +80,8 @@ fn is_stored(a: &Analysis<'_>, from: Index, to: Index) -> bool {
 pub(super) fn i13_wills(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (index, message) in a.messages.iter().enumerate().filter(|(_, message)| message.is_will) {
-        let Some(connection) = a.connections.iter().find(|connection| connection.connect == message.sends[0]) else {
+        let Some(connection) = a.connections.iter().find(|connection| connection.connect == message.sends[0])
+        else {
             continue;
         };
         let fate = fate(a, connection);
@@ -102,11 +107,13 @@ pub(super) fn i13_wills(a: &Analysis<'_>) -> Vec<Violation> {
             let count = if watcher.qos.min(message.publish.qos) == 2 { onward } else { ids.len() };
             if count < least || count > most {
                 let name = short(&message.publish.payload);
-                let text = format!("the will \"{name}\" came {count} times; its connection ended so: {fate:?}");
+                let text =
+                    format!("the will \"{name}\" came {count} times; its connection ended so: {fate:?}");
                 let mut at = vec![connection.connect];
                 at.extend([connection.disconnect, connection.cut, connection.closed].iter().flatten());
                 at.extend(receipts.map(|receipt| receipt.at));
-                violations.push(Violation::new("I13", &watcher.client, text, &at).of_topic(&message.publish.topic));
+                violations
+                    .push(Violation::new("I13", &watcher.client, text, &at).of_topic(&message.publish.topic));
             }
         }
     }
