@@ -20,9 +20,13 @@ pub(crate) struct Arguments {
     /// Let clients without login use the listener of --bind even beyond loopback
     #[arg(long, global = true)]
     allow_anonymous: bool,
-    /// Keep durable state in this directory
+    /// Keep durable state in this directory [default: $STATE_DIRECTORY, $XDG_DATA_HOME/ternmq or
+    /// $HOME/.local/share/ternmq, the first that the environment has]
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Keep durable state on disk, or in memory until the broker ends: disk or memory
+    #[arg(long, global = true, value_name = "KIND")]
+    storage: Option<String>,
     /// Log level: error, warn, info, debug, trace, or directives such as info,ternmq=debug
     #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<String>,
@@ -49,6 +53,7 @@ impl Arguments {
     pub(crate) fn into_sources(self, environment: Vec<(OsString, OsString)>) -> Sources {
         let flags = Flags {
             data_dir: self.data_dir,
+            storage: self.storage,
             bind: self.bind,
             allow_anonymous: self.allow_anonymous,
             log: self.log,

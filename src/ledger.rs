@@ -3,6 +3,10 @@
 //! Pure: no file is touched here. Sessions and retained messages hold what they need of the log by adding it to the account; the log
 //! frees a segment when nothing in it is needed. [`Stored`] does so by itself when the last reference goes; a queue of many messages
 //! adds and subtracts its entries, so that each costs a few bytes only.
+//!
+//! The log's two watermarks stand here as well, for those who must not know the log: what ends at or before `committed` may be
+//! acknowledged, what begins before `written` can be read back. Both move from the end of one submitted batch to the end of another, so a
+//! frame that *begins* before a watermark lies wholly before it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,6 +60,8 @@ impl Position {
 #[derive(Debug, Default)]
 pub struct Ledger {
     segments: RwLock<BTreeMap<u32, AtomicU64>>,
+    committed: AtomicU64,
+    written: AtomicU64,
 }
 
 impl Ledger {
@@ -79,6 +85,26 @@ impl Ledger {
     /// Bytes of a segment that are needed. What several hold counts several times.
     pub fn live(&self, segment: u32) -> u64 {
         self.segments.read().get(&segment).map_or(0, |live| live.load(Ordering::Acquire))
+    }
+
+    /// The end of what may be acknowledged.
+    pub fn committed(&self) -> Position {
+        Position::from_u64(self.committed.load(Ordering::Acquire))
+    }
+
+    /// The end of what can be read back.
+    pub fn written(&self) -> Position {
+        Position::from_u64(self.written.load(Ordering::Acquire))
+    }
+
+    /// Moves a watermark; never back.
+    pub fn set_committed(&self, end: Position) {
+        self.committed.fetch_max(end.as_u64(), Ordering::AcqRel);
+    }
+
+    /// Moves the other one.
+    pub fn set_written(&self, end: Position) {
+        self.written.fetch_max(end.as_u64(), Ordering::AcqRel);
     }
 
     /// Nobody will ask for this segment again: it is gone.
@@ -120,12 +146,8 @@ impl Stored {
     /// It was copied forward; nothing happens if it has moved from `from` already.
     pub fn move_to(&self, from: Position, to: Position) {
         self.ledger.add(to, self.bytes);
-        let moved = self.position.compare_exchange(
-            from.as_u64(),
-            to.as_u64(),
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+        let moved =
+            self.position.compare_exchange(from.as_u64(), to.as_u64(), Ordering::AcqRel, Ordering::Acquire);
         self.ledger.subtract(if moved.is_ok() { from } else { to }, self.bytes);
     }
 }

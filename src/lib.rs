@@ -30,7 +30,8 @@ mod broker;
 pub mod config;
 mod data_dir;
 mod escape;
-mod ledger;
+mod faults;
+pub mod ledger;
 pub mod logging;
 mod metrics;
 mod net;
@@ -38,6 +39,7 @@ pub mod protocol;
 pub mod router;
 mod server;
 pub mod session;
+mod storage;
 
 pub use broker::ReceivedMessage;
 pub use data_dir::DataDirError;

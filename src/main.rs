@@ -11,9 +11,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use ternmq::Broker;
 use ternmq::config::{self, Loaded};
 use ternmq::logging;
+use ternmq::{Broker, StartError};
 use tracing::{info, warn};
 
 use self::process::Signals;
@@ -21,8 +21,12 @@ use self::process::Signals;
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let is_check = arguments.is_check();
-    let loaded = match config::load(&arguments.into_sources(std::env::vars_os().collect())) {
-        Ok(loaded) => loaded,
+    let sources = arguments.into_sources(std::env::vars_os().collect());
+    let loaded = match config::load(&sources) {
+        Ok(mut loaded) => {
+            loaded.use_default_data_dir(&sources.environment);
+            loaded
+        }
         Err(faults) => {
             complain(&faults);
             return ExitCode::from(2);
@@ -61,8 +65,14 @@ fn start(loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
 async fn run(loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut signals = Signals::new()?;
     let is_default_listener = loaded.has_default_listener();
+    let is_default_data_dir = loaded.has_default_data_dir();
     let broker = tokio::select! {
-        broker = Broker::start(loaded.config) => broker?,
+        broker = Broker::start(loaded.config) => match broker {
+            Err(error @ StartError::DataDir(_)) if is_default_data_dir => {
+                return Err(process::with_ways_out(&error).into());
+            }
+            broker => broker?,
+        },
         signal = signals.stop() => {
             info!(signal = signal.name(), "stopped before the broker was up");
             return Ok(ExitCode::SUCCESS);

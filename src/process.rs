@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use ternmq::StartError;
 use ternmq::config::Limits;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -94,4 +95,13 @@ pub(crate) fn log_default_listener() {
         "no listener is configured: clients on this machine only, without login. To open the broker to the network \
          start it with --bind 0.0.0.0:1883 --allow-anonymous, or set [[listeners]] in a file given with --config"
     );
+}
+
+/// Why the broker does not start in the default data directory, and what to do about it: whoever reads it has not
+/// chosen that directory and may not know of it.
+pub(crate) fn with_ways_out(error: &StartError) -> String {
+    format!(
+        "{error}. Nothing names a data directory, so this is the default one: give this broker one of its own with \
+         --data-dir DIR (data_dir in the file), or start it with --storage memory to keep nothing on disk"
+    )
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::authentication::{AuthenticationMethod, AuthenticationMethods};
-use crate::broker::{Added, Client, Core, LocalQueue, ReceivedMessage, Turn, sys};
-use crate::config::{ClientCertificate, Config, ListenerConfig, Transport};
+use crate::broker::{Added, Client, Core, LocalQueue, ReceivedMessage, Turn, keep_log, sys};
+use crate::config::{ClientCertificate, Config, ListenerConfig, StorageKind, Transport};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::metrics::MetricsSnapshot;
 use crate::net::{self, BindError, TlsError};
@@ -115,24 +115,35 @@ impl Broker {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub async fn start_with(config: Config, extensions: Extensions) -> Result<Self, StartError> {
-        let data_dir = config.data_dir.as_deref().map(DataDir::open).transpose()?;
-        if let Some(path) = &config.data_dir {
-            tracing::info!(
-                data_dir = %path.display(),
-                "data directory held; this version keeps sessions, queues and retained messages in memory only"
-            );
-        }
+        let path = config.data_dir.as_deref().filter(|_| config.storage.kind == StorageKind::Disk);
+        let data_dir = path.map(DataDir::open).transpose()?;
+        let methods = AuthenticationMethods(extensions.authentication_methods);
+        let core = match path {
+            None => {
+                tracing::info!("sessions, queues and retained messages are kept in memory only");
+                Core::new(config.limits, methods)
+            }
+            Some(path) => {
+                tracing::info!(data_dir = %path.display(), sync = ?config.storage.sync, "durable log");
+                let (directory, storage, limits) = (path.to_owned(), config.storage.clone(), config.limits);
+                let opened =
+                    tokio::task::spawn_blocking(move || Core::open(&directory, &storage, limits, methods));
+                let opened = opened.await.map_err(io::Error::other).and_then(|opened| opened);
+                opened.map_err(|error| DataDirError::Io { path: path.to_owned(), error })?
+            }
+        };
+        // Only now: whoever connects finds the state of the last run in place.
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             listeners.push(net::bind(listener).map_err(|error| start_error(listener, error))?);
         }
-        let core = Core::new(config.limits, AuthenticationMethods(extensions.authentication_methods));
         let local_addrs = listeners.iter().map(|listener| listener.local_addr).collect();
         for (listener, config) in listeners.into_iter().zip(&config.listeners) {
             announce(config, listener.local_addr);
             tokio::spawn(listener.run(Arc::clone(&core)));
         }
         tokio::spawn(Arc::clone(&core).run_timers());
+        tokio::spawn(keep_log(Arc::clone(&core)));
         if let Some(interval) = config.sys_interval {
             tokio::spawn(sys::run(Arc::clone(&core), interval));
         }
@@ -202,9 +213,19 @@ impl Broker {
         tokio::pin!(gone);
         gone.as_mut().enable();
         self.core.begin_shutdown();
-        if self.core.metrics.sockets.get() == 0 {
-            return;
+        if self.core.metrics.sockets.get() > 0 {
+            self.wait_for_sockets(gone).await;
         }
+        if let Some(log) = self.core.log.clone() {
+            // What was put on record lazily is written as well.
+            let closed = tokio::task::spawn_blocking(move || log.close());
+            if closed.await.is_err() {
+                tracing::error!("the durable log was not closed in order");
+            }
+        }
+    }
+
+    async fn wait_for_sockets(&self, gone: impl Future<Output = ()>) {
         // Each connection bounds its own farewell; the second more is for the run through the tasks.
         let patience = self.core.limits.shutdown_timeout + std::time::Duration::from_secs(1);
         if tokio::time::timeout(patience, gone).await.is_err() {
@@ -278,7 +299,7 @@ impl Subscription {
                 self.replay = None;
             }
             if !found.is_empty() {
-                queue.push_retained(found, self.qos);
+                queue.push_retained(found.into_iter().map(|kept| kept.message).collect(), self.qos);
             }
         }
         match queue.pop() {

@@ -14,6 +14,18 @@ fn ternmq() -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TERNMQ_")) {
         command.env_remove(name);
     }
+    // Tests run side by side, and would meet in the default data directory.
+    command.env("TERNMQ_STORAGE__KIND", "memory");
+    command
+}
+
+/// The program with storage on disk, in an environment that names no directory but these.
+fn on_disk(places: &[(&str, &Path)]) -> Command {
+    let mut command = ternmq();
+    for name in ["TERNMQ_STORAGE__KIND", "STATE_DIRECTORY", "XDG_DATA_HOME", "HOME"] {
+        command.env_remove(name);
+    }
+    command.envs(places.iter().copied());
     command
 }
 
@@ -229,7 +241,7 @@ fn a_data_directory_is_held_by_one_broker() {
     let directory = tempfile::tempdir().expect("a directory");
     let data_dir = directory.path().join("data");
     let command = || {
-        let mut command = ternmq();
+        let mut command = on_disk(&[]);
         command.args(["--bind", "127.0.0.1:0", "--data-dir"]).arg(&data_dir);
         command
     };
@@ -242,6 +254,13 @@ fn a_data_directory_is_held_by_one_broker() {
         log.contains("in use by another broker") && log.contains(data_dir.to_str().expect("UTF-8")),
         "{log}"
     );
+    // Whoever named the directory is not told how to name one.
+    assert!(!log.contains("--storage"), "{log}");
+    // One that keeps nothing has no need of it, and says that it was named in vain.
+    let mut other = Running::start(command().args(["--storage", "memory"]));
+    let log = other.until("started");
+    assert!(log.contains("data_dir has no effect"), "{log}");
+    stop(other);
     // However the holder ends, the next one starts.
     first.signal("KILL");
     first.end();
@@ -249,4 +268,98 @@ fn a_data_directory_is_held_by_one_broker() {
     next.until("started");
     next.signal("TERM");
     assert_eq!(next.end().0, Some(0));
+}
+
+fn stop(mut broker: Running) {
+    broker.signal("TERM");
+    broker.until("stopped");
+    assert_eq!(broker.end().0, Some(0));
+}
+
+#[test]
+fn without_a_data_directory_the_users_own_is_taken_and_held() {
+    let home = tempfile::tempdir().expect("a directory");
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let below_home = home.path().join(".local/share/ternmq");
+    let command = || {
+        let mut command = on_disk(&[("HOME", home.path())]);
+        command.args(["--bind", "127.0.0.1:0"]);
+        command
+    };
+    let mut first = Running::start(&mut command());
+    first.until("started");
+    assert!(below_home.join("lock").is_file());
+
+    // A second one is told why, and the ways out; each of them is one.
+    let (code, log) = Running::start(command().args(["--log", "error"])).end();
+    assert_eq!((code, log.lines().count()), (Some(1), 1), "{log}");
+    for word in [
+        "in use by another broker",
+        below_home.to_str().expect("UTF-8"),
+        "--data-dir DIR",
+        "--storage memory",
+    ] {
+        assert!(log.contains(word), "no {word} in {log}");
+    }
+    for way_out in [["--storage", "memory"], ["--data-dir", elsewhere.path().to_str().expect("UTF-8")]] {
+        let mut second = Running::start(command().args(way_out));
+        second.until("started");
+        stop(second);
+    }
+    let mut second = Running::start(command().env("XDG_DATA_HOME", elsewhere.path().join("xdg")));
+    second.until("started");
+    assert!(elsewhere.path().join("xdg/ternmq/lock").is_file());
+    stop(second);
+    let mut second = Running::start(command().env("STATE_DIRECTORY", elsewhere.path().join("state")));
+    second.until("started");
+    assert!(elsewhere.path().join("state/lock").is_file());
+    stop(second);
+    stop(first);
+}
+
+#[test]
+fn a_default_directory_that_cannot_be_made_is_an_error_with_the_ways_out() {
+    let home = tempfile::tempdir().expect("a directory");
+    fs::write(home.path().join(".local"), "in the way").expect("a file");
+    let (code, _, stderr) = run(on_disk(&[("HOME", home.path())]).args(["--bind", "127.0.0.1:0"]));
+    assert_eq!(code, Some(1), "{stderr}");
+    let last = stderr.lines().last().expect("a line");
+    for word in ["cannot use the data directory", ".local/share/ternmq", "--data-dir DIR", "--storage memory"]
+    {
+        assert!(last.contains(word), "no {word} in {last}");
+    }
+}
+
+#[test]
+fn a_broker_without_a_place_for_data_starts_and_warns() {
+    let mut broker = Running::start(on_disk(&[]).args(["--bind", "127.0.0.1:0"]));
+    let log = broker.until("started");
+    let warned = log.lines().filter(|line| line.contains("WARN") && line.contains("data_dir")).count();
+    assert_eq!(warned, 1, "{log}");
+    stop(broker);
+
+    let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0"]));
+    let log = broker.until("started");
+    assert!(!log.contains("WARN"), "{log}");
+    stop(broker);
+}
+
+#[test]
+fn check_shows_the_directory_that_would_be_used() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (code, stdout, stderr) = run(on_disk(&[("HOME", home.path())]).arg("check"));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let path = home.path().join(".local/share/ternmq");
+    for line in [
+        format!("data_dir = {path:?}  # default, from HOME"),
+        "storage.kind = \"disk\"  # default".to_owned(),
+        "storage.sync = \"always\"  # default".to_owned(),
+        "storage.sync_interval = \"1s\"  # default".to_owned(),
+    ] {
+        assert!(stdout.lines().any(|shown| shown == line), "no {line:?} in {stdout}");
+    }
+    assert!(!path.exists(), "check makes nothing");
+    let (_, stdout, stderr) = run(on_disk(&[]).arg("check"));
+    assert!(stdout.contains("data_dir = (not set)  # default"), "{stdout}");
+    assert!(stderr.starts_with("warning: nothing says where to keep data"), "{stderr}");
 }

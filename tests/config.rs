@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use ternmq::config::{
     ClientCertificate, Config, ConfigFaults, Flags, Limits, ListenerConfig, Loaded, LogConfig, LogFormat,
-    Origin, PayloadFormat, Sources, TlsConfig, Transport, load,
+    Origin, PayloadFormat, Sources, StorageConfig, StorageKind, SyncMode, TlsConfig, Transport, load,
 };
 
 /// A directory with a configuration file in it.
@@ -95,6 +95,7 @@ fn nothing_configured_is_the_default() {
     assert!(listener.allow_anonymous);
     assert_eq!(listener.transport, Transport::Tcp);
     assert_eq!(loaded.config.data_dir, None);
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
 }
 
 #[test]
@@ -108,6 +109,9 @@ fn the_fixed_defaults_are_these() {
     assert_eq!(limits.queue_bytes_max, 64_000_000);
     assert_eq!(limits.connect_timeout, Duration::from_secs(10));
     assert_eq!(limits.session_expiry, Some(Duration::from_secs(2_592_000)));
+    let storage = StorageConfig::default();
+    assert_eq!((storage.kind, storage.sync), (StorageKind::Disk, SyncMode::Always));
+    assert_eq!(storage.sync_interval, Duration::from_secs(1));
 }
 
 #[test]
@@ -116,6 +120,10 @@ fn a_file_sets_everything() {
         r#"
         data_dir = "/srv/mqtt"
         sys_interval = "0s"
+        [storage]
+        kind = "disk"
+        sync = "interval"
+        sync_interval = "250ms"
         [limits]
         packet_bytes_max = 268435460
         connections_max = 7
@@ -158,6 +166,11 @@ fn a_file_sets_everything() {
     let expected = Config {
         data_dir: Some(PathBuf::from("/srv/mqtt")),
         sys_interval: None,
+        storage: StorageConfig {
+            kind: StorageKind::Disk,
+            sync: SyncMode::Interval,
+            sync_interval: Duration::from_millis(250),
+        },
         limits: Limits {
             packet_bytes_max: 268_435_460,
             connections_max: 7,
@@ -223,6 +236,7 @@ fn each_layer_overrides_the_one_below() {
 
     let flags = Flags {
         data_dir: Some("/flag".into()),
+        storage: Some("disk".to_owned()),
         log: Some("trace".to_owned()),
         log_format: Some("json".to_owned()),
         ..Flags::default()
@@ -231,6 +245,7 @@ fn each_layer_overrides_the_one_below() {
     assert_eq!(loaded.config.data_dir.as_deref(), Some(Path::new("/flag")));
     assert_eq!(loaded.config.log, LogConfig { level: "trace".to_owned(), format: LogFormat::Json });
     assert_eq!(origin(&loaded, "data_dir"), Origin::Flag("--data-dir"));
+    assert_eq!(origin(&loaded, "storage.kind"), Origin::Flag("--storage"));
     assert_eq!(origin(&loaded, "log.level"), Origin::Flag("--log"));
     assert_eq!(origin(&loaded, "log.format"), Origin::Flag("--log-format"));
 }
@@ -239,6 +254,9 @@ fn each_layer_overrides_the_one_below() {
 fn every_setting_outside_listeners_has_a_variable() {
     let loaded = environment(&[
         ("TERNMQ_DATA_DIR", "/d"),
+        ("TERNMQ_STORAGE__KIND", "memory"),
+        ("TERNMQ_STORAGE__SYNC", "never"),
+        ("TERNMQ_STORAGE__SYNC_INTERVAL", "1h"),
         ("TERNMQ_SYS_INTERVAL", "1m"),
         ("TERNMQ_LIMITS__PACKET_BYTES_MAX", "1KB"),
         ("TERNMQ_LIMITS__CONNECTIONS_MAX", "2"),
@@ -266,6 +284,12 @@ fn every_setting_outside_listeners_has_a_variable() {
     for setting in outside {
         assert!(matches!(setting.origin, Origin::Environment(_)), "{setting}");
     }
+    let expected = StorageConfig {
+        kind: StorageKind::Memory,
+        sync: SyncMode::Never,
+        sync_interval: Duration::from_secs(3_600),
+    };
+    assert_eq!(loaded.config.storage, expected);
     let limits = loaded.config.limits;
     assert_eq!((limits.receive_maximum, limits.topic_alias_max), (5, 6));
     assert_eq!(limits.payload_format, PayloadFormat::Check);
@@ -304,6 +328,18 @@ fn bad_values_are_named_with_what_is_expected() {
         ("[limits]\nsession_expiry = \"36501d\"", "limits.session_expiry", &["36500d"]),
         ("[limits]\nshutdown_timeout = true", "limits.shutdown_timeout", &["= true:"]),
         ("sys_interval = \"never\"", "sys_interval", &["or \"0s\""]),
+        ("[storage]\nkind = \"disc\"", "storage.kind", &["\"disc\"", "\"disk\" or \"memory\""]),
+        ("[storage]\nkind = true", "storage.kind", &["= true:"]),
+        (
+            "[storage]\nsync = \"often\"",
+            "storage.sync",
+            &["\"often\"", "\"always\" or \"interval\" or \"never\""],
+        ),
+        ("[storage]\nsync = \"1s\"", "storage.sync", &["\"interval\""]),
+        ("[storage]\nsync_interval = 1", "storage.sync_interval", &["= 1:", "with its unit"]),
+        ("[storage]\nsync_interval = \"0s\"", "storage.sync_interval", &["from 1ms to 1h"]),
+        ("[storage]\nsync_interval = \"3600001ms\"", "storage.sync_interval", &["from 1ms to 1h"]),
+        ("storage = \"memory\"", "storage", &["a table", "[storage]"]),
         ("data_dir = \"\"", "data_dir", &["a path"]),
         ("data_dir = 5", "data_dir", &["a path"]),
         ("[log]\nlevel = \"verbose\"", "log.level", &["\"verbose\"", "trace"]),
@@ -349,6 +385,13 @@ fn bad_values_are_named_with_what_is_expected() {
 fn unknown_keys_are_refused_and_the_nearest_named() {
     for (text, path, words) in [
         ("datadir = \"/d\"", "datadir", &["unknown key", "did you mean data_dir?"] as &[&str]),
+        ("[storage]\nknd = \"disk\"", "storage.knd", &["did you mean storage.kind?"]),
+        (
+            "[storage]\nsync_interva = \"1s\"",
+            "storage.sync_interva",
+            &["did you mean storage.sync_interval?"],
+        ),
+        ("sync_interval = \"1s\"", "sync_interval", &["did you mean storage.sync_interval?"]),
         ("inflight_max = 5", "inflight_max", &["did you mean limits.inflight_max?"]),
         ("[limits]\nqueue_byte_max = 5", "limits.queue_byte_max", &["did you mean limits.queue_bytes_max?"]),
         ("[limit]\ninflight_max = 5", "limit", &["unknown key"]),
@@ -619,6 +662,86 @@ fn a_data_directory_must_not_be_a_file() {
     let found = written.load().expect_err("a file").to_string();
     assert!(found.starts_with("data_dir = ") && found.contains("expected a directory"), "{found}");
     flags(Flags { data_dir: Some(PathBuf::new()), ..Flags::default() }).expect_err("an empty path");
+}
+
+#[test]
+fn storage_by_a_flag_wins_over_the_file() {
+    let written = Written::new("[storage]\nkind = \"disk\"\nsync = \"never\"");
+    let loaded = written.load_with(
+        &[("TERNMQ_STORAGE__KIND", "disk"), ("TERNMQ_STORAGE__SYNC", "interval")],
+        Flags { storage: Some("memory".to_owned()), ..Flags::default() },
+    );
+    let storage = loaded.expect("good sources").config.storage;
+    assert_eq!((storage.kind, storage.sync), (StorageKind::Memory, SyncMode::Interval));
+    let found = flags(Flags { storage: Some("ram".to_owned()), ..Flags::default() }).expect_err("no kind");
+    assert_eq!(found.to_string(), "storage.kind = \"ram\": expected \"disk\" or \"memory\" (in --storage)");
+}
+
+#[test]
+fn settings_of_storage_without_effect_are_warned_of() {
+    for (text, warned) in [
+        ("[storage]\nkind = \"disk\"\nsync = \"always\"\nsync_interval = \"1s\"", &[] as &[&str]),
+        ("[storage]\nsync = \"interval\"\nsync_interval = \"1ms\"", &[]),
+        ("[storage]\nsync_interval = \"1h\"", &["storage.sync_interval"]),
+        ("[storage]\nsync = \"never\"\nsync_interval = \"2s\"", &["storage.sync_interval"]),
+        ("[storage]\nkind = \"memory\"", &[]),
+        ("data_dir = \"d\"\n[storage]\nkind = \"memory\"", &["data_dir"]),
+        (
+            "[storage]\nkind = \"memory\"\nsync = \"interval\"\nsync_interval = \"2s\"",
+            &["storage.sync", "storage.sync_interval"],
+        ),
+    ] {
+        let warnings = Written::new(text).load().expect(text).warnings;
+        let paths: Vec<&str> = warnings.iter().filter_map(|warning| warning.split(' ').next()).collect();
+        assert_eq!(paths, warned, "{text}");
+        assert!(warnings.iter().all(|warning| warning.contains("no effect")), "{warnings:?}");
+    }
+}
+
+/// What the program would start with, were this its environment.
+fn program(variables: &[(&str, &str)]) -> Loaded {
+    let mut loaded = environment(variables).expect("good variables");
+    loaded.use_default_data_dir(&environment_of(variables));
+    loaded
+}
+
+#[test]
+fn a_program_has_a_default_data_directory() {
+    let loaded = program(&[("HOME", "/h"), ("XDG_DATA_HOME", "/x")]);
+    assert_eq!(loaded.config.data_dir, Some(PathBuf::from("/x/ternmq")));
+    assert_eq!(loaded.config.storage, StorageConfig::default());
+    assert!(loaded.has_default_data_dir() && loaded.warnings.is_empty());
+    let shown = loaded.settings.iter().find(|setting| setting.path == "data_dir").map(ToString::to_string);
+    assert_eq!(shown.as_deref(), Some("data_dir = \"/x/ternmq\"  # default, from XDG_DATA_HOME"));
+
+    // What is set is not replaced, and no directory is looked for that is not needed.
+    let loaded = program(&[("HOME", "/h"), ("TERNMQ_DATA_DIR", "/d")]);
+    assert_eq!(loaded.config.data_dir, Some(PathBuf::from("/d")));
+    assert!(!loaded.has_default_data_dir());
+    for variables in
+        [&[("TERNMQ_STORAGE__KIND", "memory"), ("HOME", "/h")][..], &[("TERNMQ_STORAGE__KIND", "memory")]]
+    {
+        let loaded = program(variables);
+        assert_eq!(loaded.config.data_dir, None);
+        assert!(!loaded.has_default_data_dir() && loaded.warnings.is_empty());
+    }
+}
+
+#[test]
+fn a_program_without_a_place_for_data_keeps_it_in_memory_and_says_so() {
+    for variables in [&[("HOME", "not/absolute")][..], &[("TERNMQ_STORAGE__KIND", "disk")]] {
+        let loaded = program(variables);
+        assert_eq!(
+            (loaded.config.data_dir.as_ref(), loaded.config.storage.kind),
+            (None, StorageKind::Memory)
+        );
+        assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+        for word in ["data_dir", "--data-dir", "memory", "--storage memory"] {
+            assert!(loaded.warnings[0].contains(word), "no {word} in {:?}", loaded.warnings);
+        }
+        let shown = loaded.settings.iter().find(|setting| setting.path == "storage.kind");
+        assert_eq!(shown.map(ToString::to_string).as_deref(), Some("storage.kind = \"memory\"  # default"));
+    }
 }
 
 /// The sample file, and the same with the settings that are off by default switched on.

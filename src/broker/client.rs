@@ -17,6 +17,7 @@ use super::cause::Cause;
 use super::handle::Handle;
 use super::local::LocalQueue;
 use super::shared::Group;
+use crate::ledger::Position;
 use crate::router::{ReplayCursor, Subscriber, SubscriptionOptions};
 use crate::session::{KeepAlive, Session, SessionLimits, Timestamp, Will};
 
@@ -60,8 +61,12 @@ pub(crate) struct ClientState {
     pub(crate) expires_at: Option<Timestamp>,
     /// The will of a connection that has ended, while its delay runs.
     pub(crate) delayed_will: Option<Box<(Timestamp, Will)>>,
+    /// The will of a connection that was taken over, until it is published.
+    pub(crate) leaving_will: Option<Box<Will>>,
     /// Raised by each connection that attaches.
     pub(crate) epoch: u64,
+    /// Where the log has the last change of whether this session exists: CONNACK waits for it.
+    pub(crate) on_record: Position,
 }
 
 /// A replay of retained messages for one new subscription.
@@ -82,6 +87,17 @@ pub(crate) enum KeepFor {
     Ever,
 }
 
+impl KeepFor {
+    /// As the log has it: how long, or for ever.
+    pub(crate) fn time(self) -> Option<Duration> {
+        match self {
+            Self::Nothing => Some(Duration::ZERO),
+            Self::Time(time) => Some(time),
+            Self::Ever => None,
+        }
+    }
+}
+
 /// The attached connection as others see it.
 pub(crate) struct Link {
     /// Which attachment this is; an ended connection must not touch its successor.
@@ -94,6 +110,8 @@ pub(crate) struct Link {
     pub(crate) waker: Option<Waker>,
     /// Somebody has promised to write the output at the end of his turn.
     pub(crate) flush_promised: bool,
+    /// The connection's task will be woken when the log has moved.
+    pub(crate) waits_for_log: bool,
     /// Somebody is writing now, without holding the lock.
     pub(crate) writing: bool,
     /// The socket took no more; the connection's own task waits for it and writes.
@@ -117,7 +135,9 @@ impl Client {
             keep_for: KeepFor::Nothing,
             expires_at: None,
             delayed_will: None,
+            leaving_will: None,
             epoch: 0,
+            on_record: Position::START,
         };
         Arc::new(Self { key, id, group: None, last_packet: AtomicU64::new(0), state: Mutex::new(state) })
     }

@@ -9,11 +9,15 @@ use dashmap::Entry;
 use tokio::net::TcpStream;
 
 use super::client::{KeepFor, Link, signal};
+use super::turn_log::TurnLog;
 use super::{Cause, Client, Core, Handle, Turn, flush};
 use crate::escape::escape;
+use crate::faults::{Fault, planted};
+use crate::ledger::Position;
 use crate::protocol::encode::{self, ConnackProperties};
 use crate::protocol::{Connect, ConnectWill, ReasonCode, SessionExpiry};
 use crate::session::{KeepAlive, Session, Terms, Will};
+use crate::storage::{Log, Record};
 
 /// How long a new connection waits for the task of the one it replaces to close its socket. That task only has to run once.
 const TAKE_OVER_WAIT: Duration = Duration::from_secs(2);
@@ -54,7 +58,7 @@ impl Core {
             return Err(ReasonCode::PayloadFormatInvalid);
         }
         let id = if made_id { self.make_client_id() } else { Arc::from(connect.client_id) };
-        let will = connect.will.as_ref().map(own_will);
+        let will = connect.will.as_ref().map(|will| self.own_will(will));
         let (keep_for, told_expiry) = self.keep_for(connect.session_expiry);
         let terms = Terms {
             version: connect.version,
@@ -88,6 +92,7 @@ impl Core {
             socket: request.socket,
             keep_alive: KeepAlive::from_seconds(connect.keep_alive),
             waker: None,
+            waits_for_log: false,
             flush_promised: false,
             writing: false,
             blocked: false,
@@ -96,6 +101,7 @@ impl Core {
             handle: request.handle,
         });
         let mut replaced = None;
+        let outlives = keep_for != KeepFor::Nothing;
         loop {
             if self.clients.len() >= self.limits.sessions_max && !self.clients.contains_key(&id) {
                 return Err(ReasonCode::QuotaExceeded);
@@ -105,10 +111,21 @@ impl Core {
                 self.take_over(old, request.peer, Continues::No).await;
                 // A CONNECT that found this session before it was replaced may have attached to it meanwhile.
                 if self.end_session_unless_attached(old) {
+                    let ended = old.lock().on_record;
+                    let mut state = client.lock();
+                    state.on_record = state.on_record.max(ended);
                     replaced = None;
                 }
             }
             self.take_over(&client, request.peer, Continues::Yes).await;
+            // What CONNACK says must be true after a crash as well: that the old session is gone, that the new one exists.
+            if let Some(log) = &self.log
+                && let Some(recorded) = self.record_new(log, &client, outlives, keep_for)
+                && tokio::time::timeout(self.limits.connect_timeout, log.wait(recorded)).await.is_err()
+            {
+                self.end_session_unless_attached(&client);
+                return Err(ReasonCode::ServerUnavailable);
+            }
             let mut guard = client.lock();
             let state = &mut *guard;
             // While this waited, another connection may have taken the session or ended it: begin again.
@@ -134,18 +151,32 @@ impl Core {
             link.epoch = state.epoch;
             link.progress = now;
             state.expires_at = None;
+            let mut turn_log = TurnLog::default();
             // Back in time: the will of the last connection is not sent (MQTT 5 [MQTT-3.1.3-9]).
-            state.delayed_will = None;
+            if let Some(delayed) = state.delayed_will.take() {
+                turn_log.end_will(&delayed.1, false);
+            }
             state.keep_for = keep_for;
+            if state.session.is_durable() {
+                let keep = keep_for.time();
+                turn_log.record(&Record::Session { session: client.key, keep, client_id: &client.id }, false);
+            }
+            // With the next batch: a will does not hold up CONNACK.
+            if let Some(will) = &will {
+                turn_log.begin_will(will, if outlives { client.key } else { 0 });
+            }
             match link.keep_alive {
                 Some(keep_alive) => self.timers.set(&client, state, keep_alive.deadline(now)),
                 None => self.timers.cancel(&client, state),
             }
             state.link = Some(link);
             state.session.out.lend(flush::take_spare);
-            let outlives = keep_for != KeepFor::Nothing;
             state.session.at(now).attach(terms, &connack, will, outlives);
             self.count_late_drops(state);
+            if let Some(work) = state.session.log_work() {
+                turn_log.work(client.key, work, &mut Vec::new());
+            }
+            turn_log.commit(self);
             let epoch = state.epoch;
             // Under the lock: whoever ends this connection counts it off.
             self.metrics.clients_connected.increment();
@@ -200,10 +231,18 @@ impl Core {
                 link.signal(signal::CLOSE);
                 state.closing = Some(Arc::clone(&link.handle));
                 state.session.detach();
+                if planted(Fault::QueueDroppedAtTakeover) {
+                    state.session.drop_queue();
+                }
                 state.replays = None;
                 self.timers.cancel(client, state);
                 self.metrics.clients_connected.decrement();
-                (link.peer, state.session.take_will())
+                // It stays in the client's state, where a checkpoint finds it, while this waits.
+                let will = state.session.take_will();
+                let due =
+                    will.as_ref().is_some_and(|will| continues == Continues::No || will.delay.is_zero());
+                state.leaving_will = will.map(Box::new);
+                (link.peer, due)
             });
             (taken, state.closing.clone())
         };
@@ -225,15 +264,44 @@ impl Core {
                 state.closing = None;
             }
         }
-        // A will with a delay would be sent later, and the session goes on before that.
-        if let Some((_, Some(will))) = taken
-            && (continues == Continues::No || will.delay.is_zero())
-        {
+        let Some((_, due)) = taken else { return };
+        let will = client.lock().leaving_will.take();
+        if let Some(will) = will {
             let mut turn = Turn::new();
             turn.begin(self.now());
-            self.publish_will(&mut turn, client, &will);
+            if due {
+                self.publish_will(&mut turn, client, &will);
+            } else {
+                // It would be sent later, and the session goes on before that.
+                self.drop_will(&mut turn, Some(&will));
+            }
             turn.finish(self);
         }
+    }
+
+    fn own_will(&self, will: &ConnectWill<'_>) -> Will {
+        own_will(will, if self.log.is_some() { self.next_key() } else { 0 })
+    }
+
+    /// Puts on record that a session exists from now on, if it is to be durable and is not yet; `Some`: CONNACK must wait until the log is there.
+    fn record_new(
+        &self,
+        log: &Log,
+        client: &Arc<Client>,
+        outlives: bool,
+        keep_for: KeepFor,
+    ) -> Option<Position> {
+        let mut state = client.lock();
+        if outlives && !state.session.is_durable() && !state.session.is_ended() {
+            state.session.make_durable(&self.ledger);
+            let mut turn_log = TurnLog::default();
+            let keep = keep_for.time();
+            turn_log.record(&Record::Session { session: client.key, keep, client_id: &client.id }, true);
+            if let Some(end) = turn_log.commit(self) {
+                state.on_record = end;
+            }
+        }
+        Some(state.on_record).filter(|on_record| log.committed() < *on_record)
     }
 
     /// How long the session is to outlive its connection, and what the client is to be told if that is not what it asked for.
@@ -311,10 +379,11 @@ fn say_taken_over(link: &Link, state: &super::ClientState) {
     }
 }
 
-fn own_will(will: &ConnectWill<'_>) -> Will {
+fn own_will(will: &ConnectWill<'_>, key: u64) -> Will {
     let mut forwarded = Vec::new();
     will.properties.write_forwardable(&mut forwarded);
     Will {
+        key,
         topic: Arc::from(will.topic),
         payload: Box::from(will.payload),
         qos: will.qos,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::client::ClientState;
+use super::turn_log::{Target, TurnLog};
 use super::{Client, Core, Turn, flush};
 use crate::escape::escape;
 use crate::protocol::QoS;
 use crate::router::Route;
-use crate::session::{Delivered, DropReason, Granted, Outgoing};
+use crate::session::{Delivered, DropReason, Granted, Outgoing, Session};
 
 /// A receiver that took bytes within this time is reading; holding its publishers for a moment helps.
 const READING_WITHIN_MS: u64 = 100;
@@ -93,6 +94,9 @@ impl Core {
                 delivered
             }
         };
+        if matches!(delivered, Delivered::Sent | Delivered::Queued) && state.session.is_durable() {
+            self.note_durable(turn, client, state, outgoing, granted);
+        }
         match delivered {
             Delivered::Sent => {
                 turn.sent += 1;
@@ -117,6 +121,50 @@ impl Core {
             Delivered::Ended => {}
         }
         delivered
+    }
+
+    /// The message stands in a durable session: at QoS 1 and 2 that goes on record.
+    pub(super) fn note_durable(
+        &self,
+        turn: &mut Turn,
+        client: &Arc<Client>,
+        state: &mut ClientState,
+        outgoing: &Outgoing<'_>,
+        granted: &Granted<'_>,
+    ) {
+        let qos = if (outgoing.qos() as u8) < granted.qos as u8 { outgoing.qos() } else { granted.qos };
+        if qos == QoS::AtMostOnce {
+            return;
+        }
+        turn.log.deliver(Target {
+            session: client.key,
+            sequence: state.session.last_sequence(),
+            qos,
+            retain: granted.retain,
+            subscription_ids: Box::from(granted.subscription_ids),
+            shared: granted.shared.cloned(),
+        });
+        self.wake_by_log(turn, state);
+    }
+
+    /// Has the client's task look again when this turn is on disk, if a QoS 2 message of it waits for that.
+    pub(crate) fn wake_by_log(&self, turn: &mut Turn, state: &mut ClientState) {
+        if state.session.waits_for_commit()
+            && let Some(link) = &mut state.link
+            && let Some(waker) = &link.waker
+            && !std::mem::replace(&mut link.waits_for_log, true)
+        {
+            turn.log.wake_when_committed(waker);
+        }
+    }
+
+    /// Puts on record what happened to a session's deliveries outside of a turn of its own.
+    pub(crate) fn record_work_now(&self, client: &Client, session: &mut Session) {
+        if let Some(work) = session.log_work() {
+            let mut log = TurnLog::default();
+            log.work(client.key, work, &mut Vec::new());
+            log.commit(self);
+        }
     }
 
     /// Counts what a session dropped on its way out of the queue.

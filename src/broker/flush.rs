@@ -89,6 +89,7 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
                 state.session.at(now).output_written(written);
                 let (expired, too_large) = state.session.take_dropped_late();
                 core.count_late(expired, too_large);
+                core.record_work_now(client, &mut state.session);
             }
             Err((_, error)) => {
                 state.session.out.put_back(output);

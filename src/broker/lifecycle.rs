@@ -5,21 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::client::{KeepFor, signal};
+use super::turn_log::TurnLog;
 use super::{Cause, Client, ClientState, Core, TICK_MS, Turn};
 use crate::escape::escape;
+use crate::faults::{Fault, planted};
+use crate::ledger::Position;
 use crate::session::{SharedMessage, Timestamp, Will};
+use crate::storage::Record;
 
 impl Core {
     /// A connection has ended. If it is still the session's, the session goes offline or ends, and the will is published unless
     /// DISCONNECT came.
-    pub(crate) fn disconnected(&self, client: &Arc<Client>, epoch: u64, cause: &Cause) {
+    /// `Some`: where the log has it that the will is not to be published; the socket is not closed before that.
+    pub(crate) fn disconnected(&self, client: &Arc<Client>, epoch: u64, cause: &Cause) -> Option<Position> {
         self.metrics.closed.add(cause.label(), 1);
-        let (handle, will, left) = {
+        let (handle, will, left, on_record) = {
             let mut guard = client.lock();
             let state = &mut *guard;
             let Some(link) = state.link.take_if(|link| link.epoch == epoch) else {
                 // Taken over: the successor has seen to everything.
-                return;
+                return None;
             };
             // A successor waits until the will is out: it must not come after what the new connection publishes.
             state.closing = Some(Arc::clone(&link.handle));
@@ -27,11 +32,23 @@ impl Core {
             state.session.detach();
             state.replays = None;
             self.timers.cancel(client, state);
-            let drops_will = *cause == Cause::Disconnect { with_will: false };
-            let will = state.session.take_will().filter(|_| !drops_will);
+            let mut turn_log = TurnLog::default();
+            let mut will = state.session.take_will();
+            if *cause == (Cause::Disconnect { with_will: false })
+                && !planted(Fault::WillOnDisconnect)
+                && let Some(dropped) = will.take()
+            {
+                turn_log.end_will(&dropped, true);
+            }
             let will = self.go_offline(client, state, will);
+            if state.session.is_durable() && state.keep_for != KeepFor::Nothing {
+                let (keep, begun) = (state.keep_for.time(), state.session.begun());
+                let since = self.wall_clock(self.now());
+                turn_log.record(&Record::Detached { session: client.key, since, keep, begun }, false);
+            }
+            let on_record = turn_log.commit(self);
             let left = (state.keep_for == KeepFor::Nothing).then(|| self.end_locked(client, state));
-            (link.handle, will, left)
+            (link.handle, will, left, on_record)
         };
         let mut turn = Turn::new();
         turn.begin(self.now());
@@ -47,6 +64,7 @@ impl Core {
         if state.closing.as_ref().is_some_and(|closing| Arc::ptr_eq(closing, &handle)) {
             state.closing = None;
         }
+        on_record
     }
 
     /// Sets what is to happen while the session has no connection; returns a will that is due at once.
@@ -79,15 +97,16 @@ impl Core {
         if served.is_empty() {
             return;
         }
-        let messages = {
+        let (durable, messages) = {
             let mut state = client.lock();
             if state.link.is_some() {
                 // It is back already.
                 return;
             }
-            state.session.take_shared(|filter| served.contains(filter), true)
+            let durable = state.session.is_durable();
+            (durable, state.session.take_shared(|filter| served.contains(filter), true))
         };
-        self.hand_over(turn, messages);
+        self.hand_over(turn, durable.then_some(client.key), messages);
     }
 
     /// Ends a session: its subscriptions leave the router, its memory is given back, its client id is free, a will that waited is
@@ -112,6 +131,13 @@ impl Core {
     /// The part of the end that must not leave the client's lock between a decision and its execution.
     fn end_locked(&self, client: &Arc<Client>, state: &mut ClientState) -> LeftBehind {
         let unacknowledged = state.session.take_shared(|_| true, true);
+        if state.session.is_durable() && !planted(Fault::CleanSessionResurrected) {
+            let mut turn_log = TurnLog::default();
+            turn_log.record(&Record::SessionEnd { session: client.key }, true);
+            if let Some(end) = turn_log.commit(self) {
+                state.on_record = end;
+            }
+        }
         for filter in state.session.end() {
             self.remove_subscription(&filter, client.key);
         }
@@ -128,7 +154,7 @@ impl Core {
         }
         let mut turn = Turn::new();
         turn.begin(self.now());
-        self.hand_over(&mut turn, left.unacknowledged);
+        self.hand_over(&mut turn, None, left.unacknowledged);
         if let Some(will) = left.will {
             self.publish_will(&mut turn, client, &will.1);
         }

@@ -12,22 +12,27 @@ mod connect;
 mod deliver;
 mod flush;
 mod handle;
+mod keeper;
 mod lifecycle;
+mod load;
 mod local;
 mod publish;
+mod recover;
 mod retain;
 mod shared;
+mod start;
 mod subscribe;
 pub(crate) mod sys;
 mod timers;
 mod turn;
+mod turn_log;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use ahash::RandomState;
 use dashmap::DashMap;
@@ -38,9 +43,12 @@ pub(crate) use client::{Client, ClientState, KeepFor, signal};
 pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use flush::Flushed;
 pub(crate) use handle::Handle;
+pub(crate) use keeper::run as keep_log;
+pub(crate) use load::Loaded;
 pub(crate) use local::LocalQueue;
 pub use local::ReceivedMessage;
 pub(crate) use publish::Publisher;
+pub(crate) use retain::Kept;
 pub(crate) use subscribe::Added;
 pub(crate) use timers::TICK_MS;
 use timers::Timers;
@@ -48,9 +56,11 @@ pub(crate) use turn::Turn;
 
 use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
+use crate::ledger::Ledger;
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::router::{RetainedStore, Router};
-use crate::session::{Message, SessionLimits, Timestamp};
+use crate::session::{SessionLimits, Timestamp};
+use crate::storage::Log;
 
 /// Everything the connections of one broker share.
 pub(crate) struct Core {
@@ -62,17 +72,24 @@ pub(crate) struct Core {
     /// Groups of shared subscriptions by their whole filter, `$share/{name}/{filter}`.
     groups: DashMap<Arc<str>, Arc<Client>, RandomState>,
     pub(crate) router: Router<Arc<Client>>,
-    pub(crate) retained: RetainedStore<Arc<Message>>,
+    pub(crate) retained: RetainedStore<Kept>,
     /// Bytes charged for the retained messages.
     retained_bytes: AtomicUsize,
     /// A refused retained message was told to the log.
     retained_refusal_told: AtomicBool,
     pub(crate) timers: Timers,
     pub(crate) metrics: Metrics,
+    /// The durable log; `None`: everything is in memory only.
+    pub(crate) log: Option<Arc<Log>>,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Counts the changes of retained messages, so that the log knows which is the later one.
+    next_revision: AtomicU64,
     /// Bytes of unfinished CONNECTs, above what each connection may hold anyway.
     pub(crate) handshake_bytes: AtomicU64,
     next_key: AtomicU64,
     started: Instant,
+    /// The wall clock at that moment, in milliseconds of the Unix epoch.
+    started_wall: u64,
     shutting_down: AtomicBool,
     /// Wakes those before CONNECT, the accept loops and the timers when the broker shuts down.
     pub(crate) shutdown: Notify,
@@ -82,6 +99,16 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(limits: Limits, authentication_methods: AuthenticationMethods) -> Arc<Self> {
+        Arc::new(Self::with_log(limits, authentication_methods, None, Arc::default()))
+    }
+
+    /// A core whose durable sessions and retained messages are kept in `log`.
+    pub(crate) fn with_log(
+        limits: Limits,
+        authentication_methods: AuthenticationMethods,
+        log: Option<Arc<Log>>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         let session_limits = Arc::new(SessionLimits {
             inflight_max: limits.inflight_max,
             queue_messages_max: limits.queue_messages_max,
@@ -89,7 +116,7 @@ impl Core {
             subscriptions_max: limits.subscriptions_max,
             subscription_bytes_max: limits.subscription_bytes_max,
         });
-        Arc::new(Self {
+        Self {
             limits,
             authentication_methods,
             session_limits,
@@ -101,13 +128,28 @@ impl Core {
             retained_refusal_told: AtomicBool::new(false),
             timers: Timers::default(),
             metrics: Metrics::default(),
+            log,
+            ledger,
+            next_revision: AtomicU64::new(1),
             handshake_bytes: AtomicU64::new(0),
             next_key: AtomicU64::new(1),
             started: Instant::now(),
+            started_wall: unix_millis(),
             shutting_down: AtomicBool::new(false),
             shutdown: Notify::new(),
             sockets_gone: Notify::new(),
-        })
+        }
+    }
+
+    /// A moment of the broker's clock as milliseconds of the Unix epoch. What is stored must make sense in the next run; jumps of the wall
+    /// clock during this one do not move it.
+    pub(crate) fn wall_clock(&self, at: Timestamp) -> u64 {
+        self.started_wall.saturating_add(at.as_millis())
+    }
+
+    /// The opposite: a moment before this run is its beginning.
+    pub(crate) fn from_wall_clock(&self, unix_millis: u64) -> Timestamp {
+        Timestamp::from_millis(unix_millis.saturating_sub(self.started_wall))
     }
 
     /// Now, on the broker's monotonic clock.
@@ -149,4 +191,9 @@ impl Core {
             ..counters
         }
     }
+}
+
+fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

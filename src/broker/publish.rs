@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use super::sys::is_sys;
+use super::turn_log::Retention;
 use super::{Cause, Client, Core, Turn};
 use crate::config::PayloadFormat;
+use crate::faults::{Fault, planted};
 use crate::protocol::encode::{self, AckKind};
-use crate::protocol::{ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
+use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
 use crate::router::{Route, RouteCache};
 use crate::session::{Message, Outgoing, Reception, Will};
-
-/// Clients must not write here; the broker does (MQTT 3.1.1 section 4.7.2).
-const SYS_PREFIX: &str = "$SYS/";
+use crate::storage::Record;
 
 /// What a connection keeps for its publishing.
 pub(crate) struct Publisher {
@@ -28,8 +29,18 @@ impl Publisher {
         Self { version, routes: RouteCache::default(), acks: Vec::new(), aliases: Vec::new() }
     }
 
+    /// Adds SUBACK with one code per filter, in their order ([MQTT-3.9.3-1]).
+    pub(super) fn answer_subscribe(&mut self, id: PacketId, codes: &[ReasonCode]) {
+        encode::suback(&mut self.acks, self.version, id, codes);
+    }
+
+    /// Adds UNSUBACK with one code per filter, in their order.
+    pub(super) fn answer_unsubscribe(&mut self, id: PacketId, codes: &[ReasonCode]) {
+        encode::unsuback(&mut self.acks, self.version, id, codes);
+    }
+
     /// Adds an acknowledgement.
-    pub(crate) fn acknowledge(&mut self, kind: AckKind, id: crate::protocol::PacketId, reason: ReasonCode) {
+    pub(crate) fn acknowledge(&mut self, kind: AckKind, id: PacketId, reason: ReasonCode) {
         encode::acknowledge(&mut self.acks, self.version, kind, id, reason);
     }
 }
@@ -55,13 +66,29 @@ impl Core {
                 known.ok_or(Cause::TopicAliasInvalid)?
             }
         };
+        let mut received = None;
         let reception = match (publish.qos, publish.packet_id) {
-            (QoS::ExactlyOnce, Some(id)) => client.lock().session.accept_publish(id),
+            (QoS::ExactlyOnce, Some(id)) => {
+                let mut state = client.lock();
+                // What a durable session received it must still know after a crash ([MQTT-4.3.3-2]).
+                received = state.session.is_durable().then_some(id.get());
+                if planted(Fault::DupIsDuplicate) && publish.dup {
+                    Reception::Repeated
+                } else {
+                    state.session.accept_publish(id)
+                }
+            }
             _ => Reception::New,
         };
         let reason = match reception {
             Reception::TooMany => return Err(Cause::ReceiveMaximumExceeded),
-            Reception::Repeated => ReasonCode::Success,
+            Reception::Repeated => {
+                // The first may still be on its way to the disk.
+                if received.is_some() {
+                    turn.log.wait();
+                }
+                ReasonCode::Success
+            }
             Reception::New if is_sys(topic) => {
                 self.metrics.dropped.add("sys_topic", 1);
                 ReasonCode::Success
@@ -74,13 +101,16 @@ impl Core {
                 let mut scratch = std::mem::take(&mut turn.scratch);
                 let mut outgoing =
                     Outgoing::from_publish(publish, topic, *version, client.key, turn.now, &mut scratch);
-                if publish.retain {
-                    self.retain(&mut outgoing);
-                }
+                let retention = if publish.retain { self.retain(&mut outgoing) } else { Retention::None };
                 let routes = routes.get(&self.router, topic);
                 let reason =
                     if routes.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
                 self.deliver_all(turn, routes, &mut outgoing);
+                let received = received
+                    .filter(|_| !planted(Fault::Qos2IdNotStored))
+                    .map(|id| Record::Received { session: client.key, id });
+                let waited = publish.qos != QoS::AtMostOnce;
+                turn.log.publish(self, &mut outgoing, retention, received.as_slice(), waited);
                 turn.scratch = scratch;
                 reason
             }
@@ -100,21 +130,27 @@ impl Core {
 
     /// A message of the broker itself or of a program it is embedded in.
     pub(crate) fn publish_message(&self, turn: &mut Turn, message: &Arc<Message>, retain: bool) {
-        self.publish_message_of(turn, 0, message, retain);
+        self.publish_message_of(turn, 0, message, retain, &[]);
     }
 
-    /// The same on behalf of the session with the key `publisher`.
-    fn publish_message_of(&self, turn: &mut Turn, publisher: u64, message: &Arc<Message>, retain: bool) {
+    /// The same on behalf of the session with the key `publisher`; `also` goes on record together with it.
+    fn publish_message_of(
+        &self,
+        turn: &mut Turn,
+        publisher: u64,
+        message: &Arc<Message>,
+        retain: bool,
+        also: &[Record<'_>],
+    ) {
         let mut scratch = std::mem::take(&mut turn.scratch);
         let mut outgoing = Outgoing::from_message(message, turn.now, &mut scratch)
             .with_retain(retain)
             .with_publisher(publisher);
-        if retain {
-            self.retain(&mut outgoing);
-        }
+        let retention = if retain { self.retain(&mut outgoing) } else { Retention::None };
         let mut routes: Vec<Route<Arc<Client>>> = Vec::new();
         self.router.route(message.topic(), &mut routes);
         self.deliver_all(turn, &routes, &mut outgoing);
+        turn.log.publish(self, &mut outgoing, retention, also, false);
         turn.scratch = scratch;
     }
 
@@ -127,12 +163,29 @@ impl Core {
 
     /// The will of a connection of `client` that ended without DISCONNECT.
     pub(crate) fn publish_will(&self, turn: &mut Turn, client: &Client, will: &Will) {
+        self.publish_will_of(turn, client.key, will);
+    }
+
+    /// The same by the session's key. The will goes off the record in the same frame, so that it is published once whatever happens.
+    pub(super) fn publish_will_of(&self, turn: &mut Turn, publisher: u64, will: &Will) {
         if is_sys(&will.topic) {
             self.metrics.dropped.add("sys_topic", 1);
+            self.drop_will(turn, Some(will));
             return;
         }
         self.metrics.wills_published.add(1);
-        self.publish_message_of(turn, client.key, &will.message(turn.now), will.retain);
+        let ended = (will.key != 0).then_some(Record::WillEnd { will: will.key });
+        let message = will.message(turn.now);
+        self.publish_message_of(turn, publisher, &message, will.retain, ended.as_slice());
+        // Without delay: a device's end must not be forgotten, nor told twice.
+        turn.log.wait();
+    }
+
+    /// A will that is not to be published goes off the record; waited for, so that it is not published after a crash.
+    pub(super) fn drop_will(&self, turn: &mut Turn, will: Option<&Will>) {
+        if let Some(will) = will.filter(|will| will.key != 0) {
+            turn.log.record(&Record::WillEnd { will: will.key }, true);
+        }
     }
 }
 
@@ -159,8 +212,4 @@ fn resolve_alias(
         *place = Some(Box::from(topic));
     }
     Ok(())
-}
-
-fn is_sys(topic: &str) -> bool {
-    topic.starts_with(SYS_PREFIX)
 }

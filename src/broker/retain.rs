@@ -4,19 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Core;
+use super::sys::is_sys;
+use super::turn_log::Retention;
 use crate::escape::escape;
 use crate::session::{Message, Outgoing};
 
+/// A retained message.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) message: Arc<Message>,
+    /// Which change of a retained message this was; 0: it is not to be remembered.
+    pub(crate) revision: u64,
+}
+
 impl Core {
     /// Makes it the topic's retained message, or with an empty payload removes that ([MQTT-3.3.1-5], [MQTT-3.3.1-10]).
-    pub(super) fn retain(&self, outgoing: &mut Outgoing<'_>) {
+    pub(super) fn retain(&self, outgoing: &mut Outgoing<'_>) -> Retention {
         if outgoing.payload().is_empty() {
-            self.forget_retained(outgoing.topic());
-            return;
+            return self.forget_retained(outgoing.topic());
         }
         let cost = outgoing.cost();
         let held = self.retained_bytes.fetch_add(cost, Ordering::AcqRel) + cost;
-        let replaces = self.retained.get(outgoing.topic()).map(|replaced| replaced.cost());
+        let replaces = self.retained.get(outgoing.topic()).map(|replaced| replaced.message.cost());
         let refused = if held - replaces.unwrap_or(0).min(held) > self.limits.retained_bytes_max {
             Some(("retained_bytes_max", self.limits.retained_bytes_max))
         } else if replaces.is_none() && self.retained.len() >= self.limits.retained_messages_max {
@@ -27,27 +36,52 @@ impl Core {
         if let Some((limit, value)) = refused {
             self.retained_bytes.fetch_sub(cost, Ordering::AcqRel);
             // Later subscribers had better get nothing than what is out of date.
-            self.forget_retained(outgoing.topic());
+            let removed = self.forget_retained(outgoing.topic());
             self.refuse_retained(outgoing.topic(), limit, value);
-            return;
+            return removed;
         }
         let message = outgoing.message();
-        if let Some(replaced) = self.retained.set(message.topic(), Arc::clone(&message)) {
-            self.retained_bytes.fetch_sub(replaced.cost(), Ordering::AcqRel);
+        let mut revision = 0;
+        let replaced = self.retained.set_with(message.topic(), || {
+            revision = self.revision_for(message.topic());
+            Kept { message: Arc::clone(&message), revision }
+        });
+        if let Some(replaced) = replaced {
+            self.retained_bytes.fetch_sub(replaced.message.cost(), Ordering::AcqRel);
+        }
+        if revision == 0 { Retention::None } else { Retention::Kept(revision) }
+    }
+
+    /// Takes up a retained message from the log.
+    pub(super) fn restore_retained(&self, kept: Kept) {
+        self.retained_bytes.fetch_add(kept.message.cost(), Ordering::AcqRel);
+        self.next_revision.fetch_max(kept.revision + 1, Ordering::AcqRel);
+        let topic = Arc::clone(kept.message.topic());
+        self.retained.set(&topic, kept);
+    }
+
+    /// The number of this change, or 0 if it is not for the log. Called while the topic is locked.
+    fn revision_for(&self, topic: &str) -> u64 {
+        if self.log.is_none() || is_sys(topic) {
+            0
+        } else {
+            self.next_revision.fetch_add(1, Ordering::AcqRel)
         }
     }
 
-    /// Removes a retained message whose time is over, unless a newer one has taken its place.
+    /// Removes a retained message whose time is over, unless a newer one has taken its place. After a restart it would be found over again.
     pub(super) fn forget_expired(&self, message: &Arc<Message>) {
-        if self.retained.remove_if(message.topic(), |kept| Arc::ptr_eq(kept, message)) {
+        if self.retained.remove_if(message.topic(), |kept| Arc::ptr_eq(&kept.message, message)) {
             self.retained_bytes.fetch_sub(message.cost(), Ordering::AcqRel);
         }
     }
 
-    fn forget_retained(&self, topic: &str) {
-        if let Some(removed) = self.retained.remove(topic) {
-            self.retained_bytes.fetch_sub(removed.cost(), Ordering::AcqRel);
+    fn forget_retained(&self, topic: &str) -> Retention {
+        let mut revision = 0;
+        if let Some(removed) = self.retained.remove_with(topic, || revision = self.revision_for(topic)) {
+            self.retained_bytes.fetch_sub(removed.message.cost(), Ordering::AcqRel);
         }
+        if revision == 0 { Retention::None } else { Retention::Removed(revision) }
     }
 
     fn refuse_retained(&self, topic: &str, limit: &'static str, value: usize) {

@@ -1,26 +1,36 @@
 //! SUBSCRIBE and UNSUBSCRIBE, and the replay of retained messages in slices.
 
 use std::collections::{HashSet, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use ahash::RandomState;
 
 use super::client::Replay;
-use super::{Client, ClientState, Core, Turn, flush};
+use super::turn_log::Retention;
+use super::{Client, ClientState, Core, Kept, Publisher, Turn, flush};
 use crate::escape::escape;
+use crate::faults::{Fault, planted};
 use crate::protocol::{
-    ReasonCode, RetainHandling, SharedFilter, Subscribe, SubscribeOptions, Unsubscribe, levels_count,
+    QoS, ReasonCode, RetainHandling, SharedFilter, Subscribe, SubscribeOptions, Unsubscribe, levels_count,
 };
 use crate::router::{ReplayCursor, SubscriptionOptions};
-use crate::session::{Expiry, Granted, Message, Outgoing, SubscribeError};
+use crate::session::{Delivered, Expiry, FilterOptions, Granted, Outgoing, SubscribeError};
+use crate::storage::{Record, SubscribeRecord};
 
 /// Steps through the retained topics in one slice: some tens of microseconds.
 const REPLAY_STEPS: usize = 128;
 
 impl Core {
     /// SUBSCRIBE: every filter as if it had come alone, one combined answer ([MQTT-3.8.4-4]). Retained messages follow in
-    /// [`replay`](Self::replay), after SUBACK.
-    pub(crate) fn subscribe(&self, turn: &mut Turn, client: &Arc<Client>, subscribe: &Subscribe<'_>) {
+    /// [`replay`](Self::replay), after SUBACK, which is added to `publisher.acks`.
+    pub(crate) fn subscribe(
+        &self,
+        turn: &mut Turn,
+        client: &Arc<Client>,
+        publisher: &mut Publisher,
+        subscribe: &Subscribe<'_>,
+    ) {
         let mut codes = Vec::with_capacity(subscribe.count());
         let mut refused = 0_u64;
         let mut guard = client.lock();
@@ -32,6 +42,17 @@ impl Core {
             match self.add_subscription(client, state, filter, options) {
                 Ok(Added { filter, new, shared }) => {
                     codes.push(ReasonCode::granted(qos));
+                    if state.session.is_durable() && !planted(Fault::SubscriptionLost) {
+                        let record = SubscribeRecord {
+                            session: client.key,
+                            qos,
+                            no_local,
+                            retain_as_published,
+                            subscription_id: subscription_id.map_or(0, NonZeroU32::get),
+                            filter: &filter,
+                        };
+                        turn.log.record(&Record::Subscribe(record), true);
+                    }
                     let wanted = match retain_handling {
                         RetainHandling::SendAtSubscribe => true,
                         RetainHandling::SendIfNew => new,
@@ -49,10 +70,8 @@ impl Core {
                 }
             }
         }
-        state.session.out.lend(flush::take_spare);
-        state.session.send_suback(subscribe.packet_id, &codes);
-        self.promise_flush(turn, client, state);
         drop(guard);
+        publisher.answer_subscribe(subscribe.packet_id, &codes);
         if refused > 0 {
             tracing::warn!(
                 client_id = %escape(&client.id),
@@ -106,7 +125,7 @@ impl Core {
             return Err(Refusal::TooManyLevels);
         }
         let shared = SharedFilter::parse(filter).map_err(|_| Refusal::BadSharedFilter)?;
-        let (filter, new) = state.session.subscribe(filter, options.qos).map_err(|error| match error {
+        let (filter, new) = state.session.subscribe(filter, told(options)).map_err(|error| match error {
             SubscribeError::TooMany => Refusal::TooMany,
             SubscribeError::TooManyBytes => Refusal::TooManyBytes,
             SubscribeError::Ended => Refusal::SessionEnded,
@@ -132,26 +151,36 @@ impl Core {
     }
 
     /// UNSUBSCRIBE: answered whether or not anything matched ([MQTT-3.10.4-5]).
-    pub(crate) fn unsubscribe(&self, turn: &mut Turn, client: &Arc<Client>, unsubscribe: &Unsubscribe<'_>) {
+    /// UNSUBACK is added to `publisher.acks`.
+    pub(crate) fn unsubscribe(
+        &self,
+        turn: &mut Turn,
+        client: &Arc<Client>,
+        publisher: &mut Publisher,
+        unsubscribe: &Unsubscribe<'_>,
+    ) {
         let mut codes = Vec::with_capacity(unsubscribe.count());
         let mut left_behind = Vec::new();
         let mut guard = client.lock();
         let state = &mut *guard;
+        let durable = state.session.is_durable();
         for filter in unsubscribe.filters() {
             match state.session.unsubscribe(filter) {
                 None => codes.push(ReasonCode::NoSubscriptionExisted),
                 Some(filter) => {
+                    if durable {
+                        let record = Record::Unsubscribe { session: client.key, filter: &filter };
+                        turn.log.record(&record, true);
+                    }
                     self.remove_subscription(&filter, client.key);
                     left_behind.extend(state.session.take_shared(|shared| *shared == filter, false));
                     codes.push(ReasonCode::Success);
                 }
             }
         }
-        state.session.out.lend(flush::take_spare);
-        state.session.send_unsuback(unsubscribe.packet_id, &codes);
-        self.promise_flush(turn, client, state);
         drop(guard);
-        self.hand_over(turn, left_behind);
+        publisher.answer_unsubscribe(unsubscribe.packet_id, &codes);
+        self.hand_over(turn, durable.then_some(client.key), left_behind);
     }
 
     /// Sends a slice of the retained messages that new subscriptions are owed ([MQTT-3.3.1-6]), as far as the client reads.
@@ -162,7 +191,7 @@ impl Core {
     pub(crate) fn replay(&self, turn: &mut Turn, client: &Arc<Client>) -> bool {
         let mut guard = client.lock();
         let state = &mut *guard;
-        let mut found: Vec<Arc<Message>> = Vec::new();
+        let mut found: Vec<Kept> = Vec::new();
         let mut slices = 0;
         while state.session.has_room_for_replay()
             && let Some(replays) = &mut state.replays
@@ -183,7 +212,7 @@ impl Core {
             if !found.is_empty() {
                 state.session.out.lend(flush::take_spare);
             }
-            self.send_retained(turn, state, &mut found, options);
+            self.send_retained(turn, client, state, &mut found, options);
             slices += 1;
             if slices >= 4 {
                 break;
@@ -198,23 +227,38 @@ impl Core {
     fn send_retained(
         &self,
         turn: &mut Turn,
+        client: &Arc<Client>,
         state: &mut ClientState,
-        found: &mut Vec<Arc<Message>>,
+        found: &mut Vec<Kept>,
         options: SubscriptionOptions,
     ) {
-        let id = options.subscription_id.map(std::num::NonZeroU32::get);
+        let id = options.subscription_id.map(NonZeroU32::get);
         let granted =
             Granted { retain: true, subscription_ids: id.as_slice(), ..Granted::with_qos(options.qos) };
-        for message in found.drain(..) {
+        for Kept { mut message, .. } in found.drain(..) {
             if message.expiry(turn.now) == Expiry::Over {
                 self.forget_expired(&message);
                 continue;
             }
+            let on_record = state.session.is_durable()
+                && message.qos() != QoS::AtMostOnce
+                && options.qos != QoS::AtMostOnce;
+            if on_record {
+                // Its delivery goes on record with a body of its own: it may long outlive what is retained.
+                message = Arc::new(message.without_place());
+            }
             let mut scratch = std::mem::take(&mut turn.scratch);
             let mut outgoing = Outgoing::from_message(&message, turn.now, &mut scratch);
             match state.session.at(turn.now).deliver_retained(&mut outgoing, &granted) {
-                crate::session::Delivered::Dropped(reason) => turn.count_drop(reason, 1),
-                _ => turn.sent += 1,
+                Delivered::Dropped(reason) => turn.count_drop(reason, 1),
+                Delivered::Ended => {}
+                Delivered::Sent | Delivered::Queued => {
+                    turn.sent += 1;
+                    if on_record {
+                        self.note_durable(turn, client, state, &outgoing, &granted);
+                        turn.log.publish(self, &mut outgoing, Retention::None, &[], false);
+                    }
+                }
             }
             turn.scratch = scratch;
         }
@@ -268,6 +312,12 @@ impl Refusal {
             Self::SessionEnded => "session_ended",
         }
     }
+}
+
+/// The options as the session keeps them, for the log.
+fn told(options: SubscriptionOptions) -> FilterOptions {
+    let SubscriptionOptions { qos, no_local, retain_as_published, subscription_id } = options;
+    FilterOptions { qos, no_local, retain_as_published, subscription_id }
 }
 
 fn is_wildcard(filter: &str) -> bool {

@@ -7,6 +7,11 @@ use super::{Core, Turn};
 use crate::protocol::QoS;
 use crate::session::Message;
 
+/// Topics that clients must not write to; the broker does (MQTT 3.1.1 section 4.7.2).
+pub(super) fn is_sys(topic: &str) -> bool {
+    topic.starts_with("$SYS/")
+}
+
 /// Publishes the counters every `interval` until the broker shuts down.
 pub(crate) async fn run(core: Arc<Core>, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
@@ -56,7 +61,7 @@ fn publish_counters(core: &Core) {
 
 fn publish(core: &Core, topic: &str, value: &str) {
     // Unchanged values are not sent again: subscribers have them, and new ones get the retained message.
-    if core.retained.get(topic).is_some_and(|last| last.payload() == value.as_bytes()) {
+    if core.retained.get(topic).is_some_and(|last| last.message.payload() == value.as_bytes()) {
         return;
     }
     let message = Arc::new(Message::new(Arc::from(topic), Box::from(value.as_bytes()), QoS::AtMostOnce));

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::client::Replay;
 use super::flush::{By, flush, give_spare, take_spare};
-use super::{Attached, Cause, ConnectRequest, Core, Handle, Turn, signal};
+use super::{Attached, Cause, ConnectRequest, Core, Handle, Kept, Publisher, Turn, signal};
 use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
 use crate::protocol::{
@@ -129,10 +129,12 @@ fn replays_of_filters_that_are_given_up_again_do_not_pile_up() {
     let _in_runtime = runtime.enter();
     let core = Core::new(Limits::default(), AuthenticationMethods::default());
     let retained = Arc::new(Message::new(Arc::from("t"), Box::from(&b"x"[..]), QoS::AtMostOnce));
-    core.retained.set(retained.topic(), Arc::clone(&retained));
+    let topic = Arc::clone(retained.topic());
+    core.retained.set(&topic, Kept { message: retained, revision: 0 });
     let mut peer = Peer::new(&core, false, None);
     let client = peer.poll().expect("nobody is there yet").client;
     let mut turn = Turn::new();
+    let mut publisher = Publisher::new(ProtocolVersion::V311);
     for n in 0..1_000 {
         let filter = format!("{n}/#");
         let with_length = [&(filter.len() as u16).to_be_bytes(), filter.as_bytes()].concat();
@@ -143,8 +145,12 @@ fn replays_of_filters_that_are_given_up_again_do_not_pile_up() {
                 panic!("{bytes:?}")
             };
             match decode(&framed, ProtocolVersion::V311).unwrap() {
-                Packet::Subscribe(subscribe) => core.subscribe(&mut turn, &client, &subscribe),
-                Packet::Unsubscribe(unsubscribe) => core.unsubscribe(&mut turn, &client, &unsubscribe),
+                Packet::Subscribe(subscribe) => {
+                    core.subscribe(&mut turn, &client, &mut publisher, &subscribe)
+                }
+                Packet::Unsubscribe(unsubscribe) => {
+                    core.unsubscribe(&mut turn, &client, &mut publisher, &unsubscribe);
+                }
                 _ => panic!("{bytes:?}"),
             }
         }

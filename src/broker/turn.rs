@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::signal;
+use super::turn_log::TurnLog;
 use super::{Client, Core, flush};
 use crate::session::{DropReason, EncodeScratch, Timestamp};
 
@@ -24,6 +25,8 @@ pub(crate) struct Turn {
     pub(crate) subscription_ids: Vec<u32>,
     /// A receiver that keeps reading is close to its bound: the publisher had better wait a moment.
     pub(crate) congested: bool,
+    /// What goes into the durable log.
+    pub(crate) log: TurnLog,
     pub(crate) sent: u64,
     pub(crate) queued: u64,
     dropped: [u64; DropReason::ALL.len()],
@@ -37,6 +40,7 @@ impl Turn {
             scratch: EncodeScratch::default(),
             subscription_ids: Vec::new(),
             congested: false,
+            log: TurnLog::default(),
             sent: 0,
             queued: 0,
             dropped: [0; DropReason::ALL.len()],
@@ -62,6 +66,7 @@ impl Turn {
     /// Writes what the turn produced and adds up its counts.
     pub(crate) fn finish(&mut self, core: &Core) {
         self.settle_counts(core);
+        self.log.commit(core);
         if self.touched.is_empty() {
             return;
         }

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use super::fault::Origin;
 use super::layers::{Reading, Report};
 use super::schema::ListenerDraft;
-use super::types::{ClientCertificate, ListenerConfig, TlsConfig, Transport, is_loopback};
+use super::types::{
+    ClientCertificate, Config, ListenerConfig, StorageConfig, StorageKind, SyncMode, TlsConfig, Transport,
+    is_loopback,
+};
 
 /// The listeners the broker will have; faults and origins go to the report. Paths of origins are those of the
 /// effective listeners afterwards.
@@ -148,9 +151,9 @@ pub(crate) fn data_dir(reading: &mut Reading) {
 }
 
 /// What is allowed but hardly meant, one sentence each.
-pub(crate) fn warnings(listeners: &[ListenerConfig]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for (n, listener) in listeners.iter().enumerate() {
+pub(crate) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = storage_warnings(config);
+    for (n, listener) in config.listeners.iter().enumerate() {
         if let Transport::Tls(tls) = &listener.transport
             && tls.client_ca.is_some()
             && tls.client_certificate == ClientCertificate::None
@@ -160,6 +163,27 @@ pub(crate) fn warnings(listeners: &[ListenerConfig]) -> Vec<String> {
                  for a certificate"
             ));
         }
+    }
+    warnings
+}
+
+/// Settings of storage that another one leaves without effect. A default that is spelt out is no mistake.
+fn storage_warnings(config: &Config) -> Vec<String> {
+    let (storage, default) = (config.storage, StorageConfig::default());
+    let mut warnings = Vec::new();
+    if storage.kind == StorageKind::Memory {
+        let settings = [
+            ("data_dir", config.data_dir.is_some()),
+            ("storage.sync", storage.sync != default.sync),
+            ("storage.sync_interval", storage.sync_interval != default.sync_interval),
+        ];
+        for (path, _) in settings.iter().filter(|(_, is_set)| *is_set) {
+            warnings.push(format!(
+                "{path} has no effect: storage.kind is \"memory\", so nothing is kept on disk"
+            ));
+        }
+    } else if storage.sync != SyncMode::Interval && storage.sync_interval != default.sync_interval {
+        warnings.push("storage.sync_interval has no effect without storage.sync = \"interval\"".to_owned());
     }
     warnings
 }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub enum Origin {
     /// Nowhere: it is the default.
     Default,
+    /// Nowhere: it is a default that depends on the environment variable of this name, which is not ours.
+    DefaultFrom(&'static str),
     /// The configuration file at this path.
     File(PathBuf),
     /// The environment variable of this name.
@@ -20,6 +22,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Default => f.write_str("default"),
+            Origin::DefaultFrom(name) => write!(f, "default, from {name}"),
             Origin::File(path) => write!(f, "{}", path.display()),
             Origin::Environment(name) => write!(f, "environment {name}"),
             Origin::Flag(name) => f.write_str(name),

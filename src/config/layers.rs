@@ -206,6 +206,7 @@ impl Reading {
         }
         let anonymous = flags.allow_anonymous.then(|| "true".to_owned());
         let values = [
+            ("--storage", flags.storage.clone()),
             ("--log", flags.log.clone()),
             ("--log-format", flags.log_format.clone()),
             ("--bind", flags.bind.clone()),

@@ -7,8 +7,10 @@
 //! - `types`: what the broker reads, and the defaults.
 //! - `schema`: the one table of settings. `field`: how one setting is read and written. `units`: sizes and times.
 //! - `layers`: the sources. `check`: rules over several settings. `nearest`: the key that was meant.
+//! - `default_dir`: the data directory of the program when nothing sets one.
 
 mod check;
+mod default_dir;
 mod fault;
 mod field;
 mod layers;
@@ -23,8 +25,8 @@ use std::path::PathBuf;
 
 pub use self::fault::{ConfigFaults, Fault, Origin};
 pub use self::types::{
-    ClientCertificate, Config, Limits, ListenerConfig, LogConfig, LogFormat, PayloadFormat, TlsConfig,
-    Transport,
+    ClientCertificate, Config, Limits, ListenerConfig, LogConfig, LogFormat, PayloadFormat, StorageConfig,
+    StorageKind, SyncMode, TlsConfig, Transport,
 };
 
 use self::layers::{Reading, Report};
@@ -47,6 +49,8 @@ pub struct Sources {
 pub struct Flags {
     /// `--data-dir`
     pub data_dir: Option<PathBuf>,
+    /// `--storage`
+    pub storage: Option<String>,
     /// `--bind`: one plain TCP listener in the place of the configured ones.
     pub bind: Option<String>,
     /// `--allow-anonymous`: clients without login may use the listener of `--bind` even beyond loopback.
@@ -73,6 +77,46 @@ impl Loaded {
     pub fn has_default_listener(&self) -> bool {
         let mut binds = self.settings.iter().filter(|setting| setting.path.ends_with("].bind"));
         binds.any(|setting| setting.origin == Origin::Default)
+    }
+
+    /// Gives a broker that is to keep its state on disk, and was not told where, the default directory:
+    /// `$STATE_DIRECTORY` (the first of a list), else `$XDG_DATA_HOME/ternmq`, else `$HOME/.local/share/ternmq`, each
+    /// only if the variable in `environment` is an absolute path. With none of them the broker keeps its state in
+    /// memory, and a warning says so.
+    ///
+    /// For programs that are brokers: [`load`] leaves a `data_dir` that nothing sets at `None`.
+    pub fn use_default_data_dir(&mut self, environment: &[(OsString, OsString)]) {
+        if self.config.data_dir.is_some() || self.config.storage.kind == StorageKind::Memory {
+            return;
+        }
+        if let Some((path, variable)) = default_dir::default_data_dir(environment) {
+            self.config.data_dir = Some(path);
+            self.show_again("data_dir", Origin::DefaultFrom(variable));
+            return;
+        }
+        self.config.storage.kind = StorageKind::Memory;
+        self.show_again("storage.kind", Origin::Default);
+        self.warnings.push(
+            "nothing says where to keep data: neither data_dir (--data-dir) nor STATE_DIRECTORY, XDG_DATA_HOME or HOME \
+             in the environment. Sessions, queues and retained messages are kept in memory and end with the process; \
+             set data_dir, or storage.kind = \"memory\" (--storage memory) if that is meant"
+                .to_owned(),
+        );
+    }
+
+    /// Whether the data directory is the one of [`use_default_data_dir`](Self::use_default_data_dir).
+    pub fn has_default_data_dir(&self) -> bool {
+        self.settings.iter().any(|setting| matches!(setting.origin, Origin::DefaultFrom(_)))
+    }
+
+    /// Writes the line of a setting anew after its value has changed.
+    fn show_again(&mut self, path: &str, origin: Origin) {
+        let known = SETTINGS.iter().find(|setting| setting.path == path);
+        let shown = self.settings.iter_mut().find(|setting| setting.path == path);
+        if let (Some(known), Some(shown)) = (known, shown) {
+            shown.value = known.field.show(&mut self.config);
+            shown.origin = origin;
+        }
     }
 }
 
@@ -114,7 +158,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigFaults> {
     let config = Config { listeners, ..reading.config };
     let settings = effective(&config, &reading.report);
     let mut warnings = reading.report.warnings;
-    warnings.extend(check::warnings(&config.listeners));
+    warnings.extend(check::warnings(&config));
     Ok(Loaded { config, settings, warnings })
 }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::field::Field;
-use super::types::{ClientCertificate, Config, LogFormat, PayloadFormat};
+use super::types::{ClientCertificate, Config, LogFormat, PayloadFormat, StorageKind, SyncMode};
 
 /// One setting of a `T`.
 pub(crate) struct Setting<T: 'static> {
@@ -46,6 +46,40 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
         field: Field::Path(|c: &mut Config| &mut c.data_dir),
         flag: Some("--data-dir"),
     },
+    Setting {
+        path: "storage.kind",
+        field: Field::Choice(
+            &["disk", "memory"],
+            |c, n| c.storage.kind = if n == 0 { StorageKind::Disk } else { StorageKind::Memory },
+            |c| match c.storage.kind {
+                StorageKind::Disk => 0,
+                StorageKind::Memory => 1,
+            },
+        ),
+        flag: Some("--storage"),
+    },
+    setting(
+        "storage.sync",
+        Field::Choice(
+            &["always", "interval", "never"],
+            |c, n| {
+                c.storage.sync = match n {
+                    0 => SyncMode::Always,
+                    1 => SyncMode::Interval,
+                    _ => SyncMode::Never,
+                }
+            },
+            |c| match c.storage.sync {
+                SyncMode::Always => 0,
+                SyncMode::Interval => 1,
+                SyncMode::Never => 2,
+            },
+        ),
+    ),
+    setting(
+        "storage.sync_interval",
+        Field::Time(|c| &mut c.storage.sync_interval, (Duration::from_millis(1), ONE_HOUR)),
+    ),
     setting(
         "sys_interval",
         Field::OptionalTime(|c| &mut c.sys_interval, (Duration::from_millis(100), CENTURY), "0s"),
@@ -189,7 +223,7 @@ mod tests {
     fn every_field_of_the_types_is_a_setting() {
         let mut fields =
             field_names(&format!("{:#?}", Config { listeners: Vec::new(), ..Config::default() }));
-        for group in ["limits", "log", "listeners"] {
+        for group in ["limits", "log", "listeners", "storage"] {
             assert!(fields.remove(group), "{group}");
         }
         let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();

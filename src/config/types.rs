@@ -12,12 +12,16 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 /// Everything a broker is started with. `Config::default()` is the broker without any configuration: one plain
-/// listener on 127.0.0.1:1883 that accepts anonymous clients, nothing kept on disk.
+/// listener on 127.0.0.1:1883 that accepts anonymous clients; without a `data_dir` nothing is kept on disk.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where durable state lives; `None` (the default): nothing is kept on disk. Created (mode 0700) and locked at
-    /// start, so that two brokers cannot share it.
+    /// Where durable state lives; `None` (the default): nothing is kept on disk, whatever `storage.kind` says. (The
+    /// program has a default directory, see [`Loaded::use_default_data_dir`](super::Loaded::use_default_data_dir); a
+    /// library does not write where it was not told to.) Created (mode 0700) and locked at start, so that two
+    /// brokers cannot share it.
     pub data_dir: Option<PathBuf>,
+    /// Whether durable state is kept in `data_dir`, and when it counts as kept.
+    pub storage: StorageConfig,
     /// The listeners; an empty list makes sense for an embedded broker only.
     pub listeners: Vec<ListenerConfig>,
     /// The bounds on what clients can make the broker hold.
@@ -32,6 +36,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             data_dir: None,
+            storage: StorageConfig::default(),
             listeners: vec![ListenerConfig::tcp(DEFAULT_BIND)],
             limits: Limits::default(),
             log: LogConfig::default(),
@@ -192,6 +197,53 @@ pub enum PayloadFormat {
     Pass,
     /// A payload that is not what it says is refused.
     Check,
+}
+
+/// Durable state: whether there is any, and when it counts as kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// On disk or in memory. Default disk; without a [`Config::data_dir`] it is memory all the same.
+    pub kind: StorageKind,
+    /// When what is on disk counts as kept, so that it may be acknowledged. Default always. Without effect in memory.
+    pub sync: SyncMode,
+    /// Time from one sync to the next with [`SyncMode::Interval`], without effect with the others. Default 1 s.
+    pub sync_interval: Duration,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        StorageConfig {
+            kind: StorageKind::Disk,
+            sync: SyncMode::Always,
+            sync_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Where sessions, queues and retained messages live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StorageKind {
+    /// In [`Config::data_dir`]: they survive the process, as far as [`SyncMode`] says.
+    #[default]
+    Disk,
+    /// In memory: they end with the process. For tests and throw-away brokers.
+    Memory,
+}
+
+/// What must have happened to a message on its way to the disk before it is acknowledged, and so what may be lost of
+/// what was acknowledged. Nothing is lost by an orderly stop in any of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SyncMode {
+    /// Written and synced to stable storage, together with what else waits at that moment. Nothing acknowledged is
+    /// lost by a crash of the process or of the system, nor by a power cut.
+    #[default]
+    Always,
+    /// Written; synced every [`StorageConfig::sync_interval`]. Nothing is lost by a crash of the process; by a crash
+    /// of the system or a power cut, what was acknowledged since the last sync.
+    Interval,
+    /// Written; the system decides when it reaches the disk. Nothing is lost by a crash of the process; by a crash of
+    /// the system or a power cut, whatever the system had not written yet.
+    Never,
 }
 
 /// What is logged, and how.

@@ -12,12 +12,14 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::authenticate::Authentication;
+use super::held::{FromLog, Held};
 use super::listener::ListenerShared;
 use super::set_up::set_up;
 use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
 use crate::broker::{Cause, Client, Core, Handle, Publisher, signal};
 use crate::escape::escape;
+use crate::ledger::Position;
 use crate::session::{Output, Terms};
 
 /// Reads in one go before others on this thread get their turn.
@@ -77,6 +79,11 @@ pub(super) struct Connection {
     pub(super) publisher: Publisher,
     /// TLS only: output being written.
     pub(super) output: Option<Box<Output>>,
+    /// Answers that wait for the log.
+    pub(super) held: Option<Box<Held>>,
+    /// The session is kept in the log.
+    pub(super) durable: bool,
+    pub(super) from_log: FromLog,
     /// Set while the connection is held for a receiver's sake.
     pub(super) hold: Option<Pin<Box<Sleep>>>,
     pub(super) peer: SocketAddr,
@@ -134,6 +141,9 @@ impl Connection {
         if signals & signal::CLOSE != 0 {
             return Err(self.close_cause());
         }
+        if self.durable || self.held.is_some() {
+            self.poll_log(cx)?;
+        }
         if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
             // A peer that asks and does not read its answers is not asked for more.
             if signals & signal::KEEP_ALIVE != 0 {
@@ -148,6 +158,9 @@ impl Connection {
             self.hold = None;
         }
         for _ in 0..READS_PER_POLL {
+            if self.log_is_full(cx) {
+                return Ok(());
+            }
             match self.poll_input(cx)? {
                 Progress::Waiting => {
                     if signals & signal::KEEP_ALIVE != 0 {
@@ -156,6 +169,9 @@ impl Connection {
                     return Ok(());
                 }
                 Progress::Read => {
+                    if self.held.is_some() {
+                        self.poll_log(cx)?;
+                    }
                     if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
                         return Ok(());
                     }
@@ -192,7 +208,8 @@ impl Connection {
 
     /// Whether the client's unwritten output is at its bound, so that answers to further requests have no room.
     fn output_is_full(&self) -> bool {
-        self.client.lock().session.out.pending() >= self.core.limits.queue_bytes_max
+        let held = self.held.as_ref().map_or(0, |held| held.bytes());
+        self.client.lock().session.out.pending() + held >= self.core.limits.queue_bytes_max
     }
 
     fn close_cause(&mut self) -> Cause {
@@ -287,11 +304,12 @@ impl Connection {
         }
     }
 
-    /// Settles the end with the broker and the log.
-    pub(super) fn finish(&mut self, cause: &Cause) {
+    /// Settles the end with the broker and tells it. `Some`: the durable log is to come to there before the socket is closed.
+    pub(super) fn finish(&mut self, cause: &Cause) -> Option<Position> {
         self.finished = true;
-        self.core.disconnected(&self.client, self.epoch, cause);
+        let on_record = self.core.disconnected(&self.client, self.epoch, cause);
         tracing::info!(client_id = %escape(&self.client.id), peer = %self.peer, %cause, "disconnected");
+        on_record
     }
 }
 

@@ -3,6 +3,7 @@
 mod authenticate;
 mod connection;
 mod handshake;
+mod held;
 mod listener;
 mod output;
 mod packets;

@@ -36,7 +36,7 @@ impl Connection {
                     }
                 }
             }
-            if !self.replaying {
+            if !self.replaying || self.held.is_some() {
                 return Ok(Socket::Takes);
             }
             let more = worker::with(|worker| {
@@ -94,6 +94,7 @@ impl Connection {
                         link.progress = now;
                         guard.session.at(now).output_written(n);
                         self.core.count_late_drops(&mut guard);
+                        self.core.record_work_now(&self.client, &mut guard.session);
                     }
                     if done {
                         self.output = None;
@@ -126,6 +127,9 @@ impl Connection {
         if cause == Cause::Shutdown || (code.is_some() && !taken_over) {
             let patience =
                 if cause == Cause::Shutdown { self.core.limits.shutdown_timeout } else { FAREWELL_TIME };
+            if cause == Cause::Shutdown {
+                self.settle_held(patience).await;
+            }
             {
                 let mut state = self.client.lock();
                 // Not into the output of a successor that has come meanwhile.
@@ -135,7 +139,10 @@ impl Connection {
             }
             let _ = tokio::time::timeout(patience, poll_fn(|cx| self.poll_drained(cx))).await;
         }
-        self.finish(&cause);
+        if let (Some(on_record), Some(log)) = (self.finish(&cause), &self.core.log) {
+            // Who sees the socket closed may rely on it that the will is not published.
+            let _ = tokio::time::timeout(FAREWELL_TIME, log.wait(on_record)).await;
+        }
         if taken_over {
             if !self.gone.0.is_told() && self.output.is_none() && !farewell.is_empty() {
                 // Plain sockets are mostly told by the one who took over.

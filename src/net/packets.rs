@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use crate::broker::{Cause, KeepFor, Turn};
+use crate::faults::{Fault, planted};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{Ack, Disconnect, Framed, Packet, ReasonCode, decode, frame};
+use crate::storage::Record;
 
 impl Connection {
     /// Handles the complete packets in `bytes` as one turn; returns how many bytes they took.
@@ -46,18 +48,29 @@ impl Connection {
             core.metrics.publish_received.add(published);
         }
         self.send_acks(turn);
-        if self.replaying {
+        if self.replaying && self.held.is_none() {
             self.replaying = core.replay(turn, &self.client);
         }
         turn.finish(&core);
         result.map(|()| consumed)
     }
 
-    /// The acknowledgements of this turn's packets go out together, in their order.
+    /// The acknowledgements of this turn's packets go out together, in their order; where they promise what is to survive a crash, when
+    /// the log has it.
     fn send_acks(&mut self, turn: &mut Turn) {
         if self.publisher.acks.is_empty() {
             return;
         }
+        let recorded = turn.log.commit(&self.core);
+        if recorded.is_some() || self.held.is_some() {
+            self.hold_answers(recorded);
+            return;
+        }
+        self.send_answers(turn);
+    }
+
+    /// Puts the gathered answers into the output.
+    pub(super) fn send_answers(&mut self, turn: &mut Turn) {
         let mut guard = self.client.lock();
         let state = &mut *guard;
         if let Some(link) = state.link.as_mut().filter(|link| link.epoch == self.epoch) {
@@ -73,7 +86,14 @@ impl Connection {
     }
 
     fn handle_packet(&mut self, turn: &mut Turn, packet: Packet<'_>) -> Result<(), Cause> {
-        if !matches!(packet, Packet::Publish(_) | Packet::PubRel(_)) {
+        if !matches!(
+            packet,
+            Packet::Publish(_)
+                | Packet::PubRel(_)
+                | Packet::PubAck(_)
+                | Packet::PubRec(_)
+                | Packet::PubComp(_)
+        ) {
             // Answers leave in the order of what they answer.
             self.send_acks(turn);
         }
@@ -85,18 +105,28 @@ impl Connection {
             Packet::PubRec(ack) => self.handle_ack(turn, AckKind::PubRec, ack),
             Packet::PubComp(ack) => self.handle_ack(turn, AckKind::PubComp, ack),
             Packet::PubRel(Ack { packet_id, .. }) => {
-                let known = self.client.lock().session.release(packet_id);
+                let (known, durable) = {
+                    let mut state = self.client.lock();
+                    (state.session.release(packet_id), state.session.is_durable())
+                };
+                if durable && !planted(Fault::IdNotReleased) {
+                    // Else, after a crash, a new message with this id would be taken for a repetition.
+                    let record = Record::Released { session: self.client.key, id: packet_id.get() };
+                    turn.log.record(&record, true);
+                }
                 let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
                 self.publisher.acknowledge(AckKind::PubComp, packet_id, reason);
             }
             Packet::Subscribe(subscribe) => {
                 self.check_answer(subscribe.count())?;
-                self.core.subscribe(turn, &self.client, &subscribe);
+                self.core.subscribe(turn, &self.client, &mut self.publisher, &subscribe);
+                self.send_acks(turn);
                 self.replaying = true;
             }
             Packet::Unsubscribe(unsubscribe) => {
                 self.check_answer(unsubscribe.count())?;
-                self.core.unsubscribe(turn, &self.client, &unsubscribe);
+                self.core.unsubscribe(turn, &self.client, &mut self.publisher, &unsubscribe);
+                self.send_acks(turn);
             }
             Packet::PingReq => {
                 let mut guard = self.client.lock();
@@ -123,6 +153,10 @@ impl Connection {
         let state = &mut *guard;
         state.session.at(turn.now).handle_ack(kind, ack.packet_id, ack.reason_code);
         self.core.count_late_drops(state);
+        if let Some(work) = state.session.log_work() {
+            turn.log.work(self.client.key, work, &mut self.publisher.acks);
+        }
+        self.core.wake_by_log(turn, state);
         if state.session.out.has_output() {
             self.core.promise_flush(turn, &self.client, state);
         }

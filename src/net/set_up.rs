@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use super::authenticate::{Authentication, authenticate};
 use super::connection::{Connection, GoneGuard};
 use super::handshake::read_connect;
+use super::held::FromLog;
 use super::listener::ListenerShared;
 use super::stream::Stream;
 use crate::broker::{Attached, Cause, ConnectRequest, Core, Handle};
@@ -103,6 +104,7 @@ pub(super) async fn set_up(
         }
     };
     // At once: from here on the end of the connection is settled however this task ends.
+    let durable = client.lock().session.is_durable();
     let mut connection = Connection {
         core: Arc::clone(core),
         client,
@@ -114,6 +116,9 @@ pub(super) async fn set_up(
         terms,
         publisher: crate::broker::Publisher::new(terms.version),
         output: None,
+        held: None,
+        durable,
+        from_log: FromLog::default(),
         hold: None,
         peer,
         finished: false,

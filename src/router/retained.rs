@@ -49,10 +49,15 @@ impl<M: Clone> RetainedStore<M> {
 
     /// Makes `message` the retained message of the topic; returns the one before.
     pub fn set(&self, topic: &Arc<str>, message: M) -> Option<M> {
+        self.set_with(topic, || message)
+    }
+
+    /// The same with a message that is made while the topic is locked: what `make` counts is in the order of the changes.
+    pub fn set_with(&self, topic: &Arc<str>, make: impl FnOnce() -> M) -> Option<M> {
         match self.messages.entry(Arc::clone(topic)) {
-            Entry::Occupied(mut entry) => Some(entry.insert(message)),
+            Entry::Occupied(mut entry) => Some(entry.insert(make())),
             Entry::Vacant(entry) => {
-                let _locked = entry.insert(message);
+                let _locked = entry.insert(make());
                 self.names.write().insert(Arc::clone(topic));
                 None
             }
@@ -61,7 +66,13 @@ impl<M: Clone> RetainedStore<M> {
 
     /// Removes and returns the retained message of the topic.
     pub fn remove(&self, topic: &str) -> Option<M> {
+        self.remove_with(topic, || {})
+    }
+
+    /// The same; `removing` is called while the topic is locked, if there is a message.
+    pub fn remove_with(&self, topic: &str, mut removing: impl FnMut()) -> Option<M> {
         let removed = self.messages.remove_if(topic, |name, _| {
+            removing();
             self.names.write().remove(name);
             true
         });
@@ -84,6 +95,13 @@ impl<M: Clone> RetainedStore<M> {
     /// The retained message of the topic.
     pub fn get(&self, topic: &str) -> Option<M> {
         self.messages.get(topic).map(|message| message.clone())
+    }
+
+    /// Calls `visit` with each message, in no order; those that come or go meanwhile may be seen or not.
+    pub fn for_each(&self, mut visit: impl FnMut(&M)) {
+        for entry in &self.messages {
+            visit(entry.value());
+        }
     }
 
     /// Number of retained messages.

@@ -5,6 +5,10 @@
 //! the order of sending ([MQTT-4.6.0-1]). A delivery finished out of order leaves a gap that closes once the older ones are finished. One
 //! that a client leaves unfinished while thousands of later ones are done is put aside, so that it neither holds up the others nor keeps
 //! their gaps in memory; its id is skipped.
+//!
+//! In a session that is kept in the durable log a delivery has its position from the moment it is queued
+//! ([`begin_at`](Inflight::begin_at)), so that the id is the same after a restart. Should that id be in use at
+//! its turn, the nearest free one before it is taken, which a restart finds again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +16,7 @@ use std::sync::Arc;
 use super::message::Message;
 use super::queue::DeliveryExtra;
 use super::stragglers::Stragglers;
+use crate::faults::{Fault, planted};
 use crate::protocol::{PacketId, QoS};
 
 /// What the client owes for a delivery.
@@ -37,6 +42,13 @@ pub(super) struct Delivery {
     /// Held only by sessions that outlive their connection: others never send it again.
     pub(super) message: Option<Arc<Message>>,
     pub(super) extra: Option<Box<DeliveryExtra>>,
+}
+
+impl Delivery {
+    /// A position at which nothing is under way.
+    const fn gap() -> Self {
+        Self { awaiting: Awaiting::Nothing, retain: false, due_again: false, message: None, extra: None }
+    }
 }
 
 /// See the module's documentation.
@@ -81,7 +93,7 @@ impl Inflight {
     /// A new connection: whatever is unfinished is to be sent again.
     pub(super) fn begin_again(&mut self) {
         let due = |delivery: &mut Delivery| delivery.due_again = delivery.awaiting != Awaiting::Nothing;
-        self.stragglers.change_all(due, |_| false);
+        self.stragglers.change_all(|_, delivery| due(delivery), |_| false);
         self.deliveries.iter_mut().for_each(due);
         self.due_again = self.unfinished;
     }
@@ -111,28 +123,118 @@ impl Inflight {
             self.put_oldest_aside();
         }
         // Ids that are in use from long ago are passed over.
-        while self.stragglers.contains(id_of(self.end())) {
-            self.deliveries.push_back(Delivery {
-                awaiting: Awaiting::Nothing,
-                retain: false,
-                due_again: false,
-                message: None,
-                extra: None,
-            });
+        while self.stragglers.contains(id_of(self.ring_end())) {
+            self.deliveries.push_back(Delivery::gap());
             self.close_gap();
         }
-        let id = id_of(self.end());
+        let id = id_of(self.ring_end());
         let awaiting = if qos == QoS::ExactlyOnce { Awaiting::PubRec } else { Awaiting::PubAck };
         self.deliveries.push_back(Delivery { awaiting, retain, due_again: false, message, extra });
         self.unfinished += 1;
         id
     }
 
-    /// Moves the delivery with this id from `from` to `to`. `false` if it is not there or is not in `from`.
-    pub(super) fn advance(&mut self, id: PacketId, from: Awaiting, to: Awaiting) -> bool {
-        let Some(delivery) = self.find_mut(id) else { return false };
+    /// Begins the delivery that was given this position; positions come in ascending order. The caller has checked the window and
+    /// [`is_exhausted`](Self::is_exhausted).
+    pub(super) fn begin_at(
+        &mut self,
+        position: u64,
+        qos: QoS,
+        retain: bool,
+        message: Option<Arc<Message>>,
+        extra: Option<Box<DeliveryExtra>>,
+    ) -> PacketId {
+        let awaiting = if qos == QoS::ExactlyOnce { Awaiting::PubRec } else { Awaiting::PubAck };
+        let delivery = Delivery { awaiting, retain, due_again: false, message, extra };
+        while position.saturating_sub(self.start) >= self.ring_max() && !self.deliveries.is_empty() {
+            self.put_oldest_aside();
+        }
+        if self.deliveries.is_empty() {
+            self.start = position;
+        }
+        self.unfinished += 1;
+        let id = id_of(position);
+        if self.stragglers.contains(id) || position < self.ring_end() {
+            let id = self.free_id_before(position);
+            self.stragglers.insert(position, id, delivery);
+            return id;
+        }
+        while self.ring_end() < position {
+            self.deliveries.push_back(Delivery::gap());
+        }
+        self.deliveries.push_back(delivery);
+        id
+    }
+
+    /// Takes up again a delivery whose PUBREC came before a restart: PUBREL is owed.
+    pub(super) fn restore_completing(&mut self, position: u64, id: PacketId) {
+        if self.is_exhausted() || self.stragglers.contains(id) {
+            return;
+        }
+        self.unfinished += 1;
+        let delivery = Delivery { awaiting: Awaiting::PubComp, ..Delivery::gap() };
+        self.stragglers.insert(position, id, delivery);
+    }
+
+    /// Unfinished deliveries whose message the client has: position and id, oldest first.
+    pub(super) fn completing(&self) -> Vec<(u64, PacketId)> {
+        self.unfinished_where(|awaiting| awaiting == Awaiting::PubComp)
+    }
+
+    /// Unfinished deliveries whose message may be sent again: position and id, oldest first.
+    pub(super) fn unacknowledged(&self) -> Vec<(u64, PacketId)> {
+        self.unfinished_where(|awaiting| matches!(awaiting, Awaiting::PubAck | Awaiting::PubRec))
+    }
+
+    /// All unfinished deliveries: position and id, oldest first.
+    pub(super) fn unfinished_all(&self) -> Vec<(u64, PacketId)> {
+        self.unfinished_where(|_| true)
+    }
+
+    fn unfinished_where(&self, wanted: impl Fn(Awaiting) -> bool) -> Vec<(u64, PacketId)> {
+        let mut found = Vec::new();
+        let mut from = 0;
+        while let Some((position, id, delivery)) = self.next_unfinished(from) {
+            if wanted(delivery.awaiting) {
+                found.push((position, id));
+            }
+            from = position + 1;
+        }
+        found
+    }
+
+    /// The message of the unfinished delivery at this position.
+    pub(super) fn message_at(&self, position: u64) -> Option<&Arc<Message>> {
+        let (found, _, delivery) = self.next_unfinished(position)?;
+        delivery.message.as_ref().filter(|_| found == position)
+    }
+
+    fn ring_max(&self) -> u64 {
+        (u64::from(self.unfinished) + GAPS_MAX as u64).min(IDS)
+    }
+
+    /// An id in use by nobody. There is one: the caller has seen to that.
+    fn free_id_before(&mut self, position: u64) -> PacketId {
+        let before = (1..=IDS).map(|back| id_of(position + IDS - back));
+        let free = before.into_iter().find(|id| {
+            !self.stragglers.contains(*id)
+                && self
+                    .deliveries
+                    .get(self.index_of(*id))
+                    .is_none_or(|delivery| delivery.awaiting == Awaiting::Nothing)
+        });
+        free.unwrap_or(PacketId::MIN)
+    }
+
+    /// Moves the delivery with this id from `from` to `to`; returns its position. `None` if it is not there or is not in `from`.
+    pub(super) fn advance(&mut self, id: PacketId, from: Awaiting, to: Awaiting) -> Option<u64> {
+        let position = match self.stragglers.position(id) {
+            Some(position) => position,
+            None => self.start + self.index_of(id) as u64,
+        };
+        let delivery = self.find_mut(id)?;
         if delivery.awaiting != from {
-            return false;
+            return None;
         }
         delivery.awaiting = to;
         if to != Awaiting::PubRec {
@@ -147,7 +249,7 @@ impl Inflight {
             self.stragglers.remove(id);
             self.close_gap();
         }
-        true
+        Some(position)
     }
 
     /// Whether the delivery with this id awaits `awaiting`.
@@ -159,10 +261,10 @@ impl Inflight {
     pub(super) fn take_shared_qos1(
         &mut self,
         wanted: impl Fn(&Arc<str>) -> bool,
-    ) -> Vec<(Arc<str>, Arc<Message>)> {
+    ) -> Vec<(u64, Arc<str>, Arc<Message>)> {
         let mut taken = Vec::new();
         let mut were_due = 0;
-        let mut take = |delivery: &mut Delivery| {
+        let mut take = |position: u64, delivery: &mut Delivery| {
             if delivery.awaiting == Awaiting::PubAck
                 && let Some(shared) = delivery.extra.as_ref().and_then(|extra| extra.shared.clone())
                 && wanted(&shared)
@@ -171,33 +273,40 @@ impl Inflight {
                 delivery.awaiting = Awaiting::Nothing;
                 delivery.extra = None;
                 were_due += u16::from(std::mem::take(&mut delivery.due_again));
-                taken.push((shared, message));
+                taken.push((position, shared, message));
             }
         };
         self.stragglers.change_all(&mut take, |delivery| delivery.awaiting == Awaiting::Nothing);
-        self.deliveries.iter_mut().for_each(take);
+        (self.start..).zip(&mut self.deliveries).for_each(|(position, delivery)| take(position, delivery));
         self.unfinished -= taken.len() as u16;
         self.due_again -= were_due;
         self.close_gap();
         taken
     }
 
-    /// Position of the next delivery to begin.
+    /// Behind the last delivery begun.
     pub(super) fn end(&self) -> u64 {
-        self.start + self.deliveries.len() as u64
+        self.ring_end().max(self.stragglers.end())
     }
 
     /// The oldest unfinished delivery from a position on.
     pub(super) fn next_unfinished(&self, from: u64) -> Option<(u64, PacketId, &Delivery)> {
-        if let Some(aside) = self.stragglers.next(from) {
-            return Some(aside);
-        }
+        let aside = self.stragglers.next(from);
         let first = usize::try_from(from.saturating_sub(self.start)).unwrap_or(usize::MAX);
         let mut ring = self.deliveries.iter().enumerate().skip(first);
-        ring.find(|(_, delivery)| delivery.awaiting != Awaiting::Nothing).map(|(index, delivery)| {
-            let position = self.start + index as u64;
-            (position, id_of(position), delivery)
-        })
+        let in_ring =
+            ring.find(|(_, delivery)| delivery.awaiting != Awaiting::Nothing).map(|(index, delivery)| {
+                let position = self.start + index as u64;
+                (position, id_of(position), delivery)
+            });
+        match (aside, in_ring) {
+            (Some(aside), Some(in_ring)) => Some(if aside.0 < in_ring.0 { aside } else { in_ring }),
+            (aside, in_ring) => aside.or(in_ring),
+        }
+    }
+
+    fn ring_end(&self) -> u64 {
+        self.start + self.deliveries.len() as u64
     }
 
     fn find_mut(&mut self, id: PacketId) -> Option<&mut Delivery> {
@@ -234,101 +343,9 @@ impl Inflight {
 }
 
 fn id_of(position: u64) -> PacketId {
-    PacketId::new((position % IDS) as u16 + 1).unwrap_or(PacketId::MIN)
+    let ids = if planted(Fault::PacketIdReused) { 3 } else { IDS };
+    PacketId::new((position % ids) as u16 + 1).unwrap_or(PacketId::MIN)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn finish(inflight: &mut Inflight, id: PacketId) -> bool {
-        inflight.advance(id, Awaiting::PubAck, Awaiting::Nothing)
-    }
-
-    #[test]
-    fn ids_run_through_the_wrap_and_skip_zero() {
-        let mut inflight = Inflight::new();
-        let mut expected = 1_u16;
-        for _ in 0..70_000 {
-            let id = inflight.begin(QoS::AtLeastOnce, false, None, None);
-            assert_eq!(id.get(), expected);
-            assert!(finish(&mut inflight, id));
-            expected = if expected == u16::MAX { 1 } else { expected + 1 };
-        }
-        assert_eq!((inflight.deliveries.len(), inflight.unfinished()), (0, 0));
-    }
-
-    #[test]
-    fn an_unfinished_delivery_keeps_its_id_from_being_reused() {
-        let mut inflight = Inflight::new();
-        let stuck = inflight.begin(QoS::AtLeastOnce, false, None, None);
-        for _ in 0..140_000 {
-            let id = inflight.begin(QoS::AtLeastOnce, false, None, None);
-            assert_ne!(id, stuck);
-            assert!(finish(&mut inflight, id));
-        }
-        assert!(
-            inflight.deliveries.len() <= GAPS_MAX + 2,
-            "gaps stay in memory: {}",
-            inflight.deliveries.len()
-        );
-        assert_eq!(inflight.next_unfinished(0).map(|(position, id, _)| (position, id)), Some((0, stuck)));
-        assert!(finish(&mut inflight, stuck));
-        assert_eq!((inflight.unfinished(), inflight.deliveries.len()), (0, 0));
-        assert!(inflight.stragglers.is_empty());
-    }
-
-    #[test]
-    fn every_id_can_be_in_use_at_once() {
-        let mut inflight = Inflight::new();
-        let mut ids = std::collections::BTreeSet::new();
-        while !inflight.is_exhausted() {
-            assert!(ids.insert(inflight.begin(QoS::AtLeastOnce, false, None, None)));
-        }
-        assert_eq!(ids.len(), 65_535);
-        // Finished from the newest on: the gaps are many, and all ids come free.
-        for id in ids.into_iter().rev() {
-            assert!(finish(&mut inflight, id));
-        }
-        assert_eq!((inflight.unfinished(), inflight.deliveries.len()), (0, 0));
-    }
-
-    #[test]
-    fn unfinished_ones_are_found_in_the_order_of_sending() {
-        let mut inflight = Inflight::new();
-        let mut kept = Vec::new();
-        for n in 0..10_000 {
-            let id = inflight.begin(QoS::AtLeastOnce, false, None, None);
-            if n % 900 == 0 {
-                kept.push(id);
-            } else {
-                assert!(finish(&mut inflight, id));
-            }
-        }
-        assert!(!inflight.stragglers.is_empty());
-        let (mut found, mut from) = (Vec::new(), 0);
-        while let Some((position, id, _)) = inflight.next_unfinished(from) {
-            found.push(id);
-            from = position + 1;
-        }
-        assert_eq!(found, kept);
-    }
-
-    #[test]
-    fn acknowledgements_of_the_wrong_kind_or_id_change_nothing() {
-        let mut inflight = Inflight::new();
-        let one = inflight.begin(QoS::AtLeastOnce, false, None, None);
-        let two = inflight.begin(QoS::ExactlyOnce, false, None, None);
-        assert!(!inflight.advance(one, Awaiting::PubRec, Awaiting::PubComp));
-        assert!(!inflight.advance(two, Awaiting::PubAck, Awaiting::Nothing));
-        assert!(!inflight.advance(two, Awaiting::PubComp, Awaiting::Nothing));
-        for id in [3, 4, 65_535] {
-            assert!(!finish(&mut inflight, PacketId::new(id).unwrap()));
-        }
-        assert!(inflight.advance(two, Awaiting::PubRec, Awaiting::PubComp));
-        assert!(finish(&mut inflight, one));
-        assert!(!finish(&mut inflight, one));
-        assert!(inflight.advance(two, Awaiting::PubComp, Awaiting::Nothing));
-        assert_eq!(inflight.unfinished(), 0);
-    }
-}
+mod tests;

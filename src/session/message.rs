@@ -4,10 +4,11 @@
 //! whatever the number of receivers: the publisher's own bytes are used again where the layout is the same, and an owned [`Message`] comes
 //! into being only when a receiver must keep it (a queue, an unfinished delivery, the retained store).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::Timestamp;
+use crate::ledger::Stored;
 use crate::protocol::encode::{self, PublishHeader, PublishPropertiesOut};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, QoS};
 
@@ -21,6 +22,8 @@ pub struct Message {
     payload: Box<[u8]>,
     qos: QoS,
     properties: Option<Box<MessageProperties>>,
+    /// Its place in the log, once it has one.
+    stored: OnceLock<Box<Stored>>,
 }
 
 /// What a message of MQTT 5 has besides (section 3.3.2.3).
@@ -45,7 +48,7 @@ pub enum Expiry {
 impl Message {
     /// A message with the QoS its publisher gave it. The topic must be a valid topic name.
     pub fn new(topic: Arc<str>, payload: Box<[u8]>, qos: QoS) -> Self {
-        Self { topic, payload, qos, properties: None }
+        Self { topic, payload, qos, properties: None, stored: OnceLock::new() }
     }
 
     /// The same with properties: `forwarded` is what is passed on unchanged, in wire form without length.
@@ -73,14 +76,36 @@ impl Message {
         self.qos
     }
 
+    /// It has a place in the log. The first one counts.
+    pub fn set_stored(&self, stored: Stored) {
+        let _ = self.stored.set(Box::new(stored));
+    }
+
+    /// Its place in the log, if it has one.
+    pub fn stored(&self) -> Option<&Stored> {
+        self.stored.get().map(|stored| &**stored)
+    }
+
+    /// The same message as another one, which has no place in the log yet.
+    #[must_use]
+    pub fn without_place(&self) -> Self {
+        Self::new(Arc::clone(&self.topic), self.payload.clone(), self.qos)
+            .with_properties(self.forwarded(), self.expires_at())
+    }
+
+    /// When its expiry interval passes.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.properties.as_ref()?.expires_at
+    }
+
     /// What this message counts against a queue's bound in bytes: topic, payload, properties and a fixed overhead.
     pub fn cost(&self) -> usize {
-        message_cost(self.topic.len(), self.payload.len(), self.forwarded().len())
+        message_cost(self.topic.len() + self.payload.len() + self.forwarded().len())
     }
 
     /// What is left of its expiry interval at `now`.
     pub fn expiry(&self, now: Timestamp) -> Expiry {
-        let Some(at) = self.properties.as_ref().and_then(|properties| properties.expires_at) else {
+        let Some(at) = self.expires_at() else {
             return Expiry::Never;
         };
         let left = at.since(now);
@@ -92,7 +117,7 @@ impl Message {
     }
 
     /// Properties passed on unchanged and in order, as bytes of a property section.
-    pub(super) fn forwarded(&self) -> &[u8] {
+    pub fn forwarded(&self) -> &[u8] {
         self.properties.as_ref().map_or(&[], |properties| &properties.forwarded)
     }
 
@@ -109,9 +134,9 @@ impl Message {
 }
 
 /// Bytes a waiting message is charged with: its text and body, and what the broker spends on holding it.
-fn message_cost(topic_len: usize, payload_len: usize, properties_len: usize) -> usize {
+pub fn message_cost(bytes: usize) -> usize {
     const OVERHEAD: usize = 96;
-    topic_len + payload_len + properties_len + OVERHEAD
+    bytes + OVERHEAD
 }
 
 /// Buffers that outlive one [`Outgoing`], so that a fan-out allocates nothing.
@@ -219,7 +244,7 @@ impl<'a> Outgoing<'a> {
             retain: false,
             publisher: 0,
             expiry,
-            expires_at: message.properties.as_ref().and_then(|properties| properties.expires_at),
+            expires_at: message.expires_at(),
             source: None,
             scratch,
             ready: [None; LAYOUTS],
@@ -268,7 +293,7 @@ impl<'a> Outgoing<'a> {
 
     /// Bytes charged for it in a queue.
     pub fn cost(&self) -> usize {
-        message_cost(self.topic.len(), self.payload.len(), self.scratch.forwarded.len())
+        message_cost(self.topic.len() + self.payload.len() + self.scratch.forwarded.len())
     }
 
     /// The owned message, made when first asked for.

@@ -9,12 +9,15 @@
 //! `queue_bytes_max`; unwritten output of QoS 0 by `queue_bytes_max`; QoS 2 ids of the client by the 65,535 that exist.
 //! Order: messages of one QoS leave in the order in which they came in ([MQTT-4.6.0-6]).
 
+mod durable;
 mod inflight;
 mod message;
 mod out_buffer;
 mod outbound;
 mod packet_ids;
+mod pump;
 mod queue;
+mod shared;
 mod stragglers;
 mod subscriptions;
 mod terms;
@@ -25,12 +28,16 @@ mod will;
 
 use std::sync::Arc;
 
+use durable::Durable;
+pub use durable::{LogWork, RestoredMessage, Snapshot};
 use inflight::Inflight;
-pub use message::{EncodeScratch, Expiry, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
+pub use message::{EncodeScratch, Expiry, Message, Outgoing, SHARE_PAYLOAD_ABOVE, message_cost};
 pub use out_buffer::{OutBuffer, Output};
 pub use outbound::{AckOutcome, Delivered, Granted, Readiness};
 use packet_ids::PacketIdSet;
-use queue::{MessageQueue, QueuedMessage};
+use queue::MessageQueue;
+pub use shared::SharedMessage;
+pub use subscriptions::FilterOptions;
 use subscriptions::Subscriptions;
 pub use terms::Terms;
 use terms::TopicAliases;
@@ -38,7 +45,7 @@ pub use time::{KeepAlive, Timestamp};
 pub use will::Will;
 
 use crate::protocol::encode;
-use crate::protocol::{PacketId, QoS, ReasonCode};
+use crate::protocol::{PacketId, ReasonCode};
 
 /// Bounds that come from the broker's configuration; one value is shared by all sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,15 +131,6 @@ pub enum Reception {
     TooMany,
 }
 
-/// A message that a member of a shared subscription did not acknowledge, for another member.
-#[derive(Debug)]
-pub struct SharedMessage {
-    /// The whole filter, `$share/{name}/{filter}`.
-    pub filter: Arc<str>,
-    /// The message.
-    pub message: Arc<Message>,
-}
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Session {
@@ -143,9 +141,11 @@ pub struct Session {
     queue: MessageQueue,
     subscriptions: Subscriptions,
     /// Bytes of all its filters.
-    subscription_bytes: usize,
+    subscription_bytes: u32,
     received_qos2: PacketIdSet,
     will: Option<Box<Will>>,
+    /// Set while the session is kept in the log.
+    durable: Option<Box<Durable>>,
     /// In-flight positions still to be sent again after a reconnect.
     resend_next: u64,
     resend_end: u64,
@@ -184,6 +184,7 @@ impl Session {
             subscription_bytes: 0,
             received_qos2: PacketIdSet::default(),
             will: None,
+            durable: None,
             resend_next: 0,
             resend_end: 0,
             state: State::Offline,
@@ -232,6 +233,7 @@ impl Session {
         if self.state == State::Connected {
             self.state = State::Offline;
         }
+        self.queue.unload(true);
     }
 
     /// The session is over: everything in it is given back, and the filters it held are returned for removal from the router.
@@ -256,6 +258,11 @@ impl Session {
     /// Whether it stays when its connection ends.
     pub fn outlives_connection(&self) -> bool {
         self.outlives_connection
+    }
+
+    /// The will of the connection.
+    pub fn will(&self) -> Option<&Will> {
+        self.will.as_deref()
     }
 
     /// Takes the will out: the connection is ending, and the caller publishes it, or drops it after DISCONNECT
@@ -294,7 +301,11 @@ impl Session {
 
     /// Adds or replaces a subscription; says as well whether it is new. `Err` if the session is over or holds `subscriptions_max`
     /// filters.
-    pub fn subscribe(&mut self, filter: &str, qos: QoS) -> Result<(Arc<str>, bool), SubscribeError> {
+    pub fn subscribe(
+        &mut self,
+        filter: &str,
+        options: impl Into<FilterOptions>,
+    ) -> Result<(Arc<str>, bool), SubscribeError> {
         if self.is_ended() {
             return Err(SubscribeError::Ended);
         }
@@ -303,28 +314,35 @@ impl Session {
             None if self.subscriptions.len() >= self.limits.subscriptions_max => {
                 return Err(SubscribeError::TooMany);
             }
-            None if self.subscription_bytes + filter.len() > self.limits.subscription_bytes_max => {
+            None if self.subscription_bytes as usize + filter.len() > self.limits.subscription_bytes_max
+                || self.subscription_bytes > u32::MAX - u32::from(u16::MAX) =>
+            {
                 return Err(SubscribeError::TooManyBytes);
             }
             None => (Arc::from(filter), true),
         };
         if new {
-            self.subscription_bytes += filter.len();
+            self.subscription_bytes += filter.len() as u32;
         }
-        self.subscriptions.set(Arc::clone(&filter), qos);
+        self.subscriptions.set(Arc::clone(&filter), options.into());
         Ok((filter, new))
     }
 
     /// Removes a subscription; `None` if there was none. Deliveries begun or queued stay ([MQTT-3.10.4-3]).
     pub fn unsubscribe(&mut self, filter: &str) -> Option<Arc<str>> {
         let removed = self.subscriptions.remove(filter)?;
-        self.subscription_bytes -= removed.len();
+        self.subscription_bytes -= removed.len() as u32;
         Some(removed)
     }
 
     /// Whether this very filter is subscribed to.
     pub fn is_subscribed(&self, filter: &str) -> bool {
         self.subscriptions.get(filter).is_some()
+    }
+
+    /// Its filters with their options, in no order.
+    pub fn filters(&self) -> impl Iterator<Item = (&Arc<str>, FilterOptions)> {
+        self.subscriptions.iter()
     }
 
     /// The filters of its shared subscriptions.
@@ -380,20 +398,6 @@ impl Session {
     /// Messages dropped on their way out of the queue since this was asked last: expired ones, and those too large for the client.
     pub fn take_dropped_late(&mut self) -> (u32, u32) {
         (std::mem::take(&mut self.expired), std::mem::take(&mut self.too_large))
-    }
-
-    /// Gives up what came by shared subscriptions for which `wanted` holds and has not begun, for other members; with `unacknowledged` also
-    /// what was sent at QoS 1 and not acknowledged (only when the connection is gone: an acknowledgement must not come later).
-    pub fn take_shared(
-        &mut self,
-        wanted: impl Fn(&Arc<str>) -> bool,
-        unacknowledged: bool,
-    ) -> Vec<SharedMessage> {
-        let shared_of = |queued: &QueuedMessage| queued.extra.as_ref().and_then(|extra| extra.shared.clone());
-        let mut taken = if unacknowledged { self.inflight.take_shared_qos1(&wanted) } else { Vec::new() };
-        let queued = self.queue.take_if(|queued| shared_of(queued).is_some_and(|shared| wanted(&shared)));
-        taken.extend(queued.into_iter().filter_map(|queued| Some((shared_of(&queued)?, queued.message))));
-        taken.into_iter().map(|(filter, message)| SharedMessage { filter, message }).collect()
     }
 
     /// Messages waiting, without those in flight.

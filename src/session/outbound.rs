@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::inflight::Awaiting;
-use super::message::{Expiry, Layout, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
-use super::queue::{DeliveryExtra, QueuedMessage};
+use super::message::{Layout, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
+use super::queue::{Body, DeliveryExtra, QueuedMessage};
 use super::terms::TopicForm;
 use super::{DropReason, Session, State};
 use crate::protocol::encode::{self, AckKind, PublishHeader, PublishPropertiesOut};
-use crate::protocol::{PacketId, QoS, ReasonCode};
+use crate::protocol::{PacketId, ProtocolVersion, QoS, ReasonCode};
 
 /// QoS 1 and 2 messages wait un-encoded, sharing their body with others, while more output than this is unwritten.
-const ENCODE_AHEAD_BYTES: usize = 256 * 1024;
+pub(super) const ENCODE_AHEAD_BYTES: usize = 256 * 1024;
 
 /// Under which subscription a message is delivered.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +84,9 @@ impl Session {
         match self.state {
             State::Ended => Delivered::Ended,
             State::Connected if qos == QoS::AtMostOnce => self.deliver_qos0(outgoing, granted),
-            State::Connected if self.is_ready() => self.begin(outgoing, qos, granted),
+            State::Connected if self.is_ready() && !self.must_be_committed(qos) => {
+                self.begin(outgoing, qos, granted)
+            }
             State::Offline if qos == QoS::AtMostOnce => Delivered::Dropped(DropReason::OfflineQos0),
             State::Connected | State::Offline => self.enqueue(outgoing, qos, granted),
         }
@@ -100,6 +102,9 @@ impl Session {
             self.append_publish(outgoing, qos, granted, None)
         } else if self.inflight.is_exhausted() {
             Delivered::Ended
+        } else if self.durable.is_some() && (!self.queue.is_empty() || self.must_be_committed(qos)) {
+            // Behind what waits already: positions come in order.
+            self.push(outgoing, qos, granted)
         } else {
             self.begin(outgoing, qos, granted)
         }
@@ -107,12 +112,16 @@ impl Session {
 
     /// Whether a retained message may be sent now: what was sent before is nearly written, and the window is open.
     pub fn has_room_for_replay(&self) -> bool {
-        self.state == State::Connected && self.resend_next >= self.resend_end && self.may_begin()
+        self.state == State::Connected
+            && self.resend_next >= self.resend_end
+            && self.may_begin()
+            && self.replay_room() > 0
     }
 
     /// How many retained messages may be sent before [`has_room_for_replay`](Self::has_room_for_replay) is asked again.
     pub fn replay_room(&self) -> usize {
-        self.window().saturating_sub(self.inflight.unfinished())
+        let queued = if self.durable.is_some() { self.queue.len() } else { 0 };
+        self.window().saturating_sub(self.inflight.unfinished() + queued)
     }
 
     /// How ready it is to take one more message.
@@ -130,11 +139,9 @@ impl Session {
     /// An error in PUBACK or PUBREC ends the delivery: it is not sent again ([MQTT-4.4.0-2], [MQTT-4.3.3-9]).
     pub fn handle_ack(&mut self, kind: AckKind, id: PacketId, reason: ReasonCode) -> AckOutcome {
         let accepted = match kind {
-            AckKind::PubAck => self.inflight.advance(id, Awaiting::PubAck, Awaiting::Nothing),
-            AckKind::PubComp => self.inflight.advance(id, Awaiting::PubComp, Awaiting::Nothing),
-            AckKind::PubRec if reason.is_error() => {
-                self.inflight.advance(id, Awaiting::PubRec, Awaiting::Nothing)
-            }
+            AckKind::PubAck => self.end_delivery(id, Awaiting::PubAck),
+            AckKind::PubComp => self.end_delivery(id, Awaiting::PubComp),
+            AckKind::PubRec if reason.is_error() => self.end_delivery(id, Awaiting::PubRec),
             AckKind::PubRec => self.handle_pubrec(id),
             AckKind::PubRel => false,
         };
@@ -146,16 +153,26 @@ impl Session {
         }
     }
 
-    fn handle_pubrec(&mut self, id: PacketId) -> bool {
-        let accepted = self.inflight.advance(id, Awaiting::PubRec, Awaiting::PubComp);
-        // PUBREL answers a repeated or unknown PUBREC as well, else the client would repeat it for ever.
-        if self.state == State::Connected && !self.inflight.awaits(id, Awaiting::PubAck) {
-            let known = accepted || self.inflight.awaits(id, Awaiting::PubComp);
-            let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
-            let version = self.terms.version;
-            self.out.append_with(|out| encode::acknowledge(out, version, AckKind::PubRel, id, reason));
+    pub(super) fn end_delivery(&mut self, id: PacketId, awaited: Awaiting) -> bool {
+        let ended = self.inflight.advance(id, awaited, Awaiting::Nothing);
+        if let Some(sequence) = ended {
+            self.finish(sequence);
         }
-        accepted
+        ended.is_some()
+    }
+
+    fn handle_pubrec(&mut self, id: PacketId) -> bool {
+        let advanced = self.inflight.advance(id, Awaiting::PubRec, Awaiting::PubComp);
+        // PUBREL answers a repeated or unknown PUBREC as well, else the client would repeat it for ever.
+        if self.state == State::Connected
+            && !self.inflight.awaits(id, Awaiting::PubAck)
+            && !self.complete_durably(id, advanced)
+        {
+            let known = advanced.is_some() || self.inflight.awaits(id, Awaiting::PubComp);
+            let version = self.terms.version;
+            self.out.append_with(|out| encode_pubrel(out, version, id, known));
+        }
+        advanced.is_some()
     }
 
     /// `n` bytes of output are written: more may be sent.
@@ -169,36 +186,19 @@ impl Session {
         self.out.pending() + self.queue.bytes()
     }
 
-    /// Sends again what is unfinished from before, then what waits, as far as window and output allow.
-    pub(super) fn pump(&mut self) {
-        if self.state != State::Connected {
-            return;
-        }
-        // The client's Receive Maximum holds for what is sent again as well ([MQTT-4.9.0-2]), and may be lower than the last time.
-        while self.resend_next < self.resend_end
-            && self.out.pending() < ENCODE_AHEAD_BYTES
-            && self.inflight.under_way() < usize::from(self.terms.receive_maximum)
-        {
-            self.resend_next = self.resend(self.resend_next);
-        }
-        if self.resend_next < self.resend_end {
-            return;
-        }
-        while self.may_begin()
-            && let Some(queued) = self.queue.pop()
-        {
-            self.begin_queued(queued);
-        }
-    }
-
     fn window(&self) -> usize {
         usize::from(self.limits.inflight_max.min(self.terms.receive_maximum))
     }
 
-    fn may_begin(&self) -> bool {
+    pub(super) fn may_begin(&self) -> bool {
         self.inflight.unfinished() < self.window()
             && !self.inflight.is_exhausted()
             && self.out.pending() < ENCODE_AHEAD_BYTES
+    }
+
+    /// Whether a message of this QoS is sent only after the log has it: else, after a crash, its packet id could stand for another one.
+    fn must_be_committed(&self, qos: QoS) -> bool {
+        qos == QoS::ExactlyOnce && self.durable.is_some()
     }
 
     fn is_ready(&self) -> bool {
@@ -224,18 +224,24 @@ impl Session {
             limits.queue_messages_max,
             limits.queue_bytes_max,
         ) {
-            Ok(()) => {
-                let extra = granted.extra();
-                self.queue.push(QueuedMessage {
-                    message: outgoing.message(),
-                    qos,
-                    retain: granted.retain,
-                    extra,
-                });
-                Delivered::Queued
-            }
+            Ok(()) => self.push(outgoing, qos, granted),
             Err(reason) => Delivered::Dropped(reason),
         }
+    }
+
+    fn push(&mut self, outgoing: &mut Outgoing<'_>, qos: QoS, granted: &Granted<'_>) -> Delivered {
+        let sequence = self.assign();
+        self.queue.push(QueuedMessage {
+            sequence,
+            body: Body::Loaded(outgoing.message()),
+            cost: u32::try_from(outgoing.cost()).unwrap_or(u32::MAX),
+            qos,
+            retain: granted.retain,
+            again: false,
+            extra: granted.extra(),
+        });
+        self.queue.unload(self.state == State::Offline);
+        Delivered::Queued
     }
 
     fn begin(&mut self, outgoing: &mut Outgoing<'_>, qos: QoS, granted: &Granted<'_>) -> Delivered {
@@ -252,76 +258,13 @@ impl Session {
         let keeps = self.outlives_connection || granted.shared.is_some();
         let kept = keeps.then(|| outgoing.message());
         let extra = if keeps { granted.extra() } else { None };
-        let id = self.inflight.begin(qos, granted.retain, kept, extra);
+        let id = self.enter(None, qos, granted.retain, kept, extra);
         self.append_publish(outgoing, qos, granted, Some(id))
-    }
-
-    fn begin_queued(&mut self, queued: QueuedMessage) {
-        let QueuedMessage { message, qos, retain, extra } = queued;
-        if message.expiry(self.now) == Expiry::Over {
-            self.expired += 1;
-            return;
-        }
-        let ids = extra.as_ref().map_or(&[][..], |extra| &extra.subscription_ids);
-        let properties = message.properties_out(self.now);
-        if !self.fits(message.topic().len(), true, &properties, ids, message.payload().len()) {
-            self.too_large += 1;
-            return;
-        }
-        let keeps = self.outlives_connection || extra.as_ref().is_some_and(|extra| extra.shared.is_some());
-        let kept = keeps.then(|| Arc::clone(&message));
-        let id = self.inflight.begin(qos, retain, kept, if keeps { extra.clone() } else { None });
-        let ids = extra.as_ref().map_or(&[][..], |extra| &extra.subscription_ids);
-        self.append_owned(&message, false, qos, retain, Some(id), ids);
-    }
-
-    /// Sends the oldest unfinished delivery from a position on again, with its old id ([MQTT-4.4.0-1]); returns where the next one is. What
-    /// was acknowledged meanwhile is passed over.
-    fn resend(&mut self, from: u64) -> u64 {
-        let Some((position, id, delivery)) = self.inflight.next_unfinished(from) else {
-            return self.resend_end;
-        };
-        if position >= self.resend_end {
-            return self.resend_end;
-        }
-        let awaiting = delivery.awaiting;
-        let qos = match awaiting {
-            Awaiting::PubAck => Some(QoS::AtLeastOnce),
-            Awaiting::PubRec => Some(QoS::ExactlyOnce),
-            Awaiting::PubComp | Awaiting::Nothing => None,
-        };
-        match (qos, delivery.message.clone()) {
-            (Some(qos), Some(message)) => {
-                // DUP says that this may have been sent before ([MQTT-3.3.1-1]).
-                let (retain, extra) = (delivery.retain, delivery.extra.clone());
-                let ids = extra.as_ref().map_or(&[][..], |extra| &extra.subscription_ids);
-                let properties = message.properties_out(self.now);
-                if self.fits(message.topic().len(), true, &properties, ids, message.payload().len()) {
-                    self.inflight.sent_again(id);
-                    self.append_owned(&message, true, qos, retain, Some(id), ids);
-                } else {
-                    // This connection's client takes less than the last one's.
-                    self.inflight.advance(id, awaiting, Awaiting::Nothing);
-                    self.too_large += 1;
-                }
-            }
-            // Not kept: a session that ends with its connection never sends again.
-            (Some(_), None) => {}
-            (None, _) => {
-                self.inflight.sent_again(id);
-                let version = self.terms.version;
-                self.out.append_with(|out| {
-                    encode::acknowledge(out, version, AckKind::PubRel, id, ReasonCode::Success)
-                });
-            }
-        }
-        let next = self.inflight.next_unfinished(position + 1).map(|(position, ..)| position);
-        next.filter(|next| *next < self.resend_end).unwrap_or(self.resend_end)
     }
 
     /// Whether a PUBLISH is within the client's Maximum Packet Size. If it is not, it is dropped and treated as delivered
     /// ([MQTT-3.1.2-24], [MQTT-3.1.2-25]).
-    fn fits(
+    pub(super) fn fits(
         &self,
         topic_len: usize,
         has_id: bool,
@@ -359,7 +302,7 @@ impl Session {
         }
     }
 
-    fn append_owned(
+    pub(super) fn append_owned(
         &mut self,
         message: &Arc<Message>,
         dup: bool,
@@ -428,6 +371,12 @@ fn named(form: TopicForm, topic: &str) -> (&str, Option<u16>) {
         TopicForm::Introduced(alias) => (topic, Some(alias)),
         TopicForm::Alias(alias) => ("", Some(alias)),
     }
+}
+
+/// PUBREL; `known`: whether a delivery is under way that it belongs to.
+pub(super) fn encode_pubrel(out: &mut Vec<u8>, version: ProtocolVersion, id: PacketId, known: bool) {
+    let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+    encode::acknowledge(out, version, AckKind::PubRel, id, reason);
 }
 
 /// The first byte of a PUBLISH sent for the first time.

@@ -88,6 +88,19 @@ impl PacketIdSet {
         }
     }
 
+    /// The ids, in ascending order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = PacketId> + '_ {
+        let (list, words): (&[u16], &[u64]) = match self {
+            Self::Empty => (&[], &[]),
+            Self::List(list) => (list, &[]),
+            Self::Bitmap { words, .. } => (&[], &words[..]),
+        };
+        let bits = words.iter().zip(0_u16..).flat_map(|(word, index)| {
+            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| index * 64 + bit)
+        });
+        list.iter().copied().chain(bits).filter_map(PacketId::new)
+    }
+
     /// Whether it is worth keeping when empty, so that QoS 2 traffic does not allocate for each message.
     fn is_small(&self) -> bool {
         matches!(self, Self::List(list) if list.capacity() <= 64)
@@ -135,6 +148,7 @@ mod tests {
                 prop_assert_eq!(set.len(), model.len());
                 prop_assert_eq!(set.contains(id), model.contains(&raw));
             }
+            prop_assert!(set.iter().map(PacketId::get).eq(model));
         }
     }
 

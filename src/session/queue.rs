@@ -1,20 +1,45 @@
 //! `MessageQueue`: QoS 1 and 2 messages that wait for their client, oldest first, bounded in messages and in bytes.
+//!
+//! With a durable log only the ends of a long queue are in memory: the front that is sent next, and the back that is not written yet.
+//! What is between is a place in the log, 40 bytes a message, and comes back by [`wanted`](MessageQueue::wanted) and
+//! [`provide`](MessageQueue::provide) when the client gets there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::DropReason;
 use super::message::Message;
+use crate::ledger::{Ledger, Position, Stored};
 use crate::protocol::QoS;
 
 /// A message that waits, with how it is to be delivered.
 #[derive(Debug)]
 pub(super) struct QueuedMessage {
-    pub(super) message: Arc<Message>,
+    /// In a durable session: its position among the session's deliveries, for good.
+    pub(super) sequence: u64,
+    pub(super) body: Body,
+    /// Bytes charged for it.
+    pub(super) cost: u32,
     /// The lower of the publisher's and the granted QoS.
     pub(super) qos: QoS,
     pub(super) retain: bool,
+    /// It may have been sent before a restart.
+    pub(super) again: bool,
     pub(super) extra: Option<Box<DeliveryExtra>>,
+}
+
+/// Where the message is.
+#[derive(Debug)]
+pub(super) enum Body {
+    Loaded(Arc<Message>),
+    /// In the log only: where, and how many bytes its frame has.
+    Stored(Position, u32),
+}
+
+impl Body {
+    pub(super) fn is_loaded(&self) -> bool {
+        matches!(self, Self::Loaded(_))
+    }
 }
 
 /// What few deliveries have.
@@ -31,9 +56,32 @@ pub(super) struct DeliveryExtra {
 pub(super) struct MessageQueue {
     messages: VecDeque<QueuedMessage>,
     bytes: usize,
+    /// In a durable session.
+    log: Option<Box<Parts>>,
 }
 
+/// Which part of a queue is in memory: the front, and what stands behind the stored part.
+#[derive(Debug)]
+struct Parts {
+    /// Messages at the front that are in memory; all of them while `stored` is 0.
+    front: usize,
+    /// Behind those: messages that are in the log only.
+    stored: usize,
+    /// Where what is stored is accounted for.
+    ledger: Arc<Ledger>,
+}
+
+/// Messages kept in memory at the front of a queue before the rest is left to the log.
+const FRONT_MESSAGES: usize = 32;
+
 impl MessageQueue {
+    /// A queue whose messages may be left to the log.
+    pub(super) fn durable(ledger: Arc<Ledger>) -> Self {
+        let mut queue = Self::default();
+        queue.log = Some(Box::new(Parts { front: 0, stored: 0, ledger }));
+        queue
+    }
+
     pub(super) fn len(&self) -> usize {
         self.messages.len()
     }
@@ -67,35 +115,197 @@ impl MessageQueue {
     }
 
     pub(super) fn push(&mut self, message: QueuedMessage) {
-        self.bytes += message.message.cost();
+        self.bytes += message.cost as usize;
+        if let Some(parts) = &mut self.log {
+            // Counted again where the counts may have become wrong: at the back.
+            let len = self.messages.len();
+            match &message.body {
+                Body::Loaded(_) if parts.stored == 0 => parts.front = len + 1,
+                Body::Loaded(_) => {}
+                Body::Stored(position, bytes) => {
+                    parts.ledger.add(*position, *bytes);
+                    if parts.stored == 0 || parts.front + parts.stored == len {
+                        parts.stored += 1;
+                    }
+                }
+            }
+        }
         self.messages.push_back(message);
+    }
+
+    /// A row of messages of a restart, in their order.
+    pub(super) fn extend(&mut self, messages: impl ExactSizeIterator<Item = QueuedMessage>) {
+        self.messages.reserve_exact(messages.len());
+        for message in messages {
+            self.push(message);
+        }
+    }
+
+    /// Leaves to the log what stands behind the front and is written; the front as well if `nobody_reads`.
+    pub(super) fn unload(&mut self, nobody_reads: bool) {
+        let Some(parts) = &mut self.log else { return };
+        let keep = if nobody_reads { 0 } else { FRONT_MESSAGES };
+        if parts.stored == 0 {
+            parts.front = self.messages.len().min(keep);
+        }
+        let written = parts.ledger.written();
+        while let Some(message) = self.messages.get_mut(parts.front + parts.stored)
+            && let Body::Loaded(loaded) = &message.body
+            && let Some(stored) = loaded.stored()
+            && stored.position() < written
+        {
+            let (position, bytes) = (stored.position(), stored.bytes());
+            parts.ledger.add(position, bytes);
+            message.body = Body::Stored(position, bytes);
+            parts.stored += 1;
+        }
+        if parts.stored == 0 {
+            parts.front = self.messages.len();
+        }
+    }
+
+    /// The messages that had better be read back now: sequence and place of each, at most `max`, oldest first.
+    pub(super) fn wanted(&self, max: usize) -> Vec<(u64, Position)> {
+        let (front, stored) = self.log.as_ref().map_or((0, 0), |parts| (parts.front, parts.stored));
+        let first = self.messages.iter().skip(front).take(max.min(stored));
+        first
+            .filter_map(|message| match message.body {
+                Body::Stored(position, _) => Some((message.sequence, position)),
+                Body::Loaded(_) => None,
+            })
+            .collect()
+    }
+
+    /// Whether the front has become so short that more should be read back.
+    pub(super) fn wants(&self) -> bool {
+        self.log.as_ref().is_some_and(|parts| parts.stored > 0 && parts.front < FRONT_MESSAGES / 2)
+    }
+
+    /// A message read back, or `None` if it cannot be read: then it is taken out. `false` if it was not asked for, or not in this order.
+    pub(super) fn provide(&mut self, sequence: u64, read: Option<Message>) -> bool {
+        let Some(parts) = &mut self.log else { return false };
+        let Some(message) = self.messages.get_mut(parts.front) else { return false };
+        let Body::Stored(position, bytes) = message.body else { return false };
+        if message.sequence != sequence || parts.stored == 0 {
+            return false;
+        }
+        parts.stored -= 1;
+        match read {
+            Some(read) => {
+                read.set_stored(Stored::new(&parts.ledger, position, bytes));
+                message.body = Body::Loaded(Arc::new(read));
+                parts.front += 1;
+            }
+            None => {
+                self.bytes -= message.cost as usize;
+                self.messages.remove(parts.front);
+            }
+        }
+        parts.ledger.subtract(position, bytes);
+        if parts.stored == 0 {
+            parts.front = self.messages.len();
+        }
+        true
     }
 
     /// Takes out the messages for which `wanted` holds, in their order.
     pub(super) fn take_if(&mut self, wanted: impl Fn(&QueuedMessage) -> bool) -> Vec<QueuedMessage> {
-        let (taken, kept): (Vec<_>, VecDeque<_>) = {
-            let mut taken = Vec::new();
-            let mut kept = VecDeque::new();
-            for message in self.messages.drain(..) {
-                if wanted(&message) {
-                    taken.push(message);
-                } else {
-                    kept.push_back(message);
-                }
-            }
-            (taken, kept)
-        };
-        self.messages = kept;
-        self.bytes -= taken.iter().map(|message| message.message.cost()).sum::<usize>();
+        let (taken, kept): (Vec<_>, Vec<_>) = self.messages.drain(..).partition(wanted);
+        self.messages = kept.into();
+        self.bytes -= taken.iter().map(|message| message.cost as usize).sum::<usize>();
+        if let Some(parts) = &mut self.log {
+            parts.front = self.messages.iter().take_while(|message| message.body.is_loaded()).count();
+            let behind = self.messages.iter().skip(parts.front);
+            parts.stored = behind.take_while(|message| !message.body.is_loaded()).count();
+        }
         taken
     }
 
-    pub(super) fn pop(&mut self) -> Option<QueuedMessage> {
+    /// What was taken out as stored is not needed any more.
+    pub(super) fn release(&self, body: &Body) {
+        if let (Body::Stored(position, bytes), Some(parts)) = (body, &self.log) {
+            parts.ledger.subtract(*position, *bytes);
+        }
+    }
+
+    /// The next message, if it is in memory.
+    pub(super) fn front(&self) -> Option<(&QueuedMessage, &Arc<Message>)> {
+        let message = self.messages.front()?;
+        match &message.body {
+            Body::Loaded(body) => Some((message, body)),
+            Body::Stored(..) => None,
+        }
+    }
+
+    /// Takes the next message, if it is in memory.
+    pub(super) fn pop(&mut self) -> Option<(QueuedMessage, Arc<Message>)> {
+        let body = Arc::clone(self.front()?.1);
         let message = self.messages.pop_front()?;
-        self.bytes -= message.message.cost();
+        self.bytes -= message.cost as usize;
+        if let Some(parts) = &mut self.log {
+            parts.front = parts.front.saturating_sub(1);
+        }
         if self.messages.is_empty() && self.messages.capacity() > 64 {
             self.messages = VecDeque::new();
         }
-        Some(message)
+        Some((message, body))
+    }
+
+    /// Sequences of the waiting messages, as runs: first and length.
+    pub(super) fn sequences(&self) -> Vec<(u64, u64)> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for message in &self.messages {
+            match runs.last_mut() {
+                Some((first, length)) if *first + *length == message.sequence => *length += 1,
+                _ => runs.push((message.sequence, 1)),
+            }
+        }
+        runs
+    }
+
+    fn find(&self, sequence: u64) -> Option<usize> {
+        self.messages.binary_search_by_key(&sequence, |message| message.sequence).ok()
+    }
+
+    /// Where the message with this sequence is in the log; `None` if it is not in the queue.
+    pub(super) fn position_of(&self, sequence: u64) -> Option<Position> {
+        match &self.messages.get(self.find(sequence)?)?.body {
+            Body::Stored(position, _) => Some(*position),
+            Body::Loaded(message) => Some(message.stored()?.position()),
+        }
+    }
+
+    /// The message with this sequence was copied from one place in the log to another.
+    pub(super) fn moved(&mut self, sequence: u64, from: Position, to: Position) {
+        let Some(message) = self.find(sequence).and_then(|index| self.messages.get_mut(index)) else {
+            return;
+        };
+        match &mut message.body {
+            Body::Loaded(message) => {
+                if let Some(stored) = message.stored() {
+                    stored.move_to(from, to);
+                }
+            }
+            Body::Stored(position, bytes) => {
+                if let Some(parts) = &self.log
+                    && *position == from
+                {
+                    parts.ledger.add(to, *bytes);
+                    parts.ledger.subtract(from, *bytes);
+                    *position = to;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for MessageQueue {
+    fn drop(&mut self) {
+        let Some(parts) = &self.log else { return };
+        for message in &self.messages {
+            if let Body::Stored(position, bytes) = message.body {
+                parts.ledger.subtract(position, bytes);
+            }
+        }
     }
 }

@@ -28,6 +28,17 @@ impl Stragglers {
         self.0.as_ref().is_some_and(|maps| maps.positions.contains_key(&id))
     }
 
+    /// Where the delivery with this id stands.
+    pub(super) fn position(&self, id: PacketId) -> Option<u64> {
+        self.0.as_ref()?.positions.get(&id).copied()
+    }
+
+    /// Behind the last of them; 0 if there is none.
+    pub(super) fn end(&self) -> u64 {
+        let last = self.0.as_ref().and_then(|maps| maps.by_position.last_key_value());
+        last.map_or(0, |(position, _)| position + 1)
+    }
+
     pub(super) fn get_mut(&mut self, id: PacketId) -> Option<&mut Delivery> {
         let maps = self.0.as_mut()?;
         let position = maps.positions.get(&id)?;
@@ -47,13 +58,13 @@ impl Stragglers {
     /// All of them, oldest first, to be changed; those for which `finished` holds afterwards are removed.
     pub(super) fn change_all(
         &mut self,
-        mut change: impl FnMut(&mut Delivery),
+        mut change: impl FnMut(u64, &mut Delivery),
         finished: impl Fn(&Delivery) -> bool,
     ) {
         let Some(maps) = &mut self.0 else { return };
         let positions = &mut maps.positions;
-        maps.by_position.retain(|_, (id, delivery)| {
-            change(delivery);
+        maps.by_position.retain(|position, (id, delivery)| {
+            change(*position, delivery);
             let done = finished(delivery);
             if done {
                 positions.remove(id);

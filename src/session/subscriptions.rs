@@ -4,16 +4,37 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 use crate::protocol::QoS;
 
-/// One filter and its granted QoS are the common case of a device and need no allocation.
+/// What a client asked for with a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FilterOptions {
+    /// The granted QoS.
+    pub qos: QoS,
+    /// The client's own messages are not wanted (MQTT 5 section 3.8.3.1).
+    pub no_local: bool,
+    /// RETAIN comes as it was published.
+    pub retain_as_published: bool,
+    /// The subscription's identifier.
+    pub subscription_id: Option<NonZeroU32>,
+}
+
+impl From<QoS> for FilterOptions {
+    /// A plain subscription of MQTT 3.1.1.
+    fn from(qos: QoS) -> Self {
+        Self { qos, no_local: false, retain_as_published: false, subscription_id: None }
+    }
+}
+
+/// One filter and its options are the common case of a device and need no allocation.
 #[derive(Debug, Default)]
 pub(super) enum Subscriptions {
     #[default]
     None,
-    One(Arc<str>, QoS),
-    Many(Box<HashMap<Arc<str>, QoS, RandomState>>),
+    One(Arc<str>, FilterOptions),
+    Many(Box<HashMap<Arc<str>, FilterOptions, RandomState>>),
 }
 
 impl Subscriptions {
@@ -26,24 +47,24 @@ impl Subscriptions {
     }
 
     /// The session's own copy of an equal filter.
-    pub(super) fn get(&self, filter: &str) -> Option<(&Arc<str>, QoS)> {
+    pub(super) fn get(&self, filter: &str) -> Option<(&Arc<str>, FilterOptions)> {
         match self {
             Self::None => None,
-            Self::One(one, qos) => (**one == *filter).then_some((one, *qos)),
-            Self::Many(filters) => filters.get_key_value(filter).map(|(filter, qos)| (filter, *qos)),
+            Self::One(one, options) => (**one == *filter).then_some((one, *options)),
+            Self::Many(filters) => filters.get_key_value(filter).map(|(filter, options)| (filter, *options)),
         }
     }
 
     /// Adds a filter or replaces its options.
-    pub(super) fn set(&mut self, filter: Arc<str>, qos: QoS) {
+    pub(super) fn set(&mut self, filter: Arc<str>, options: FilterOptions) {
         *self = match std::mem::take(self) {
-            Self::None => Self::One(filter, qos),
-            Self::One(one, _) if one == filter => Self::One(one, qos),
-            Self::One(one, one_qos) => {
-                Self::Many(Box::new([(one, one_qos), (filter, qos)].into_iter().collect()))
+            Self::None => Self::One(filter, options),
+            Self::One(one, _) if one == filter => Self::One(one, options),
+            Self::One(one, one_options) => {
+                Self::Many(Box::new([(one, one_options), (filter, options)].into_iter().collect()))
             }
             Self::Many(mut filters) => {
-                filters.insert(filter, qos);
+                filters.insert(filter, options);
                 Self::Many(filters)
             }
         };
@@ -66,6 +87,16 @@ impl Subscriptions {
                 removed
             }
         }
+    }
+
+    /// All filters with their options, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, FilterOptions)> {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(one, options) => (Some((one, *options)), None),
+            Self::Many(filters) => (None, Some(filters.iter().map(|(filter, options)| (filter, *options)))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
     }
 
     /// The filters that begin so.
@@ -97,12 +128,15 @@ mod tests {
     fn grows_and_shrinks_through_its_forms() {
         let mut set = Subscriptions::default();
         assert_eq!(set.remove("a"), None);
-        set.set(Arc::from("a"), QoS::AtMostOnce);
-        set.set(Arc::from("a"), QoS::ExactlyOnce);
-        assert_eq!(set.get("a").map(|(_, qos)| qos), Some(QoS::ExactlyOnce));
-        set.set(Arc::from("b"), QoS::AtLeastOnce);
-        set.set(Arc::from("b"), QoS::AtMostOnce);
-        assert_eq!((set.len(), set.get("b").map(|(_, qos)| qos)), (2, Some(QoS::AtMostOnce)));
+        set.set(Arc::from("a"), QoS::AtMostOnce.into());
+        set.set(Arc::from("a"), QoS::ExactlyOnce.into());
+        assert_eq!(set.get("a").map(|(_, options)| options.qos), Some(QoS::ExactlyOnce));
+        set.set(Arc::from("b"), QoS::AtLeastOnce.into());
+        set.set(Arc::from("b"), QoS::AtMostOnce.into());
+        assert_eq!((set.len(), set.get("b").map(|(_, options)| options.qos)), (2, Some(QoS::AtMostOnce)));
+        let mut all: Vec<&str> = set.iter().map(|(filter, _)| &**filter).collect();
+        all.sort_unstable();
+        assert_eq!(all, ["a", "b"]);
         assert_eq!(set.remove("c"), None);
         assert_eq!(set.remove("a").as_deref(), Some("a"));
         assert_eq!(set.take_all(), [Arc::from("b")]);

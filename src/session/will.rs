@@ -10,6 +10,8 @@ use crate::protocol::QoS;
 /// A will. Whoever ends the connection takes it out of the session and publishes, keeps or drops it.
 #[derive(Debug, Clone)]
 pub struct Will {
+    /// Its name in the durable log; 0: it is not stored.
+    pub key: u64,
     /// Where it is published.
     pub topic: Arc<str>,
     /// What is published.

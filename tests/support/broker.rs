@@ -6,6 +6,7 @@
 
 use super::mosquitto::Mosquitto;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -64,6 +65,15 @@ impl TestBroker {
             config.limits.packet_bytes_max = settings.packet_bytes_max;
             config.limits.inflight_max = settings.inflight_max;
             config.limits.connect_timeout = settings.connect_timeout;
+        })
+    }
+
+    /// TernMQ with its durable state in `data_dir`, which outlives it: a later one started there finds it again. The
+    /// others keep their state in memory.
+    pub fn on_disk(data_dir: &Path, change: impl FnOnce(&mut Config)) -> Self {
+        Self::with_config(|config| {
+            config.data_dir = Some(data_dir.to_owned());
+            change(config);
         })
     }
 

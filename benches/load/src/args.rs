@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::net::SocketAddrV4;
+use std::path::PathBuf;
 
 use crate::error::{Error, Result, fault};
 
@@ -9,15 +10,19 @@ pub const USAGE: &str = "\
 load SCENARIO --broker ADDR:PORT --pid PID [options]
 
 Scenarios: fan-in fan-out pairs rate idle connect churn stalled filters retained offline
+Of durable state, QoS 1: fill drain fill-sessions drain-sessions rewrite ack-latency
+  `drain` and `drain-sessions` take the options of the fill before them, perhaps from another run of the broker.
 
   --qos 0|1|2            of publishers and subscribers (default 0; offline and retained: 1)
   --payload BYTES        at least 24 (default 64)
   --count N              messages published, connections, cycles, filters or retained messages, as the scenario has it
+  --persistent           fan-in, fan-out, pairs: subscribers' sessions outlive their connections: messages are durable
+  --dir DIR              ack-latency: compare with writes and syncs of files made here, which is on the broker's disk
   --publishers N         publishing clients (fan-in, pairs, rate 100; filters, retained, offline, stalled 10)
-  --subscribers N        subscribing clients (fan-out, filters 100)
+  --subscribers N        subscribing clients (fan-out, filters 100; sessions of fill-sessions 100000)
   --messages N           filters: messages published through them
   --rate N               rate: messages per second in all (default 4000)
-  --window N             unacknowledged packets per publisher, QoS 1 and 2 (default 64, fan-in 16)
+  --window N             unacknowledged packets per publisher, QoS 1 and 2 (default 64, fan-in 16, rewrite 1)
   --outstanding N        messages per publisher that are not yet at their subscribers
                          (default: 4000 in all, at most 400 each)
   --burst N              a publisher waits until it may send so many, then sends them in one write (default 1)
@@ -54,6 +59,10 @@ pub struct Args {
     pub outstanding: Option<u64>,
     /// Messages a publisher waits to be allowed to send together.
     pub burst: u64,
+    /// Subscribers have sessions that outlive their connections.
+    pub persistent: bool,
+    /// Where `ack-latency` makes the files it compares with.
+    pub dir: Option<PathBuf>,
     /// Print JSON.
     pub json: bool,
 }
@@ -80,11 +89,18 @@ impl Args {
             window: None,
             outstanding: None,
             burst: 1,
+            persistent: false,
+            dir: None,
             json: false,
         };
         while let Some(name) = words.next() {
-            if name == "--json" {
-                args.json = true;
+            let switch = match name.as_str() {
+                "--json" => Some(&mut args.json),
+                "--persistent" => Some(&mut args.persistent),
+                _ => None,
+            };
+            if let Some(switch) = switch {
+                *switch = true;
                 continue;
             }
             let Some(value) = words.next() else { return fault(format!("{name} needs a value")) };
@@ -100,6 +116,7 @@ impl Args {
                 "--rate" => args.rate = number(&name, &value)?,
                 "--window" => args.window = Some(number(&name, &value)?),
                 "--burst" => args.burst = number(&name, &value)?,
+                "--dir" => args.dir = Some(value.into()),
                 "--outstanding" => args.outstanding = Some(number(&name, &value)?),
                 _ => return fault(format!("unknown option {name}")),
             }
@@ -140,6 +157,8 @@ mod tests {
         let args = parse("fan-in --broker 127.0.0.1:99 --pid 7 --qos 2 --json --count 5").unwrap();
         assert_eq!((args.pid, args.qos, args.count, args.json), (7, Some(2), Some(5), true));
         assert_eq!(args.broker.port(), 99);
+        let args = parse("fan-in --persistent --broker 127.0.0.1:99 --dir a/b --pid 7").unwrap();
+        assert_eq!((args.persistent, args.dir.as_deref()), (true, Some("a/b".as_ref())));
     }
 
     #[test]

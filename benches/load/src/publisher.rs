@@ -61,6 +61,12 @@ impl Publisher {
         self
     }
 
+    /// A publisher whose first `sent` messages another run has sent, and the broker acknowledged.
+    pub fn resumed(mut self, sent: u64) -> Self {
+        self.sent = sent;
+        self
+    }
+
     /// Lets it send `messages` more.
     pub fn allow(&mut self, messages: u64) {
         self.quota += messages;

@@ -28,14 +28,14 @@ fn run(seed: u64, window: usize, operations: u64) {
         let chosen = if rng.one_in(50) { model.iter().nth(reach) } else { model.iter().rev().nth(reach) };
         if let Some((&sent, &(id, due))) = chosen {
             let wrong = if due == Awaiting::PubAck { Awaiting::PubRec } else { Awaiting::PubAck };
-            assert!(!inflight.advance(id, wrong, Awaiting::Nothing));
+            assert!(inflight.advance(id, wrong, Awaiting::Nothing).is_none());
             assert!(inflight.awaits(id, due) && !inflight.awaits(id, wrong));
             let next = if due == Awaiting::PubRec { Awaiting::PubComp } else { Awaiting::Nothing };
-            assert!(inflight.advance(id, due, next), "{id} awaits {due:?}");
+            assert!(inflight.advance(id, due, next).is_some(), "{id} awaits {due:?}");
             if next == Awaiting::Nothing {
                 model.remove(&sent);
                 by_id.remove(&id);
-                assert!(!inflight.advance(id, due, next), "twice");
+                assert!(inflight.advance(id, due, next).is_none(), "twice");
             } else {
                 model.insert(sent, (id, next));
             }
@@ -47,7 +47,7 @@ fn run(seed: u64, window: usize, operations: u64) {
     }
     assert_same_order(&inflight, &model);
     for (id, due) in model.into_values() {
-        assert!(inflight.advance(id, due, Awaiting::Nothing));
+        assert!(inflight.advance(id, due, Awaiting::Nothing).is_some());
     }
     assert_eq!((inflight.unfinished(), inflight.next_unfinished(0).is_none()), (0, true));
 }

@@ -9,6 +9,7 @@ use crate::session::{Delivered, KeepAlive, Session, SubscribeError, Timestamp, W
 
 fn will_of(text: &[u8], qos: QoS) -> Will {
     Will {
+        key: 0,
         topic: Arc::from("will"),
         payload: Box::from(text),
         qos,

@@ -1,14 +1,16 @@
 //! The scenarios by name, and what they share.
 
 mod connections;
+mod durable;
 mod filters;
 mod flow;
 mod offline;
 mod rate;
 mod retained;
+mod sessions;
 
 use crate::args::Args;
-use crate::clients::{Spec, bring_up};
+use crate::clients::{Spec, bring_up, take_down};
 use crate::error::{Result, fault};
 use crate::net::{Id, Net};
 use crate::probe::Process;
@@ -47,6 +49,12 @@ pub fn run(args: Args) -> Result<Report> {
         "filters" => filters::run(bench),
         "retained" => retained::run(bench),
         "offline" => offline::run(bench),
+        "fill" => offline::fill(bench),
+        "drain" => offline::drain(bench),
+        "fill-sessions" => sessions::fill(bench),
+        "drain-sessions" => sessions::drain(bench),
+        "rewrite" => durable::rewrite(bench),
+        "ack-latency" => durable::ack_latency(bench),
         other => fault(format!("unknown scenario {other}")),
     }
 }
@@ -76,10 +84,20 @@ impl Bench {
 
     /// Brings subscribers up, one for each list of filters.
     fn subscribers(&mut self, filters: Vec<Vec<String>>, qos: u8) -> Result<Vec<Id>> {
+        let clean_session = !self.args.persistent;
         let numbered = filters.into_iter().enumerate();
-        let specs: Vec<Spec> =
-            numbered.map(|(n, filters)| Spec::clean(format!("load-sub-{n}"), filters, qos)).collect();
+        let specs: Vec<Spec> = numbered
+            .map(|(n, filters)| Spec { clean_session, ..Spec::clean(format!("load-sub-{n}"), filters, qos) })
+            .collect();
         bring_up(&mut self.net, &specs)
+    }
+
+    /// Makes a session with a subscription and leaves it to itself.
+    fn absent_subscriber(&mut self, client_id: &str, filter: &str, qos: u8) -> Result<()> {
+        let filters = vec![filter.to_owned()];
+        let spec = Spec { clean_session: false, ..Spec::clean(client_id.to_owned(), filters, qos) };
+        let ids = bring_up(&mut self.net, &[spec])?;
+        take_down(&mut self.net, &ids)
     }
 }
 

@@ -1,0 +1,74 @@
+//! Messages read back from the durable log: the middle of a long queue, and what a shared subscription hands over.
+
+use std::sync::Arc;
+
+use super::{Client, Core};
+use crate::escape::escape;
+use crate::ledger::Position;
+use crate::session::Message;
+use crate::storage::{MessageRecord, ReadError, Record, Records};
+
+/// A message that was asked for: the position of its delivery, its place in the log, and what was found there.
+pub(crate) type Loaded = (u64, Position, Result<Message, ReadError>);
+
+impl Core {
+    /// Reads messages back, in their order. Blocks.
+    pub(crate) fn load(&self, wanted: Vec<(u64, Position)>) -> Vec<Loaded> {
+        let mut frame = Vec::new();
+        let read = |(sequence, position)| (sequence, position, self.read(position, &mut frame));
+        wanted.into_iter().map(read).collect()
+    }
+
+    /// One message; `None`, with a line in the log, if it cannot be read. Blocks.
+    pub(super) fn read_message(&self, position: Position) -> Option<Message> {
+        self.read(position, &mut Vec::new())
+            .inspect_err(|error| {
+                tracing::error!(%error, "a message in the data directory cannot be read back and is lost");
+                self.metrics.dropped.add("unreadable", 1);
+            })
+            .ok()
+    }
+
+    fn read(&self, position: Position, frame: &mut Vec<u8>) -> Result<Message, ReadError> {
+        let log = self.log.as_ref().ok_or(ReadError::Gone)?;
+        log.read(position, frame)?;
+        let message = Records::new(frame).find_map(|record| match record {
+            Record::Message(message) => Some(self.message(&message)),
+            _ => None,
+        });
+        message.ok_or(ReadError::Damaged)
+    }
+
+    /// The message that a record tells of.
+    pub(super) fn message(&self, record: &MessageRecord<'_>) -> Message {
+        let expires_at = record.expires_at.map(|at| self.from_wall_clock(at));
+        Message::new(Arc::from(record.topic), Box::from(record.payload), record.qos)
+            .with_properties(record.properties, expires_at)
+    }
+
+    /// Hands messages that were read back to the session that wants them. What cannot be read is lost, and said so.
+    pub(crate) fn provide(&self, client: &Arc<Client>, loaded: Vec<Loaded>) {
+        let mut guard = client.lock();
+        let state = &mut *guard;
+        state.session.at(self.now());
+        for (sequence, position, message) in loaded {
+            if message.is_err() && state.session.position_of(sequence) != Some(position) {
+                // Copied forward meanwhile, and asked for again.
+                continue;
+            }
+            let error = message.as_ref().err().map(ToString::to_string);
+            if state.session.provide(sequence, message.ok())
+                && let Some(error) = error
+            {
+                tracing::error!(
+                    client_id = %escape(&client.id),
+                    error,
+                    "a queued message in the data directory cannot be read back and is lost"
+                );
+                self.metrics.dropped.add("unreadable", 1);
+            }
+        }
+        self.count_late_drops(state);
+        self.record_work_now(client, &mut state.session);
+    }
+}

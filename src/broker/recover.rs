@@ -1,0 +1,199 @@
+//! Start: the sessions, retained messages and wills that the durable log remembers are put where they were.
+//!
+//! All of it before the listeners open: whoever connects finds the routes of the others, and no device that died with the broker is
+//! announced as alive.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::client::KeepFor;
+use super::turn_log::TurnLog;
+use super::{Client, Core, Kept, Turn};
+use crate::escape::escape;
+use crate::faults::{Fault, planted};
+use crate::ledger::Stored;
+use crate::protocol::PacketId;
+use crate::router::SubscriptionOptions;
+use crate::session::{Message, RestoredMessage, Session, Will, message_cost};
+use crate::storage::{OwnedMessage, Record, Recovered, RecoveredSession, RecoveredWill};
+
+/// What a start has found, for the log.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Restored {
+    pub(crate) sessions: usize,
+    pub(crate) queued: usize,
+    pub(crate) retained: usize,
+    pub(crate) wills: usize,
+}
+
+impl Core {
+    /// Takes everything up. Sessions whose time has passed are ended, wills of those who were connected are published.
+    pub(crate) fn restore(self: &Arc<Self>, mut recovered: Recovered) -> Restored {
+        self.next_key.fetch_max(recovered.next_key, Ordering::AcqRel);
+        self.next_revision.fetch_max(recovered.next_revision, Ordering::AcqRel);
+        let mut restored = Restored::default();
+        for (topic, retained) in recovered.take_retained() {
+            let Some(message) = retained.message else { continue };
+            if message.expires_at.is_some_and(|at| at <= self.started_wall) {
+                continue;
+            }
+            let message = Arc::new(self.owned(&topic, &message));
+            message.set_stored(Stored::new(&self.ledger, retained.position, retained.frame_bytes));
+            self.restore_retained(Kept { message, revision: retained.revision });
+            restored.retained += 1;
+        }
+        let mut sessions: Vec<(u64, RecoveredSession)> = recovered.sessions.drain().collect();
+        // Of two with one client id, which only damage can bring about, the newer one stays.
+        sessions.sort_unstable_by_key(|(key, _)| *key);
+        let mut turn_log = TurnLog::default();
+        for (key, session) in sessions {
+            let over = session.keep == Some(Duration::ZERO);
+            if over || session.client_id.is_empty() {
+                turn_log.record(&Record::SessionEnd { session: key }, false);
+                continue;
+            }
+            restored.queued += session.messages.len();
+            restored.sessions += 1;
+            self.restore_session(key, session);
+        }
+        turn_log.commit(self);
+        restored.wills = recovered.wills.len();
+        for (key, will) in recovered.wills {
+            self.restore_will(key, &will);
+        }
+        restored
+    }
+
+    fn restore_session(self: &Arc<Self>, key: u64, recovered: RecoveredSession) {
+        let mut session = Session::new(Arc::clone(self.session_limits()), true);
+        session.make_durable(&self.ledger);
+        // With a connection at the crash, whatever fits into its window may have been sent.
+        let window = u64::from(self.limits.inflight_max);
+        let begun = match recovered.detached {
+            Some((_, begun)) => begun,
+            None => recovered.messages.get(window as usize).map_or(u64::MAX, |message| message.sequence),
+        };
+        let messages = recovered.messages.into_iter().map(|message| {
+            let (subscription_ids, shared) = match message.extra {
+                Some(extra) => (extra.0, extra.1.map(Arc::from)),
+                None => (Box::default(), None),
+            };
+            RestoredMessage {
+                sequence: message.sequence,
+                position: message.position,
+                frame_bytes: message.frame_bytes,
+                cost: u32::try_from(message_cost(message.message_bytes as usize)).unwrap_or(u32::MAX),
+                qos: message.qos,
+                retain: message.retain,
+                again: message.sequence < begun,
+                subscription_ids,
+                shared,
+            }
+        });
+        let completing: Vec<(u64, PacketId)> = recovered
+            .completing
+            .iter()
+            .filter_map(|(sequence, id)| Some((*sequence, PacketId::new(*id)?)))
+            .collect();
+        let received: Vec<PacketId> = recovered.received.iter().filter_map(|id| PacketId::new(*id)).collect();
+        session.restore(recovered.next_sequence, messages, &completing, &received);
+
+        let client = Client::new(key, Arc::from(&*recovered.client_id), session, None);
+        let mut guard = client.lock();
+        let state = &mut *guard;
+        state.epoch = 1;
+        state.keep_for = recovered.keep.map_or(KeepFor::Ever, KeepFor::Time);
+        if let KeepFor::Time(time) = state.keep_for {
+            let since = recovered.detached.map_or(self.started_wall, |(since, _)| since);
+            let passed = Duration::from_millis(self.started_wall.saturating_sub(since));
+            let at = self.now().after(time.saturating_sub(passed));
+            state.expires_at = Some(at);
+            self.timers.set(&client, state, at);
+        }
+        for (filter, options) in recovered.subscriptions {
+            let options = SubscriptionOptions {
+                qos: options.qos,
+                no_local: options.no_local,
+                retain_as_published: options.retain_as_published,
+                subscription_id: NonZeroU32::new(options.subscription_id),
+            };
+            if self.add_subscription(&client, state, &filter, options).is_err() {
+                tracing::warn!(
+                    client_id = %escape(&client.id),
+                    filter = %escape(&filter),
+                    "a stored subscription is beyond the limits of today (limits.subscriptions_max, limits.subscription_bytes_max, \
+                     limits.topic_levels_max) and left out"
+                );
+                self.metrics.dropped.add("subscriptions_max", 1);
+            }
+        }
+        drop(guard);
+        if planted(Fault::RoutesAfterListen) {
+            self.lose_routes_for_a_while(&client);
+        }
+        if let Some(older) = self.clients.insert(Arc::clone(&client.id), client) {
+            // Not by `end_session`: its client id belongs to the newer one.
+            self.end_session(&older);
+        }
+    }
+
+    /// A planted fault: the subscriptions leave the router and come back later.
+    fn lose_routes_for_a_while(self: &Arc<Self>, client: &Arc<Client>) {
+        let filters: Vec<_> =
+            client.lock().session.filters().map(|(filter, options)| (Arc::clone(filter), options)).collect();
+        for (filter, _) in &filters {
+            self.remove_subscription(filter, client.key);
+        }
+        let (core, client) = (Arc::clone(self), Arc::clone(client));
+        tokio::runtime::Handle::current().spawn(async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            for (filter, options) in filters {
+                let options = SubscriptionOptions::with_qos(options.qos);
+                let _ = core.add_subscription(&client, &mut client.lock(), &filter, options);
+            }
+        });
+    }
+
+    /// The will of a client that was connected when the broker stopped: published now, or when its delay has passed.
+    fn restore_will(&self, key: u64, recovered: &RecoveredWill) {
+        let will = Will {
+            key,
+            topic: Arc::from(&*recovered.topic),
+            payload: recovered.message.payload.clone(),
+            qos: recovered.message.qos,
+            retain: recovered.retain,
+            delay: recovered.delay,
+            forwarded: recovered.message.properties.clone(),
+            expiry_seconds: recovered.expiry_seconds,
+        };
+        if !will.delay.is_zero()
+            && let Some(client) = self.client_by_key(recovered.session)
+        {
+            let mut state = client.lock();
+            let at = self.now().after(will.delay);
+            state.delayed_will = Some(Box::new((at, will)));
+            if let Some(at) = state.offline_deadline() {
+                self.timers.set(&client, &mut state, at);
+            }
+            return;
+        }
+        let mut turn = Turn::new();
+        turn.begin(self.now());
+        self.publish_will_of(&mut turn, recovered.session, &will);
+        turn.finish(self);
+    }
+
+    /// The session with this key; looks at all of them.
+    pub(super) fn client_by_key(&self, key: u64) -> Option<Arc<Client>> {
+        let found = self.clients.iter().find(|entry| entry.value().key == key);
+        found.map(|entry| Arc::clone(entry.value()))
+    }
+
+    fn owned(&self, topic: &str, message: &OwnedMessage) -> Message {
+        let expires_at = message.expires_at.map(|at| self.from_wall_clock(at));
+        Message::new(Arc::from(topic), message.payload.clone(), message.qos)
+            .with_properties(&message.properties, expires_at)
+    }
+}

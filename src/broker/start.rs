@@ -1,0 +1,82 @@
+//! Opening the durable log and making a core of it; what was found, and what was lost, goes to the operator's log.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Core;
+use crate::authentication::AuthenticationMethods;
+use crate::config::{Limits, StorageConfig, SyncMode};
+use crate::ledger::Ledger;
+use crate::storage::{Damage, DirFiles, Files, Log, LogOptions, Recovered, Sync};
+
+impl Core {
+    /// A core with everything that the directory remembers. Blocks while it reads.
+    ///
+    /// # Errors
+    /// If the directory cannot be used; never because of what is in it.
+    pub(crate) fn open(
+        directory: &Path,
+        storage: &StorageConfig,
+        limits: Limits,
+        methods: AuthenticationMethods,
+    ) -> io::Result<Arc<Self>> {
+        let files: Arc<dyn Files> = Arc::new(DirFiles::new(directory)?);
+        #[cfg(feature = "planted-faults")]
+        let files = if crate::faults::power_cut() {
+            Arc::new(crate::storage::PowerCutFiles::new(files)) as Arc<dyn Files>
+        } else {
+            files
+        };
+        Self::open_on(files, storage, limits, methods)
+    }
+
+    /// The same on any kind of files.
+    pub(crate) fn open_on(
+        files: Arc<dyn Files>,
+        storage: &StorageConfig,
+        limits: Limits,
+        methods: AuthenticationMethods,
+    ) -> io::Result<Arc<Self>> {
+        let ledger = Arc::new(Ledger::default());
+        let mut recovered = Recovered::default();
+        let sync = match storage.sync {
+            SyncMode::Always => Sync::Always,
+            SyncMode::Interval => Sync::Interval(storage.sync_interval),
+            SyncMode::Never => Sync::Never,
+        };
+        let options = LogOptions { sync, ..LogOptions::default() };
+        let (log, report) = Log::open(files, options, Arc::clone(&ledger), &mut recovered)?;
+        report.damage.iter().for_each(tell_damage);
+        if recovered.unreadable_frames > 0 {
+            tracing::error!(
+                frames = recovered.unreadable_frames,
+                "frames of the durable log are intact and not understood: were they written by a later version?"
+            );
+        }
+        recovered.finish();
+        let core = Arc::new(Self::with_log(limits, methods, Some(log), ledger));
+        let restored = core.restore(recovered);
+        tracing::info!(
+            sessions = restored.sessions,
+            queued = restored.queued,
+            retained = restored.retained,
+            wills = restored.wills,
+            segments = report.segments,
+            bytes = report.bytes,
+            "state of the last run taken up"
+        );
+        Ok(core)
+    }
+}
+
+fn tell_damage(damage: &Damage) {
+    tracing::warn!(
+        file = %damage.file,
+        offset = damage.offset,
+        bytes = damage.bytes,
+        what = %damage.what,
+        kept_as = damage.kept_as.as_deref().unwrap_or("nothing: there was nothing to keep"),
+        "part of the durable log cannot be read; what was recorded there is lost"
+    );
+}

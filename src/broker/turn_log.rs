@@ -1,0 +1,214 @@
+//! `TurnLog`: what one turn puts on record, handed to the durable log with one lock and one copy at the turn's end.
+//!
+//! A publish is one frame, and so takes effect as a whole: the message, every durable session that gets it, its place as retained message, the
+//! publisher's QoS 2 id. Whatever must not be acknowledged before it is on disk sets `waited`; [`commit`](TurnLog::commit) then gives
+//! the place which the watermark has to reach first. A turn that concerns nothing durable leaves no trace here and costs no more than that.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::Core;
+use crate::faults::{Fault, planted};
+use crate::ledger::{Position, Stored};
+use crate::protocol::QoS;
+use crate::session::{LogWork, Message, Outgoing, Will};
+use crate::storage::{Batch, DeliverRecord, FrameAt, MessageRecord, Numbers, Record, Urgency, WillRecord};
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(crate) struct TurnLog {
+    batch: Batch,
+    /// Messages that learn their place when the batch is submitted.
+    placed: Vec<(Arc<Message>, FrameAt)>,
+    /// The durable receivers of the message under way.
+    targets: Vec<Target>,
+    /// Deliveries that are over, of one session.
+    finished: Vec<u64>,
+    finished_of: u64,
+    waited: bool,
+    /// Receivers whose QoS 2 messages wait for this turn's batch.
+    wakers: Vec<Waker>,
+}
+
+/// A durable session that has taken the message into its queue.
+pub(super) struct Target {
+    pub(super) session: u64,
+    pub(super) sequence: u64,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) subscription_ids: Box<[u32]>,
+    pub(super) shared: Option<Arc<str>>,
+}
+
+/// What a publish does to its topic's retained message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retention {
+    /// Nothing that is to be remembered.
+    None,
+    /// It is the retained message now, with this revision.
+    Kept(u64),
+    /// There is none any more, as of this revision.
+    Removed(u64),
+}
+
+impl TurnLog {
+    /// The message under way was taken into a durable session.
+    pub(super) fn deliver(&mut self, target: Target) {
+        self.targets.push(target);
+    }
+
+    /// A receiver waits for what this turn records.
+    pub(super) fn wake_when_committed(&mut self, waker: &Waker) {
+        self.wakers.push(waker.clone());
+    }
+
+    /// Puts a publish on record, if there is anything about it to be remembered: who has taken it since the last one, what is retained, and
+    /// `also`. `waited`: it is acknowledged only after that.
+    pub(super) fn publish(
+        &mut self,
+        core: &Core,
+        outgoing: &mut Outgoing<'_>,
+        retention: Retention,
+        also: &[Record<'_>],
+        waited: bool,
+    ) {
+        if self.targets.is_empty() && retention == Retention::None && also.is_empty() {
+            return;
+        }
+        self.batch.begin();
+        let body = self.batch.body();
+        let message =
+            (!self.targets.is_empty() || matches!(retention, Retention::Kept(_))).then(|| outgoing.message());
+        if let Some(message) = &message {
+            Record::Message(MessageRecord {
+                qos: message.qos(),
+                expires_at: message.expires_at().map(|at| core.wall_clock(at)),
+                topic: message.topic(),
+                properties: message.forwarded(),
+                payload: message.payload(),
+            })
+            .write(body);
+        }
+        for target in self.targets.drain(..) {
+            Record::Deliver(DeliverRecord {
+                session: target.session,
+                sequence: target.sequence,
+                qos: target.qos,
+                retain: target.retain,
+                subscription_ids: Numbers::Slice(&target.subscription_ids),
+                shared: target.shared.as_deref(),
+            })
+            .write(body);
+        }
+        match retention {
+            Retention::None => {}
+            Retention::Kept(revision) => Record::Retain { revision }.write(body),
+            Retention::Removed(_) if planted(Fault::StaleRetained) => {}
+            Retention::Removed(revision) => {
+                Record::Unretain { revision, topic: outgoing.topic() }.write(body);
+            }
+        }
+        for record in also {
+            record.write(body);
+        }
+        let frame = self.batch.end();
+        if let Some(message) = message {
+            self.placed.push((message, frame));
+        }
+        self.waited |= waited;
+    }
+
+    /// Puts one record down that is not acknowledged, or (`waited`) not before it is on disk.
+    pub(crate) fn record(&mut self, record: &Record<'_>, waited: bool) {
+        self.batch.begin();
+        record.write(self.batch.body());
+        self.batch.end();
+        self.waited |= waited;
+    }
+
+    /// A will is to be published if its client goes without a word. `session`: the client's, if it outlives the connection.
+    pub(super) fn begin_will(&mut self, will: &Will, session: u64) {
+        if will.key == 0 {
+            return;
+        }
+        let record = WillRecord {
+            will: will.key,
+            session,
+            qos: will.qos,
+            retain: will.retain,
+            delay: will.delay,
+            expiry_seconds: will.expiry_seconds,
+            topic: &will.topic,
+            properties: &will.forwarded,
+            payload: &will.payload,
+        };
+        self.record(&Record::Will(record), false);
+    }
+
+    /// A will is off the record, with the next batch or (`waited`) with one of its own.
+    pub(super) fn end_will(&mut self, will: &Will, waited: bool) {
+        if will.key != 0 {
+            self.record(&Record::WillEnd { will: will.key }, waited);
+        }
+    }
+
+    /// The answers of this turn wait for everything that is on record by now, even if this turn adds nothing.
+    pub(crate) fn wait(&mut self) {
+        self.waited = true;
+    }
+
+    /// Puts down what has happened to a session's deliveries; the answers it wants sent afterwards go into `answers`.
+    pub(crate) fn work(&mut self, session: u64, work: &mut LogWork, answers: &mut Vec<u8>) {
+        if self.finished_of != session {
+            self.settle_finished();
+            self.finished_of = session;
+        }
+        self.finished.append(&mut work.finished);
+        for (sequence, id) in work.completing.drain(..) {
+            self.record(&Record::Completing { session, sequence, id: id.get() }, true);
+        }
+        if !work.answers.is_empty() {
+            answers.append(&mut work.answers);
+            // Also PUBREL for a PUBREC that came twice: the first may still be on its way to the disk.
+            self.waited = true;
+        }
+    }
+
+    fn settle_finished(&mut self) {
+        if self.finished.is_empty() {
+            return;
+        }
+        let finished = std::mem::take(&mut self.finished);
+        let record = Record::Finished { session: self.finished_of, sequences: Numbers::Slice(&finished) };
+        self.record(&record, false);
+        self.finished = finished;
+        self.finished.clear();
+    }
+
+    /// Hands everything to the log. If something of it is to be waited for: the place the watermark has to reach.
+    pub(crate) fn commit(&mut self, core: &Core) -> Option<Position> {
+        let waited = std::mem::take(&mut self.waited);
+        self.settle_finished();
+        if self.batch.is_empty() && !waited {
+            return None;
+        }
+        let Some(log) = &core.log else {
+            // Nobody is durable without a log.
+            self.placed.clear();
+            return None;
+        };
+        let urgency = if waited && !planted(Fault::AckBeforeWrite) { Urgency::Waited } else { Urgency::Lazy };
+        if self.batch.is_empty() {
+            return Some(log.submitted());
+        }
+        let submitted = log.submit(&mut self.batch, urgency);
+        for (message, frame) in self.placed.drain(..) {
+            let position = submitted.first.plus(frame.offset);
+            message.set_stored(Stored::new(&core.ledger, position, frame.len));
+        }
+        for waker in self.wakers.drain(..) {
+            log.wake_at(submitted.end, &waker);
+        }
+        (waited && !planted(Fault::AckBeforeWrite)).then_some(submitted.end)
+    }
+}

@@ -1,0 +1,266 @@
+//! `Durable`: what a session that is kept in the durable log has besides, and what it wants written there.
+//!
+//! The session does not write: it gathers what has happened to its deliveries, and the broker takes it out
+//! ([`Session::log_work`]) in the same turn. Two answers are held back until the log has what they follow from: a QoS 2 PUBLISH waits
+//! in the queue until its message is committed, PUBREL is handed to the broker for sending after PUBREC is on record.
+
+use std::sync::Arc;
+
+use super::inflight::Awaiting;
+use super::message::Message;
+use super::queue::{Body, DeliveryExtra, MessageQueue, QueuedMessage};
+use super::{Session, State};
+use crate::ledger::{Ledger, Position};
+use crate::protocol::{PacketId, QoS};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Durable {
+    pub(super) ledger: Arc<Ledger>,
+    /// Positions below it are taken, by deliveries begun or queued.
+    next: u64,
+    work: LogWork,
+}
+
+/// What is to be put on record for a session, and what is to be sent after that.
+#[derive(Debug, Default)]
+pub struct LogWork {
+    /// Deliveries that are over, by their position.
+    pub finished: Vec<u64>,
+    /// Deliveries whose PUBREC came: position and packet id.
+    pub completing: Vec<(u64, PacketId)>,
+    /// Packets to be sent when `completing` is committed.
+    pub answers: Vec<u8>,
+}
+
+/// What a checkpoint says of a session, besides its subscriptions.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The position the next delivery will have.
+    pub next: u64,
+    /// Positions of deliveries that are not over, the client's own (PubRec came) apart: first and length.
+    pub live: Vec<(u64, u64)>,
+    /// Deliveries whose PUBREC came: position and packet id.
+    pub completing: Vec<(u64, PacketId)>,
+    /// QoS 2 ids of the client that are not released.
+    pub received: Vec<PacketId>,
+}
+
+/// A message that was in a session's queue when the broker stopped.
+#[derive(Debug)]
+pub struct RestoredMessage {
+    /// Its position among the session's deliveries.
+    pub sequence: u64,
+    /// Where it is in the log.
+    pub position: Position,
+    /// Bytes of its frame.
+    pub frame_bytes: u32,
+    /// Bytes charged for it.
+    pub cost: u32,
+    /// At which QoS it is to be delivered.
+    pub qos: QoS,
+    /// With which RETAIN flag.
+    pub retain: bool,
+    /// It may have been sent before.
+    pub again: bool,
+    /// Identifiers of the matching subscriptions.
+    pub subscription_ids: Box<[u32]>,
+    /// The whole filter of the shared subscription it came by.
+    pub shared: Option<Arc<str>>,
+}
+
+impl Durable {
+    pub(super) fn finish(&mut self, sequence: u64) {
+        self.work.finished.push(sequence);
+    }
+
+    pub(super) fn completing(&mut self, sequence: u64, id: PacketId) {
+        self.work.completing.push((sequence, id));
+    }
+
+    pub(super) fn answer(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        encode(&mut self.work.answers);
+    }
+
+    /// Whether the log has the message.
+    pub(super) fn is_committed(&self, message: &Message) -> bool {
+        message.stored().is_some_and(|stored| stored.position() < self.ledger.committed())
+    }
+}
+
+impl Session {
+    /// Forgets what waits: a planted fault.
+    pub(crate) fn drop_queue(&mut self) {
+        for queued in self.queue.take_if(|_| true) {
+            self.queue.release(&queued.body);
+            self.finish(queued.sequence);
+        }
+    }
+
+    /// From now on the session is kept in the log that `ledger` accounts for. To be called before anything is delivered to it.
+    pub fn make_durable(&mut self, ledger: &Arc<Ledger>) {
+        if self.durable.is_none() {
+            self.durable =
+                Some(Box::new(Durable { ledger: Arc::clone(ledger), next: 0, work: LogWork::default() }));
+            self.queue = MessageQueue::durable(Arc::clone(ledger));
+        }
+    }
+
+    /// Whether it is kept in the log.
+    pub fn is_durable(&self) -> bool {
+        self.durable.is_some() && self.state != State::Ended
+    }
+
+    /// What is to be put on record, for the broker to drain; `None` if there is nothing.
+    pub fn log_work(&mut self) -> Option<&mut LogWork> {
+        let work = &mut self.durable.as_mut()?.work;
+        let any = !work.finished.is_empty() || !work.completing.is_empty() || !work.answers.is_empty();
+        any.then_some(work)
+    }
+
+    /// The position of the delivery that was begun or queued last.
+    pub fn last_sequence(&self) -> u64 {
+        self.next_sequence().saturating_sub(1)
+    }
+
+    /// The position the next delivery will have.
+    fn next_sequence(&self) -> u64 {
+        self.durable.as_ref().map_or(0, |durable| durable.next).max(self.inflight.end())
+    }
+
+    /// Takes the next position; 0 if the session is not durable: others number their deliveries when they begin.
+    pub(super) fn assign(&mut self) -> u64 {
+        let next = self.next_sequence();
+        match &mut self.durable {
+            Some(durable) => {
+                durable.next = next + 1;
+                next
+            }
+            None => 0,
+        }
+    }
+
+    /// The position below which deliveries may have been sent.
+    pub fn begun(&self) -> u64 {
+        self.inflight.end()
+    }
+
+    /// The log has moved on: what waited for it may be sent.
+    pub fn log_moved(&mut self) {
+        self.pump();
+    }
+
+    /// Whether a message could be sent if the log had committed it.
+    pub fn waits_for_commit(&self) -> bool {
+        self.state == State::Connected
+            && self.may_begin()
+            && self.queue.front().is_some_and(|(queued, message)| self.must_wait(queued.qos, message))
+    }
+
+    pub(super) fn must_wait(&self, qos: QoS, message: &Message) -> bool {
+        qos == QoS::ExactlyOnce && self.durable.as_ref().is_some_and(|durable| !durable.is_committed(message))
+    }
+
+    /// Messages that had better be read back from the log now: position of the delivery and place of each, at most `max`.
+    pub fn wanted(&self, max: usize) -> Vec<(u64, Position)> {
+        if self.state == State::Connected && self.queue.wants() { self.queue.wanted(max) } else { Vec::new() }
+    }
+
+    /// A message that was [`wanted`](Self::wanted), or `None` if it cannot be read any more: its delivery is over then. `false` if nobody waits
+    /// for it any more.
+    pub fn provide(&mut self, sequence: u64, read: Option<Message>) -> bool {
+        let lost = read.is_none();
+        let provided = self.queue.provide(sequence, read);
+        if provided && lost {
+            self.finish(sequence);
+        }
+        if provided {
+            self.pump();
+        }
+        provided
+    }
+
+    /// Notes that a delivery is over.
+    pub(super) fn finish(&mut self, sequence: u64) {
+        if let Some(durable) = &mut self.durable {
+            durable.finish(sequence);
+        }
+    }
+
+    /// What a checkpoint has to say of it.
+    pub fn snapshot(&self) -> Snapshot {
+        let sent = self.inflight.unacknowledged().into_iter().map(|(position, _)| (position, 1));
+        let mut live: Vec<(u64, u64)> = sent.chain(self.queue.sequences()).collect();
+        live.sort_unstable();
+        Snapshot {
+            next: self.next_sequence(),
+            live,
+            completing: self.inflight.completing(),
+            received: self.received_qos2.iter().collect(),
+        }
+    }
+
+    /// Takes up what a durable session had when the broker stopped. It is without connection and has nothing yet.
+    pub fn restore(
+        &mut self,
+        next: u64,
+        messages: impl ExactSizeIterator<Item = RestoredMessage>,
+        completing: &[(u64, PacketId)],
+        received: &[PacketId],
+    ) {
+        for (position, id) in completing {
+            self.inflight.restore_completing(*position, *id);
+        }
+        if let Some(durable) = &mut self.durable {
+            durable.next = next;
+        }
+        for id in received {
+            self.received_qos2.insert(*id);
+        }
+        self.queue.extend(messages.map(|restored| {
+            let has_extra = !restored.subscription_ids.is_empty() || restored.shared.is_some();
+            QueuedMessage {
+                sequence: restored.sequence,
+                body: Body::Stored(restored.position, restored.frame_bytes),
+                cost: restored.cost,
+                qos: restored.qos,
+                retain: restored.retain,
+                again: restored.again,
+                extra: has_extra.then(|| {
+                    Box::new(DeliveryExtra {
+                        subscription_ids: restored.subscription_ids,
+                        shared: restored.shared,
+                    })
+                }),
+            }
+        }));
+    }
+
+    /// Where a delivery's message is in the log; `None` if the delivery is over or its message not needed any more.
+    pub fn position_of(&self, sequence: u64) -> Option<Position> {
+        if let Some(position) = self.queue.position_of(sequence) {
+            return Some(position);
+        }
+        Some(self.inflight.message_at(sequence)?.stored()?.position())
+    }
+
+    /// A delivery's message was copied from one place in the log to another.
+    pub fn moved(&mut self, sequence: u64, from: Position, to: Position) {
+        self.queue.moved(sequence, from, to);
+        if let Some(stored) = self.inflight.message_at(sequence).and_then(|message| message.stored()) {
+            stored.move_to(from, to);
+        }
+    }
+
+    /// PUBREC in a durable session: PUBREL goes when that is on record.
+    pub(super) fn complete_durably(&mut self, id: PacketId, advanced: Option<u64>) -> bool {
+        let Some(durable) = &mut self.durable else { return false };
+        if let Some(sequence) = advanced {
+            durable.completing(sequence, id);
+        }
+        let known = advanced.is_some() || self.inflight.awaits(id, Awaiting::PubComp);
+        let version = self.terms.version;
+        durable.answer(|out| super::outbound::encode_pubrel(out, version, id, known));
+        true
+    }
+}

@@ -1,0 +1,49 @@
+//! What a session gives up of shared subscriptions (MQTT 5 section 4.8.2), for another member.
+
+use std::sync::Arc;
+
+use super::Session;
+use super::message::Message;
+use super::queue::{Body, QueuedMessage};
+use crate::ledger::Stored;
+
+/// A message that a member of a shared subscription did not acknowledge, for another member.
+#[derive(Debug)]
+pub struct SharedMessage {
+    /// The whole filter, `$share/{name}/{filter}`.
+    pub filter: Arc<str>,
+    /// The message, or its place in the log.
+    pub message: Result<Arc<Message>, Stored>,
+    /// What the delivery was called in the session that gives it up.
+    pub sequence: u64,
+}
+
+impl Session {
+    /// Gives up what came by shared subscriptions for which `wanted` holds and has not begun, for other members; with `unacknowledged` also
+    /// what was sent at QoS 1 and not acknowledged (only when the connection is gone: an acknowledgement must not come later).
+    pub fn take_shared(
+        &mut self,
+        wanted: impl Fn(&Arc<str>) -> bool,
+        unacknowledged: bool,
+    ) -> Vec<SharedMessage> {
+        let shared_of = |queued: &QueuedMessage| queued.extra.as_ref().and_then(|extra| extra.shared.clone());
+        let begun = if unacknowledged { self.inflight.take_shared_qos1(&wanted) } else { Vec::new() };
+        let mut taken: Vec<SharedMessage> = begun
+            .into_iter()
+            .map(|(sequence, filter, message)| SharedMessage { filter, message: Ok(message), sequence })
+            .collect();
+        for queued in self.queue.take_if(|queued| shared_of(queued).is_some_and(|shared| wanted(&shared))) {
+            let Some(filter) = shared_of(&queued) else { continue };
+            let message = match (&queued.body, &self.durable) {
+                (Body::Loaded(message), _) => Ok(Arc::clone(message)),
+                (Body::Stored(position, bytes), Some(durable)) => {
+                    Err(Stored::new(&durable.ledger, *position, *bytes))
+                }
+                (Body::Stored(..), None) => continue,
+            };
+            self.queue.release(&queued.body);
+            taken.push(SharedMessage { filter, message, sequence: queued.sequence });
+        }
+        taken
+    }
+}

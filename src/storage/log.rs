@@ -1,0 +1,548 @@
+//! The log as its users see it: submit, wait for the watermark, read, free.
+//!
+//! [`Log::submit`] takes one short lock; everything that touches a disk happens in the writer's thread, or in calls that say so.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::checkpoint::{CheckpointWriter, Checkpoints};
+use super::files::Files;
+use super::frame::{Batch, FILE_HEADER, FileHeader, Kind, settle};
+use super::open::{Report, Visitor, recover};
+use super::segments::{Freed, ReadError, SegmentInfo, Segments};
+use super::writer::{Timing, Writer};
+use crate::ledger::{Ledger, Position};
+
+/// See `Shared::is_company`.
+const LAZY_BYTES: usize = 1024 * 1024;
+
+/// When an acknowledgement may leave, and when the disk is told to keep what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Sync {
+    /// Committed is what is synced. Nothing acknowledged is lost.
+    #[default]
+    Always,
+    /// Committed is what is written; synced every so often. A power cut may lose the last interval, the end of the process nothing.
+    Interval(Duration),
+    /// Committed is what is written; synced for checkpoints only. A power cut may lose everything since, and leave holes.
+    Never,
+}
+
+/// How a log is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogOptions {
+    /// When to sync.
+    pub(crate) sync: Sync,
+    /// Bytes of a segment, but for a batch that is larger than that.
+    pub(crate) segment_bytes: u32,
+    /// Bytes that may wait in memory before [`Log::is_full`].
+    pub(crate) pending_bytes_max: usize,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { sync: Sync::Always, segment_bytes: 4 * 1024 * 1024, pending_bytes_max: 16 * 1024 * 1024 }
+    }
+}
+
+/// Where a batch stands: its first frame's position, and the place behind its last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Submitted {
+    /// Position of the batch's first frame.
+    pub(crate) first: Position,
+    /// When [`Log::committed`] has reached this, all of it is committed.
+    pub(crate) end: Position,
+}
+
+/// Whether somebody waits for a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// It is written as soon as the disk is free.
+    Waited,
+    /// It may wait a little for company.
+    Lazy,
+}
+
+/// Counters since [`Log::open`], and the state of the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LogStatus {
+    /// Bytes of frames submitted.
+    pub(crate) bytes_submitted: u64,
+    /// Bytes written to files: frames, headers, checkpoints, and what was written again.
+    pub(crate) bytes_written: u64,
+    /// Times that a file or the directory was synced.
+    pub(crate) syncs: u64,
+    /// Writes (and creations and renamings of files) that failed.
+    pub(crate) write_failures: u64,
+    /// Syncs that failed.
+    pub(crate) sync_failures: u64,
+    /// The last attempt to write or sync failed: nothing is committed until one succeeds.
+    pub(crate) failing: bool,
+    /// Bytes of all segments and the checkpoint.
+    pub(crate) files_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) bytes_submitted: AtomicU64,
+    pub(super) bytes_written: AtomicU64,
+    pub(super) syncs: AtomicU64,
+    pub(super) write_failures: AtomicU64,
+    pub(super) sync_failures: AtomicU64,
+}
+
+/// Bytes of one segment, to be written one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    pub(super) segment: u32,
+    /// Of the first frame.
+    pub(super) offset: u32,
+    /// If `offset` is 0, the file's header precedes the frames.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Part {
+    /// Where the frames begin in `bytes`.
+    pub(super) fn header_len(&self) -> usize {
+        if self.offset == 0 { FILE_HEADER } else { 0 }
+    }
+
+    /// The offset behind its last frame.
+    pub(super) fn end(&self) -> u32 {
+        self.offset + (self.bytes.len() - self.header_len()) as u32
+    }
+}
+
+/// What was submitted and the writer has not taken.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) parts: Vec<Part>,
+    pub(super) bytes: usize,
+    /// Where the next batch begins, if it fits.
+    pub(super) cursor: Position,
+    /// Somebody waits for some of it.
+    pub(super) waited: bool,
+    /// Somebody waits until everything submitted so far is synced.
+    pub(super) sync_wanted: bool,
+    /// The writer has set its clock for what is lazy.
+    pub(super) noted: bool,
+    pub(super) closing: bool,
+    /// The writer has ended.
+    pub(super) closed: bool,
+    /// A buffer to be used again.
+    pub(super) spare: Vec<u8>,
+}
+
+/// What the log, its writer and a checkpoint's writer share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) files: Arc<dyn Files>,
+    pub(super) segments: Segments,
+    pub(super) options: LogOptions,
+    pub(super) timing: Timing,
+    pub(super) tag: u32,
+    pub(super) pending: Mutex<Pending>,
+    /// With `pending`: there is something for the writer to look at.
+    pub(super) work: Condvar,
+    /// With `pending`: `synced`, `failing` or `closed` has changed.
+    pub(super) progress: Condvar,
+    committed: AtomicU64,
+    written: AtomicU64,
+    synced: AtomicU64,
+    pub(super) failing: AtomicBool,
+    /// Bytes submitted and still needed in memory.
+    held: AtomicUsize,
+    /// By position and identity: who polls again before it is woken stands here once.
+    waiters: Mutex<BTreeMap<(u64, Identity), Waker>>,
+    not_full: Mutex<HashMap<Identity, Waker>>,
+    pub(super) counters: Counters,
+    pub(super) checkpoints: Checkpoints,
+}
+
+impl Shared {
+    pub(super) fn committed(&self) -> Position {
+        Position::from_u64(self.committed.load(Ordering::Acquire))
+    }
+
+    pub(super) fn written(&self) -> Position {
+        Position::from_u64(self.written.load(Ordering::Acquire))
+    }
+
+    pub(super) fn synced(&self) -> Position {
+        Position::from_u64(self.synced.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_written(&self, position: Position) {
+        self.written.store(position.as_u64(), Ordering::Release);
+        self.segments.ledger.set_written(position);
+    }
+
+    pub(super) fn set_synced(&self, position: Position) {
+        self.synced.store(position.as_u64(), Ordering::Release);
+        let _pending = self.pending.lock();
+        self.progress.notify_all();
+    }
+
+    /// Moves the watermark, and wakes those who wait for no more than that.
+    pub(super) fn commit(&self, position: Position) {
+        self.committed.store(position.as_u64(), Ordering::Release);
+        self.segments.ledger.set_committed(position);
+        let due = {
+            let mut waiters = self.waiters.lock();
+            let later = waiters.split_off(&(position.as_u64() + 1, (0, 0)));
+            std::mem::replace(&mut *waiters, later)
+        };
+        due.into_values().for_each(Waker::wake);
+    }
+
+    /// So many bytes need not be in memory any more.
+    pub(super) fn release(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::AcqRel);
+        if !self.is_full() {
+            let waiting = std::mem::take(&mut *self.not_full.lock());
+            waiting.into_values().for_each(Waker::wake);
+        }
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// So much that nobody waits for that it need not wait for more.
+    pub(super) fn is_company(&self, pending: &Pending) -> bool {
+        pending.bytes > LAZY_BYTES.min(self.options.pending_bytes_max / 2)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.held.load(Ordering::Acquire) > self.options.pending_bytes_max
+    }
+
+    /// Waits until everything before `end` is synced, whatever the mode.
+    ///
+    /// # Errors
+    /// If the disk is failing now, or the log is closed.
+    pub(super) fn wait_synced(&self, end: Position) -> io::Result<()> {
+        let mut pending = self.pending.lock();
+        loop {
+            if self.synced() >= end {
+                return Ok(());
+            }
+            if pending.closed {
+                return Err(io::Error::other("the log is closed"));
+            }
+            if self.failing.load(Ordering::Acquire) {
+                return Err(io::Error::other("the log cannot be written at present"));
+            }
+            pending.sync_wanted = true;
+            self.work.notify_one();
+            self.progress.wait(&mut pending);
+        }
+    }
+
+    /// The writer has ended: nothing will be committed any more.
+    pub(super) fn closed(&self) {
+        {
+            let mut pending = self.pending.lock();
+            pending.closed = true;
+            pending.parts = Vec::new();
+            self.progress.notify_all();
+        }
+        let waiters = std::mem::take(&mut *self.waiters.lock());
+        waiters.into_values().for_each(Waker::wake);
+        let waiting = std::mem::take(&mut *self.not_full.lock());
+        waiting.into_values().for_each(Waker::wake);
+    }
+}
+
+/// The durable log; see the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(super) shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Log {
+    /// Reads what is there, shows each intact frame to the visitor, the checkpoint's first, and starts the writer's thread. What is
+    /// damaged is in the report; nothing is logged here.
+    ///
+    /// # Errors
+    /// Only if the directory cannot be used at all, or no thread be started.
+    pub(crate) fn open(
+        files: Arc<dyn Files>,
+        options: LogOptions,
+        ledger: Arc<Ledger>,
+        visitor: &mut dyn Visitor,
+    ) -> io::Result<(Arc<Self>, Report)> {
+        let (log, mut writer, report) = Self::open_idle(files, options, Timing::default(), ledger, visitor)?;
+        let thread = std::thread::Builder::new().name("storage".to_owned());
+        let thread = thread.spawn(move || {
+            while let Some(next) = writer.work(Instant::now()) {
+                writer.park(next);
+            }
+        })?;
+        *log.thread.lock() = Some(thread);
+        Ok((log, report))
+    }
+
+    /// As [`open`](Self::open), with the writer for the caller to run.
+    pub(super) fn open_idle(
+        files: Arc<dyn Files>,
+        options: LogOptions,
+        timing: Timing,
+        ledger: Arc<Ledger>,
+        visitor: &mut dyn Visitor,
+    ) -> io::Result<(Arc<Self>, Writer, Report)> {
+        let recovered = recover(&files, visitor)?;
+        let start = Position::new(recovered.next_segment, 0);
+        ledger.set_committed(start);
+        ledger.set_written(start);
+        let pending = Pending {
+            parts: Vec::new(),
+            bytes: 0,
+            cursor: start,
+            waited: false,
+            sync_wanted: false,
+            noted: false,
+            closing: false,
+            closed: false,
+            spare: Vec::new(),
+        };
+        let shared = Arc::new(Shared {
+            segments: Segments::new(Arc::clone(&files), ledger, recovered.segments),
+            files,
+            options,
+            timing,
+            tag: recovered.tag,
+            pending: Mutex::new(pending),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            committed: AtomicU64::new(start.as_u64()),
+            written: AtomicU64::new(start.as_u64()),
+            synced: AtomicU64::new(start.as_u64()),
+            failing: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+            waiters: Mutex::default(),
+            not_full: Mutex::default(),
+            counters: Counters::default(),
+            checkpoints: recovered.checkpoints,
+        });
+        let writer = Writer::new(Arc::clone(&shared), recovered.cuts);
+        let log = Arc::new(Self { shared, thread: Mutex::default() });
+        Ok((log, writer, recovered.report))
+    }
+
+    /// Takes the batch's frames over and says where they will stand. Never blocks on the disk. An empty batch is committed already.
+    /// After [`close`](Self::close) frames are forgotten, and never committed.
+    pub(crate) fn submit(&self, batch: &mut Batch, urgency: Urgency) -> Submitted {
+        if batch.is_empty() {
+            return Submitted { first: Position::START, end: Position::START };
+        }
+        let shared = &*self.shared;
+        let bytes = batch.bytes();
+        let len = bytes as u32;
+        let mut pending = shared.pending.lock();
+        let room = shared.options.segment_bytes.saturating_sub(pending.cursor.offset());
+        if pending.cursor.offset() > 0 && len > room {
+            pending.cursor = Position::new(pending.cursor.segment() + 1, 0);
+        }
+        let first = pending.cursor;
+        let end = first.plus(len);
+        pending.cursor = end;
+        if pending.closed {
+            drop(pending);
+            batch.clear();
+            return Submitted { first, end };
+        }
+        if pending.parts.last().is_none_or(|part| part.segment != first.segment()) {
+            let part = new_part(&mut pending.spare, first, shared.tag);
+            pending.parts.push(part);
+        }
+        if let Some(part) = pending.parts.last_mut() {
+            let at = part.bytes.len();
+            part.bytes.extend_from_slice(batch.frames());
+            settle(part.bytes.get_mut(at..).unwrap_or_default(), shared.tag, first.as_u64());
+        }
+        pending.bytes += bytes;
+        pending.waited |= urgency == Urgency::Waited;
+        shared.held.fetch_add(bytes, Ordering::AcqRel);
+        shared.counters.bytes_submitted.fetch_add(bytes as u64, Ordering::Relaxed);
+        if pending.waited || !pending.noted || shared.is_company(&pending) {
+            shared.work.notify_one();
+        }
+        drop(pending);
+        batch.clear();
+        Submitted { first, end }
+    }
+
+    /// Acknowledgements for everything that ends at or before this may leave. What was found at the opening is committed.
+    pub(crate) fn committed(&self) -> Position {
+        self.shared.committed()
+    }
+
+    /// The end of everything that was submitted.
+    pub(crate) fn submitted(&self) -> Position {
+        self.shared.pending.lock().cursor
+    }
+
+    /// What ends at or before this can be [`read`](Self::read).
+    pub(crate) fn written(&self) -> Position {
+        self.shared.written()
+    }
+
+    /// Wakes once when [`committed`](Self::committed) has reached `end`; at once if it has. Also wakes when the log is closed.
+    pub(crate) fn wake_at(&self, end: Position, waker: &Waker) {
+        {
+            let mut waiters = self.shared.waiters.lock();
+            // Under the lock: the writer moves the watermark before it takes it.
+            if self.shared.committed() < end {
+                waiters.entry((end.as_u64(), identity(waker))).or_insert_with(|| waker.clone());
+                return;
+            }
+        }
+        waker.wake_by_ref();
+    }
+
+    /// Waits until [`committed`](Self::committed) has reached `end`: for ever, if the log is closed before.
+    pub(crate) fn wait(&self, end: Position) -> impl Future<Output = ()> + Send + '_ {
+        poll_fn(move |context| {
+            if self.committed() >= end {
+                return Poll::Ready(());
+            }
+            self.wake_at(end, context.waker());
+            // Woken at once if it came meanwhile.
+            Poll::Pending
+        })
+    }
+
+    /// So much is in memory and not yet safe on the disk that nobody should submit more: stop reading sockets.
+    pub(crate) fn is_full(&self) -> bool {
+        self.shared.is_full()
+    }
+
+    /// Wakes once when it is no longer full; at once if it is not. Also wakes when the log is closed.
+    pub(crate) fn wake_when_not_full(&self, waker: &Waker) {
+        {
+            let mut waiting = self.shared.not_full.lock();
+            if self.shared.is_full() {
+                waiting.entry(identity(waker)).or_insert_with(|| waker.clone());
+                return;
+            }
+        }
+        waker.wake_by_ref();
+    }
+
+    /// Replaces what is in `into` by the body of the frame at this position. May block on the disk.
+    ///
+    /// # Errors
+    /// [`ReadError`]; `NotWritten` also for what had to be written again after a failed sync, until that is done.
+    pub(crate) fn read(&self, position: Position, into: &mut Vec<u8>) -> Result<(), ReadError> {
+        if position >= self.written() {
+            return Err(ReadError::NotWritten);
+        }
+        match self.shared.segments.read(position, into) {
+            Err(ReadError::Damaged) if position >= self.shared.synced() => Err(ReadError::NotWritten),
+            result => result,
+        }
+    }
+
+    /// Shows every intact frame of a segment, as far as it is written: its position, bytes of the whole frame, its body. Blocks.
+    ///
+    /// # Errors
+    /// If there is no such segment, or a file of it cannot be opened.
+    pub(crate) fn scan_segment(
+        &self,
+        segment: u32,
+        visit: &mut dyn FnMut(Position, u32, &[u8]),
+    ) -> io::Result<()> {
+        self.shared.segments.scan(segment, visit)
+    }
+
+    /// The segments that are not written to any more.
+    pub(crate) fn sealed_segments(&self) -> Vec<SegmentInfo> {
+        self.shared.segments.sealed(self.written().segment())
+    }
+
+    /// Begins the file that replaces everything submitted up to now, but for bodies to which positions still point. One at a time.
+    ///
+    /// # Errors
+    /// If one is under way, or its file cannot be made.
+    pub(crate) fn begin_checkpoint(&self) -> io::Result<CheckpointWriter> {
+        CheckpointWriter::begin(&self.shared)
+    }
+
+    /// The position that the last finished checkpoint replaces what precedes; [`Position::START`] if there is none.
+    pub(crate) fn checkpoint_position(&self) -> Position {
+        self.shared.checkpoints.position()
+    }
+
+    /// Bytes of frames submitted since that position.
+    pub(crate) fn bytes_since_checkpoint(&self) -> u64 {
+        let submitted = self.shared.counters.bytes_submitted.load(Ordering::Relaxed);
+        self.shared.checkpoints.bytes_since(submitted)
+    }
+
+    /// Removes the sealed segments that lie before the last finished checkpoint and of which the ledger says that nothing is needed.
+    ///
+    /// # Errors
+    /// If a file cannot be removed; the segment is tried again next time.
+    pub(crate) fn free_dead_segments(&self) -> io::Result<Freed> {
+        self.shared.segments.free(self.written().segment(), self.checkpoint_position())
+    }
+
+    /// Counters and state.
+    pub(crate) fn status(&self) -> LogStatus {
+        let Counters { bytes_submitted, bytes_written, syncs, write_failures, sync_failures } =
+            &self.shared.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        LogStatus {
+            bytes_submitted: read(bytes_submitted),
+            bytes_written: read(bytes_written),
+            syncs: read(syncs),
+            write_failures: read(write_failures),
+            sync_failures: read(sync_failures),
+            failing: self.shared.failing.load(Ordering::Acquire),
+            files_bytes: self.shared.segments.bytes() + self.shared.checkpoints.bytes(),
+        }
+    }
+
+    /// Writes and syncs what is pending, or gives up at the first failure; ends the writer's thread and waits for it.
+    pub(crate) fn close(&self) {
+        {
+            let mut pending = self.shared.pending.lock();
+            pending.closing = true;
+            self.shared.work.notify_one();
+        }
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that writes the log has panicked");
+            self.shared.closed();
+        }
+    }
+}
+
+fn new_part(spare: &mut Vec<u8>, first: Position, tag: u32) -> Part {
+    let mut bytes = std::mem::take(spare);
+    bytes.clear();
+    let (segment, offset) = (first.segment(), first.offset());
+    if offset == 0 {
+        let header = FileHeader { kind: Kind::Segment, segment, offset, tag };
+        bytes.extend_from_slice(&header.encode());
+    }
+    Part { segment, offset, bytes }
+}
+
+/// Wakers that are equal in this wake the same task.
+type Identity = (usize, usize);
+
+fn identity(waker: &Waker) -> Identity {
+    (waker.data() as usize, std::ptr::from_ref(waker.vtable()) as usize)
+}

@@ -1,0 +1,42 @@
+//! The durable log: opaque frames, appended, synced in groups, found again after any crash.
+//!
+//! Files ([`files`]) hold frames ([`frame`], the format byte by byte). [`Log`] takes batches of frames and gives each its [`Position`]
+//! at once; one thread ([`writer`]) writes and syncs what came meanwhile and moves a watermark, for which acknowledgements wait.
+//! [`open`] reads everything back at start, [`checkpoint`] writes what replaces the log's older part.
+//! Not here: what the bodies mean, which segments are needed (the ledger's account), when to write a checkpoint.
+//!
+//! Invariants:
+//! - what [`Log::committed`] covers is found again at its position after a crash (after a power cut: with [`Sync::Always`]);
+//! - after a crash, what is found of the log is a beginning of what was submitted: nothing behind a hole, unless bytes rotted;
+//! - bytes that could not be read are never deleted, and never keep the log from opening.
+
+mod aside;
+mod checkpoint;
+mod files;
+mod frame;
+mod log;
+mod open;
+#[cfg(feature = "planted-faults")]
+mod power_cut;
+mod record;
+mod recovered;
+mod scan;
+mod segments;
+#[cfg(test)]
+pub(crate) mod simulated;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub(crate) use checkpoint::CheckpointWriter;
+pub(crate) use files::{DirFiles, Files};
+pub(crate) use frame::{Batch, FrameAt};
+pub(crate) use log::{Log, LogOptions, Sync, Urgency};
+pub(crate) use open::Damage;
+#[cfg(feature = "planted-faults")]
+pub(crate) use power_cut::PowerCutFiles;
+pub(crate) use record::{
+    DeliverRecord, MessageRecord, Numbers, Record, Records, SubscribeRecord, WillRecord,
+};
+pub(crate) use recovered::{OwnedMessage, Recovered, RecoveredSession, RecoveredWill};
+pub(crate) use segments::{ReadError, SegmentInfo};

@@ -1,0 +1,487 @@
+//! Writes what was submitted, syncs it, moves the watermark.
+//!
+//! [`Writer::work`] does all that is due at a moment and says when it wants to be asked again; [`Writer::park`] waits for that or for
+//! news. What was not synced stays in memory, so that it can be written again, to a new file, when a sync has failed: a second sync
+//! of the same file would succeed without proving anything.
+//!
+//! A segment is synced whole before the next one is begun (but with [`Sync::Never`]), so that only the last one can be torn.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::files::LogFile;
+use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, Kind, mark, own_mark};
+use super::log::{Part, Shared, Sync};
+use super::open::Cut;
+use crate::ledger::Position;
+
+/// How long things wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    /// What nobody waits for is written after this.
+    pub(super) lazy: Duration,
+    /// After a failure the next attempt comes after this.
+    pub(super) retry: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { lazy: Duration::from_millis(200), retry: Duration::from_millis(250) }
+    }
+}
+
+/// With [`Sync::Interval`] more than this is synced before its time.
+const UNSYNCED_BYTES: usize = 8 * 1024 * 1024;
+/// Buffers up to this size are used again.
+const SPARE_BYTES: usize = 1024 * 1024;
+
+/// When the writer wants to be asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Next {
+    /// At this time, or when there is news.
+    pub(super) at: Option<Instant>,
+    /// The disk fails: not before `at`, whatever comes meanwhile (but the end).
+    pub(super) patient: bool,
+}
+
+/// A segment that is not wholly synced, or the one being written.
+#[derive(Debug)]
+struct Tail {
+    /// Of the file being written.
+    header: FileHeader,
+    file: Option<Arc<dyn LogFile>>,
+    /// It was made and its name may not survive.
+    name_unsynced: bool,
+    /// A sync of it failed.
+    distrusted: bool,
+    /// Offsets up to which it is written, and synced.
+    written: u32,
+    synced: u32,
+    /// What is not written or not synced, in order.
+    held: VecDeque<Part>,
+}
+
+impl Tail {
+    fn new(segment: u32, tag: u32) -> Self {
+        let header = FileHeader { kind: Kind::Segment, segment, offset: 0, tag };
+        Self {
+            header,
+            file: None,
+            name_unsynced: true,
+            distrusted: false,
+            written: 0,
+            synced: 0,
+            held: VecDeque::new(),
+        }
+    }
+
+    /// Where in the file an offset stands.
+    fn at(&self, offset: u32) -> u64 {
+        FILE_HEADER as u64 + u64::from(offset - self.header.offset)
+    }
+
+    fn position(&self, offset: u32) -> Position {
+        Position::new(self.header.segment, offset)
+    }
+}
+
+/// What failed, for the one message about it.
+struct Failure {
+    what: &'static str,
+    name: String,
+    error: io::Error,
+}
+
+fn failed(what: &'static str, name: &str) -> impl FnOnce(io::Error) -> Failure {
+    move |error| Failure { what, name: name.to_owned(), error }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    cuts: Vec<Cut>,
+    tails: VecDeque<Tail>,
+    /// Since when something that nobody waits for is there.
+    lazy_since: Option<Instant>,
+    /// The disk fails; the next attempt.
+    retry_at: Option<Instant>,
+    /// When what is written must be synced at the latest.
+    sync_at: Option<Instant>,
+    sync_wanted: bool,
+    closing: bool,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, cuts: Vec<Cut>) -> Self {
+        Self {
+            shared,
+            cuts,
+            tails: VecDeque::new(),
+            lazy_since: None,
+            retry_at: None,
+            sync_at: None,
+            sync_wanted: false,
+            closing: false,
+        }
+    }
+
+    /// Waits for news, or for the time that [`work`](Self::work) named.
+    pub(super) fn park(&self, next: Next) {
+        let mut pending = self.shared.pending.lock();
+        loop {
+            let unnoted = !pending.noted && !pending.parts.is_empty();
+            let news = pending.waited || pending.sync_wanted || unnoted || self.shared.is_company(&pending);
+            if pending.closing || (news && !next.patient) {
+                return;
+            }
+            match next.at {
+                Some(at) => {
+                    if self.shared.work.wait_until(&mut pending, at).timed_out() {
+                        return;
+                    }
+                }
+                None => self.shared.work.wait(&mut pending),
+            }
+        }
+    }
+
+    /// Does what is due. `None` when the log was closed and this was the last.
+    pub(super) fn work(&mut self, now: Instant) -> Option<Next> {
+        self.closing = self.shared.pending.lock().closing;
+        if let Some(at) = self.retry_at.filter(|at| now < *at && !self.closing) {
+            return Some(Next { at: Some(at), patient: true });
+        }
+        self.take(now);
+        let result = self.write_all(now).and_then(|()| self.sync_if_due(now));
+        if self.closing {
+            let closed = result.and_then(|()| self.end_cleanly());
+            if let Err(failure) = closed {
+                self.report(&failure);
+            }
+            self.shared.closed();
+            return None;
+        }
+        match result {
+            Ok(()) => {
+                self.recovered();
+                let lazy_at = self.lazy_since.map(|since| since + self.shared.timing.lazy);
+                let at = [lazy_at, self.sync_at].into_iter().flatten().min();
+                Some(Next { at, patient: false })
+            }
+            Err(failure) => {
+                self.report(&failure);
+                let at = now + self.shared.timing.retry;
+                self.retry_at = Some(at);
+                Some(Next { at: Some(at), patient: true })
+            }
+        }
+    }
+
+    /// Takes over what is pending, if somebody waits for it or it has waited long enough.
+    fn take(&mut self, now: Instant) {
+        let mut pending = self.shared.pending.lock();
+        self.sync_wanted |= std::mem::take(&mut pending.sync_wanted);
+        let waited_enough = self.lazy_since.is_some_and(|since| now >= since + self.shared.timing.lazy);
+        let due = pending.waited || self.sync_wanted || waited_enough || self.shared.is_company(&pending);
+        if !due && !self.closing {
+            if !pending.parts.is_empty() {
+                pending.noted = true;
+                self.lazy_since.get_or_insert(now);
+            }
+            return;
+        }
+        let parts = std::mem::take(&mut pending.parts);
+        (pending.waited, pending.noted, pending.bytes) = (false, false, 0);
+        drop(pending);
+        self.lazy_since = None;
+        for part in parts {
+            if self.tails.back().is_none_or(|tail| tail.header.segment != part.segment) {
+                self.tails.push_back(Tail::new(part.segment, self.shared.tag));
+            }
+            if let Some(tail) = self.tails.back_mut() {
+                tail.held.push_back(part);
+            }
+        }
+    }
+
+    fn write_all(&mut self, now: Instant) -> Result<(), Failure> {
+        if !self.tails.is_empty() {
+            self.make_cuts()?;
+        }
+        let mode = self.shared.options.sync;
+        let mut index = 0;
+        while index < self.tails.len() {
+            if self.tails[index].distrusted {
+                self.write_again(index)?;
+            }
+            self.write(index)?;
+            let tail = &self.tails[index];
+            let unsynced = tail.synced < tail.written;
+            let is_last = index + 1 == self.tails.len();
+            if unsynced && matches!(mode, Sync::Interval(_)) && tail.name_unsynced {
+                self.sync_name(index)?;
+            }
+            let tail = &self.tails[index];
+            let written = tail.position(tail.written);
+            if unsynced && !is_last && mode != Sync::Never {
+                self.sync(index)?;
+            }
+            if mode != Sync::Always {
+                self.shared.commit(written.max(self.shared.committed()));
+            }
+            if let (Sync::Interval(interval), true) = (mode, unsynced) {
+                self.sync_at.get_or_insert(now + interval);
+            }
+            if !is_last && mode == Sync::Never {
+                // There may be many until a checkpoint syncs them: they are opened again then.
+                self.tails[index].file = None;
+            }
+            if !is_last && self.tails[index].synced == self.tails[index].written {
+                self.tails.remove(index);
+            } else {
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the recovery could not cut off in the old file, a new one hides.
+    fn make_cuts(&mut self) -> Result<(), Failure> {
+        while let Some(cut) = self.cuts.last() {
+            let header = cut.header;
+            let file = self.write_file(header, &[])?;
+            drop(file);
+            self.shared.segments.add_file(header, FILE_HEADER as u64);
+            self.cuts.pop();
+        }
+        Ok(())
+    }
+
+    /// Writes what is held of a segment and not written.
+    fn write(&mut self, index: usize) -> Result<(), Failure> {
+        let tail = &self.tails[index];
+        let from = tail.held.iter().rposition(|part| part.end() <= tail.written).map_or(0, |last| last + 1);
+        if from == tail.held.len() {
+            return Ok(());
+        }
+        let earlier_synced = self.tails.iter().take(index).all(|tail| tail.synced == tail.written);
+        let mode = self.shared.options.sync;
+        let tail = &mut self.tails[index];
+        let name = tail.header.name();
+        let file = match &tail.file {
+            Some(file) => Arc::clone(file),
+            None => {
+                let file = self.shared.files.create(&name).map_err(failed("create", &name))?;
+                self.shared.segments.add_file(tail.header, 0);
+                tail.file = Some(Arc::clone(&file));
+                file
+            }
+        };
+        for part in tail.held.range_mut(from..) {
+            let header_len = part.header_len();
+            if earlier_synced && tail.synced == part.offset {
+                mark(part.bytes.get_mut(header_len..).unwrap_or_default(), tail.header.tag);
+            }
+            let at = FILE_HEADER as u64 + u64::from(part.offset - tail.header.offset) - header_len as u64;
+            file.write_at(&part.bytes, at).map_err(failed("write", &name))?;
+            let bytes = part.bytes.len() as u64;
+            self.shared.counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);
+            tail.written = part.end();
+            self.shared.segments.grown(tail.header.segment, tail.written, at + bytes);
+            self.shared.set_written(Position::new(tail.header.segment, tail.written));
+        }
+        if mode == Sync::Never {
+            self.let_go(index);
+        }
+        Ok(())
+    }
+
+    fn sync_if_due(&mut self, now: Instant) -> Result<(), Failure> {
+        let unsynced = self.tails.iter().any(|tail| tail.synced < tail.written);
+        let due = match self.shared.options.sync {
+            _ if self.sync_wanted || self.closing => true,
+            Sync::Always => true,
+            Sync::Never => false,
+            Sync::Interval(_) => {
+                let most = UNSYNCED_BYTES.min(self.shared.options.pending_bytes_max / 2);
+                self.sync_at.is_some_and(|at| now >= at) || self.shared.held() > most
+            }
+        };
+        if due && unsynced {
+            for index in 0..self.tails.len() {
+                if self.tails[index].synced < self.tails[index].written {
+                    self.sync(index)?;
+                }
+            }
+        }
+        if due {
+            self.sync_at = None;
+            self.sync_wanted = false;
+            // All but the one being written are done with.
+            self.tails.drain(..self.tails.len().saturating_sub(1));
+            // What nobody submitted is synced as well.
+            if !unsynced {
+                self.shared.set_synced(self.shared.synced());
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, index: usize) -> Result<(), Failure> {
+        let tail = &mut self.tails[index];
+        let name = tail.header.name();
+        let file = match &tail.file {
+            Some(file) => Arc::clone(file),
+            None => self.shared.files.open(&name).map_err(failed("open", &name))?,
+        };
+        if let Err(error) = file.sync() {
+            // With `Never` there is nothing in memory to write again: what it says is that a power cut may lose it.
+            tail.distrusted = self.shared.options.sync != Sync::Never;
+            self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
+            return Err(failed("sync", &name)(error));
+        }
+        self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        if tail.name_unsynced {
+            self.sync_name(index)?;
+        }
+        self.synced(index);
+        Ok(())
+    }
+
+    fn sync_name(&mut self, index: usize) -> Result<(), Failure> {
+        let result = self.sync_dir();
+        match result {
+            // Of all that have one.
+            Ok(()) => self.tails.iter_mut().for_each(|tail| tail.name_unsynced &= tail.written == 0),
+            Err(_) => self.tails[index].distrusted = self.shared.options.sync != Sync::Never,
+        }
+        result
+    }
+
+    fn sync_dir(&self) -> Result<(), Failure> {
+        if let Err(error) = self.shared.files.sync_dir() {
+            self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
+            return Err(failed("sync the directory of", "")(error));
+        }
+        self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// All that is written of this segment, and everything before it, is safe.
+    fn synced(&mut self, index: usize) {
+        let tail = &mut self.tails[index];
+        tail.synced = tail.written;
+        let position = tail.position(tail.synced);
+        self.let_go(index);
+        self.shared.set_synced(position);
+        if self.shared.options.sync == Sync::Always {
+            self.shared.commit(position);
+        }
+    }
+
+    /// What need not be written again leaves the memory.
+    fn let_go(&mut self, index: usize) {
+        let never = self.shared.options.sync == Sync::Never;
+        let tail = &mut self.tails[index];
+        let safe = if never { tail.written } else { tail.synced };
+        let mut released = 0;
+        while let Some(part) = tail.held.pop_front_if(|part| part.end() <= safe) {
+            released += part.bytes.len() - part.header_len();
+            if part.bytes.capacity() <= SPARE_BYTES {
+                let mut pending = self.shared.pending.lock();
+                if pending.spare.capacity() < part.bytes.capacity() {
+                    pending.spare = part.bytes;
+                }
+            }
+        }
+        if released > 0 {
+            self.shared.release(released);
+        }
+    }
+
+    /// A sync failed: everything since the last one that did not, once more, to a new file.
+    fn write_again(&mut self, index: usize) -> Result<(), Failure> {
+        let tail = &self.tails[index];
+        let header = FileHeader { offset: tail.synced, ..tail.header };
+        let written: Vec<&[u8]> = tail
+            .held
+            .iter()
+            .filter(|part| part.end() <= tail.written)
+            .map(|part| part.bytes.get(part.header_len()..).unwrap_or_default())
+            .collect();
+        let file = self.write_file(header, &written)?;
+        let tail = &mut self.tails[index];
+        tail.header = header;
+        tail.file = Some(file);
+        (tail.distrusted, tail.name_unsynced) = (false, false);
+        let bytes = tail.at(tail.written);
+        self.shared.segments.add_file(header, bytes);
+        self.synced(index);
+        Ok(())
+    }
+
+    /// Makes a file with these frames, whole and safe before it has its name.
+    fn write_file(&self, header: FileHeader, frames: &[&[u8]]) -> Result<Arc<dyn LogFile>, Failure> {
+        let files = &self.shared.files;
+        let name = header.name();
+        let unfinished = format!("{name}.tmp");
+        // Of an attempt that failed.
+        let _ = files.remove(&unfinished);
+        let file = files.create(&unfinished).map_err(failed("create", &unfinished))?;
+        let mut at = 0;
+        let header = header.encode();
+        for bytes in [&header[..]].into_iter().chain(frames.iter().copied()) {
+            file.write_at(bytes, at).map_err(failed("write", &unfinished))?;
+            at += bytes.len() as u64;
+        }
+        self.shared.counters.bytes_written.fetch_add(at, Ordering::Relaxed);
+        if let Err(error) = file.sync() {
+            self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
+            return Err(failed("sync", &unfinished)(error));
+        }
+        self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        files.rename(&unfinished, &name).map_err(failed("rename", &unfinished))?;
+        self.sync_dir()?;
+        Ok(file)
+    }
+
+    /// Says behind the last frame that everything was synced, so that nobody takes rotten bytes for a torn write.
+    fn end_cleanly(&mut self) -> Result<(), Failure> {
+        let Some(tail) = self.tails.back().filter(|tail| tail.written > 0) else { return Ok(()) };
+        let (at, name) = (tail.at(tail.written), tail.header.name());
+        let Some(file) = &tail.file else { return Ok(()) };
+        let frame = own_mark(tail.header.tag, tail.header.place(at));
+        file.write_at(&frame, at).map_err(failed("write", &name))?;
+        self.shared.counters.bytes_written.fetch_add(FRAME_HEADER as u64, Ordering::Relaxed);
+        file.sync().map_err(failed("sync", &name))
+    }
+
+    /// Counts a failure; says it if it is the first one.
+    fn report(&mut self, failure: &Failure) {
+        let Failure { what, name, error } = failure;
+        if !what.starts_with("sync") {
+            self.shared.counters.write_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        if !self.shared.failing.swap(true, Ordering::AcqRel) {
+            let path = self.shared.files.path(name);
+            tracing::error!(
+                %path, %error,
+                "cannot {what} a file of the log: no message that must be stored is acknowledged until it succeeds; \
+                 see that data_dir has free space and its disk is sound"
+            );
+        }
+        let _pending = self.shared.pending.lock();
+        self.shared.progress.notify_all();
+    }
+
+    fn recovered(&mut self) {
+        self.retry_at = None;
+        if self.shared.failing.swap(false, Ordering::AcqRel) {
+            tracing::info!("the log can be written again");
+        }
+    }
+}
