@@ -49,6 +49,10 @@ impl Conn {
                 Err(_) => tokio::time::sleep(KNOCK).await,
             }
         };
+        if world.now().addr != Some(addr) {
+            // It has died between accepting and our being told.
+            return Err(Gone);
+        }
         let _ = stream.set_nodelay(true);
         let client = Rc::clone(&connect.client_id);
         let id = world.next_conn();

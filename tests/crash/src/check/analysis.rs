@@ -48,6 +48,8 @@ struct Gathering {
     /// SUBSCRIBE and UNSUBSCRIBE not answered.
     asked: HashMap<(ConnId, u16), Rc<str>>,
     conns: HashMap<ConnId, usize>,
+    /// How many sessions each client has had.
+    sessions: HashMap<Client, usize>,
 }
 
 impl<'a> Analysis<'a> {
@@ -146,7 +148,9 @@ impl<'a> Analysis<'a> {
         if connect.clean || *session == Presence::Absent {
             *session = Presence::Unknown;
         }
-        if connect.clean {
+        let was_clean =
+            self.connections.iter().rfind(|c| c.client == *client).is_some_and(|last| last.is_clean);
+        if connect.clean || was_clean {
             self.doubt_all(g, client, at);
             self.abandon(g, client);
         }
@@ -166,6 +170,7 @@ impl<'a> Analysis<'a> {
             client: Rc::clone(client),
             id: conn,
             connect: at,
+            epoch: self.starts.len(),
             is_clean: connect.clean,
             will: connect.will.clone(),
             expected,
@@ -206,6 +211,7 @@ impl<'a> Analysis<'a> {
             publish,
             sends: vec![at],
             acked: None,
+            acked_epoch: None,
             done: None,
             is_abandoned: false,
             is_will,
@@ -223,6 +229,7 @@ impl<'a> Analysis<'a> {
                 let session = if is_clean { Presence::Absent } else { Presence::Present };
                 self.sessions.insert(Rc::clone(client), session);
                 if !present {
+                    *g.sessions.entry(Rc::clone(client)).or_default() += 1;
                     g.open.remove(client);
                     g.standing.retain(|(owner, _), standing| {
                         let subscription = &mut self.subscriptions[*standing];
@@ -239,10 +246,13 @@ impl<'a> Analysis<'a> {
                 let is_onward = publish.qos != 2
                     || open.insert(publish.id, Rc::clone(&publish.payload)).as_ref()
                         != Some(&publish.payload);
+                let epoch = self.epoch(g, conn);
                 self.receipts.push(Receipt {
                     at,
                     client: Rc::clone(client),
                     conn,
+                    epoch,
+                    session: g.sessions.get(client).copied().unwrap_or(0),
                     publish: publish.clone(),
                     message: None,
                     is_onward,
@@ -256,6 +266,7 @@ impl<'a> Analysis<'a> {
             Packet::PubAck(id) | Packet::PubRec(id) | Packet::PubComp(id) => {
                 let key = (Rc::clone(client), *id);
                 let Some(&known) = g.unfinished.get(&key) else { return };
+                let epoch = self.epoch(g, conn);
                 let message = &mut self.messages[known];
                 match (packet, message.publish.qos) {
                     (Packet::PubAck(_), 1) => message.done = Some(at),
@@ -264,6 +275,7 @@ impl<'a> Analysis<'a> {
                     _ => return,
                 }
                 message.acked = message.acked.or(Some(at));
+                message.acked_epoch = message.acked_epoch.or(Some(epoch));
                 if message.done.is_some() {
                     g.unfinished.remove(&key);
                 }
@@ -300,6 +312,10 @@ impl<'a> Analysis<'a> {
             self.doubt_all(g, &client, at);
             self.abandon(g, &client);
         }
+    }
+
+    fn epoch(&self, g: &Gathering, conn: ConnId) -> usize {
+        g.conns.get(&conn).map_or(self.starts.len(), |conn| self.connections[*conn].epoch)
     }
 
     /// From here on none of the client's subscriptions is certain.
@@ -343,6 +359,24 @@ impl<'a> Analysis<'a> {
                         && next.connack.is_some_and(|(at, is_present)| !is_present && at <= until)
                 })
         })
+    }
+
+    /// Whether the broker may have forgotten a delivery in the crash after it. At QoS 1 it may hand on what it has not
+    /// stored yet: it has promised nothing to the publisher, who sends the message again, and nothing to the receiver, who
+    /// may get it twice. At QoS 2 it must know what it has sent.
+    pub fn is_forgettable(&self, receipt: &Receipt) -> bool {
+        let Some(message) = receipt.message.map(|message| &self.messages[message]) else { return false };
+        let is_last = receipt.epoch == self.starts.len();
+        let is_stored = if message.is_will {
+            self.messages.iter().any(|later| {
+                later.sends[0] > receipt.at
+                    && later.acked_epoch == Some(receipt.epoch)
+                    && later.publish.retain
+            })
+        } else {
+            message.acked_epoch.is_some_and(|epoch| epoch <= receipt.epoch)
+        };
+        receipt.publish.qos == 1 && !is_last && !is_stored
     }
 
     /// The receipts of live messages of this round, with their messages.

@@ -46,6 +46,8 @@ pub struct Message {
     pub sends: Vec<Index>,
     /// PUBACK or PUBREC.
     pub acked: Option<Index>,
+    /// Which life of the broker sent that.
+    pub acked_epoch: Option<usize>,
     /// PUBACK or PUBCOMP.
     pub done: Option<Index>,
     /// Its session ended before it was done: nobody sends it again.
@@ -65,6 +67,10 @@ pub struct Receipt {
     pub client: Client,
     /// On which connection.
     pub conn: ConnId,
+    /// From which life of the broker. (What it said last may be read when the next one has begun.)
+    pub epoch: usize,
+    /// Which session of the client, counted.
+    pub session: usize,
     /// What.
     pub publish: Publish,
     /// Which message of this round; none for one of an earlier round, a deletion, or what nobody published.
@@ -99,6 +105,8 @@ pub struct Connection {
     pub id: ConnId,
     /// CONNECT.
     pub connect: Index,
+    /// To which life of the broker.
+    pub epoch: usize,
     /// Clean session.
     pub is_clean: bool,
     /// Its will.

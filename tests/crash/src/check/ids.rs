@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::facts::Receipt;
 use super::{Analysis, Violation};
 use crate::history::{Client, ConnId, Index, What};
 use crate::mqtt::{Packet, Publish, short};
@@ -11,7 +12,8 @@ use crate::mqtt::{Packet, Publish, short};
 /// session share one, on whatever connections they came. A message is unfinished until its receiver sends PUBACK or PUBCOMP.
 pub(super) fn i8_ids(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let mut bound: HashMap<&Client, HashMap<u16, (&Publish, Index)>> = HashMap::new();
+    let mut bound: HashMap<&Client, HashMap<u16, &Receipt>> = HashMap::new();
+    let receipts: HashMap<Index, &Receipt> = a.receipts.iter().map(|receipt| (receipt.at, receipt)).collect();
     for (at, event) in a.events.iter().enumerate() {
         match &event.what {
             What::Received(client, _, Packet::ConnAck { present: false, .. }) => {
@@ -23,14 +25,16 @@ pub(super) fn i8_ids(a: &Analysis<'_>) -> Vec<Violation> {
                     let violation = Violation::new("I8", client, "packet id 0".to_owned(), &[at]);
                     violations.push(violation.of_topic(&publish.topic));
                 }
-                if let Some((other, since)) = bound.insert(publish.id, (publish, at))
-                    && (&other.payload, &other.topic) != (&publish.payload, &publish.topic)
+                let new = receipts[&at];
+                if let Some(other) = bound.insert(publish.id, new)
+                    && (&other.publish.payload, &other.publish.topic) != (&publish.payload, &publish.topic)
+                    && !(other.epoch < new.epoch && a.is_forgettable(other))
                 {
-                    let (new, old) = (short(&publish.payload), short(&other.payload));
+                    let (new, old) = (short(&publish.payload), short(&other.publish.payload));
                     let text =
                         format!("\"{new}\" has the id {} of \"{old}\", which is unfinished", publish.id);
-                    violations
-                        .push(Violation::new("I8", client, text, &[since, at]).of_topic(&publish.topic));
+                    let violation = Violation::new("I8", client, text, &[other.at, at]);
+                    violations.push(violation.of_topic(&publish.topic));
                 }
             }
             What::Sent(client, _, Packet::PubAck(id) | Packet::PubComp(id)) => {
@@ -58,7 +62,8 @@ enum State {
 #[derive(Clone, Debug)]
 struct Unfinished<'a> {
     publish: &'a Publish,
-    message: Option<usize>,
+    /// The last receipt.
+    receipt: &'a Receipt,
     since: Index,
     state: State,
     seen_on: ConnId,
@@ -75,7 +80,7 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
     let mut sessions: HashMap<&Client, Vec<Unfinished<'_>>> = HashMap::new();
     // When each delivery came first: an answer that was lost with its connection brings it back to its old place.
     let mut first: HashMap<(&Client, u16, &str), Index> = HashMap::new();
-    let receipts: HashMap<Index, Option<usize>> = a.receipts.iter().map(|r| (r.at, r.message)).collect();
+    let receipts: HashMap<Index, &Receipt> = a.receipts.iter().map(|receipt| (receipt.at, receipt)).collect();
     for (at, event) in a.events.iter().enumerate() {
         let Some((client, conn)) = event.what.client() else { continue };
         match &event.what {
@@ -83,23 +88,32 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
             | What::Sent(_, _, Packet::Connect(crate::mqtt::Connect { clean: true, .. })) => {
                 sessions.remove(client);
             }
+            What::Received(_, _, Packet::ConnAck { present: true, .. }) => {
+                let epoch =
+                    a.connections.iter().find(|c| c.id == conn).map_or(0, |connection| connection.epoch);
+                let session = sessions.entry(client).or_default();
+                session.retain(|old| old.receipt.epoch == epoch || !a.is_forgettable(old.receipt));
+            }
             What::Received(_, _, Packet::Publish(publish)) if publish.qos > 0 => {
-                let message = receipts.get(&at).copied().flatten();
+                let receipt = receipts[&at];
                 let session = sessions.entry(client).or_default();
                 let is_first = !first.contains_key(&(client, publish.id, &*publish.payload));
-                for text in judge_publish(a, session, publish, message.filter(|_| is_first), conn) {
+                let message = receipt.message.filter(|_| is_first);
+                for text in judge_publish(a, session, publish, message, conn) {
                     let since = session.iter().find(|u| u.publish.id == publish.id).map(|u| u.since);
                     let at = [since.unwrap_or(at), at];
                     violations.push(Violation::new("I9", client, text, &at).of_topic(&publish.topic));
                 }
                 match session.iter_mut().find(|u| u.publish.id == publish.id) {
-                    Some(known) if known.publish.payload == publish.payload => known.seen_on = conn,
+                    Some(known) if known.publish.payload == publish.payload => {
+                        (known.seen_on, known.receipt) = (conn, receipt);
+                    }
                     _ => {
                         session.retain(|unfinished| unfinished.publish.id != publish.id);
                         let state = State::Received;
                         let since = *first.entry((client, publish.id, &publish.payload)).or_insert(at);
                         let place = session.partition_point(|other| other.since < since);
-                        session.insert(place, Unfinished { publish, message, since, state, seen_on: conn });
+                        session.insert(place, Unfinished { publish, receipt, since, state, seen_on: conn });
                     }
                 }
             }
@@ -159,13 +173,17 @@ fn judge_publish(
 ) -> Vec<String> {
     let mut wrong = Vec::new();
     let name = short(&publish.payload);
-    let is_sent_again =
-        |old: &Unfinished<'_>| old.message.is_some_and(|m| a.messages[m].sends.len() > 1 && publish.qos == 1);
+    let is_sent_again = |old: &Unfinished<'_>| {
+        old.receipt.message.is_some_and(|m| a.messages[m].sends.len() > 1 && publish.qos == 1)
+    };
     for (place, old) in session.iter().enumerate() {
         // Deletions of retained messages are told apart by their ids alone.
         let is_told_apart = !publish.payload.is_empty() || old.publish.id == publish.id;
-        let is_same =
-            is_told_apart && old.publish.payload == publish.payload && old.publish.topic == publish.topic;
+        // What a subscription brings because it is retained is another delivery than the live one.
+        let is_same = is_told_apart
+            && old.publish.retain == publish.retain
+            && old.publish.payload == publish.payload
+            && old.publish.topic == publish.topic;
         let is_waiting = old.state == State::Received && old.seen_on != conn;
         if is_same && old.publish.id == publish.id {
             if old.state == State::Released {
@@ -200,7 +218,7 @@ fn judge_publish(
 
 /// Both of one publisher and topic, and `message` published later than `old` was published last.
 fn is_newer(a: &Analysis<'_>, message: Option<usize>, old: &Unfinished<'_>) -> bool {
-    let (Some(message), Some(old)) = (message, old.message) else { return false };
+    let (Some(message), Some(old)) = (message, old.receipt.message) else { return false };
     let (new, old) = (&a.messages[message], &a.messages[old]);
     new.client == old.client
         && new.publish.topic == old.publish.topic

@@ -43,11 +43,11 @@ fn twice(a: &Analysis<'_>) -> Vec<Violation> {
         if message.publish.qos != 2 || message.sends.len() < 2 || !receipt.is_onward {
             continue;
         }
-        // At QoS 1 a repetition to the subscriber is right, and says DUP.
-        if receipt.publish.qos == 1 && receipt.publish.dup {
+        // At QoS 1 a repetition to the subscriber is right, and says DUP if the broker knows of the first.
+        if receipt.publish.qos == 1 && receipt.publish.dup || a.is_forgettable(receipt) {
             continue;
         }
-        let copies = copies.entry((&receipt.client, index)).or_default();
+        let copies = copies.entry((&receipt.client, index, receipt.session)).or_default();
         copies.push(receipt.at);
         if copies.len() == 2 {
             let name = short(&message.publish.payload);

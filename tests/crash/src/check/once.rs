@@ -19,7 +19,7 @@ pub(super) fn i4_qos2_once(a: &Analysis<'_>) -> Vec<Violation> {
         if payload.is_empty() {
             continue;
         }
-        let copies = copies.entry((&receipt.client, payload)).or_default();
+        let copies = copies.entry((&receipt.client, receipt.session, payload)).or_default();
         copies.push(receipt.at);
         let is_old = a.before.received.contains(&(receipt.client.clone(), payload.clone()));
         if copies.len() == 2 || is_old {
@@ -34,7 +34,7 @@ pub(super) fn i4_qos2_once(a: &Analysis<'_>) -> Vec<Violation> {
 /// I5, QoS 1 repeats justified ([MQTT-3.3.1-1], [MQTT-3.3.1-3], [MQTT-4.4.0-1]):
 ///
 /// - on one connection a message comes once for every time it was published;
-/// - what is sent again on a later connection says DUP and keeps its id;
+/// - what is sent again on a later connection says DUP and keeps its id, unless the broker may have forgotten it;
 /// - it is not sent again once the broker has read the PUBACK, unless the broker died since;
 /// - DUP at the first receipt only if it may have been sent on an earlier connection.
 pub(super) fn i5_repeats_justified(a: &Analysis<'_>) -> Vec<Violation> {
@@ -42,9 +42,10 @@ pub(super) fn i5_repeats_justified(a: &Analysis<'_>) -> Vec<Violation> {
     let mut receipts: HashMap<_, Vec<&Receipt>> = HashMap::new();
     let mut order = Vec::new();
     for (receipt, index, _) in a.deliveries().filter(|(receipt, ..)| !receipt.publish.payload.is_empty()) {
-        let entry = receipts.entry((&receipt.client, index)).or_default();
+        let key = (&receipt.client, index, receipt.session);
+        let entry = receipts.entry(key).or_default();
         if entry.is_empty() {
-            order.push((&receipt.client, index));
+            order.push(key);
         }
         entry.push(receipt);
     }
@@ -64,7 +65,9 @@ pub(super) fn i5_repeats_justified(a: &Analysis<'_>) -> Vec<Violation> {
         if let Some(at) = repeat_on_connection(receipts, message) {
             complain("comes again on the same connection", &at);
         }
-        let sends = instances(message, usize::MAX);
+        let forgotten = receipts.iter().filter(|receipt| a.is_forgettable(receipt));
+        let forgotten: BTreeSet<usize> = forgotten.map(|receipt| receipt.epoch).collect();
+        let sends = instances(message, usize::MAX) + forgotten.len();
         if receipts.iter().filter(|receipt| !receipt.publish.dup).count() > sends {
             complain("is sent again without DUP", &all);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::facts::NEVER;
 use super::{Analysis, Violation};
-use crate::history::{Client, ConnId, Index, What};
+use crate::history::{ConnId, Index, What};
 use crate::mqtt::{Packet, matches, short};
 
 /// I6, order ([MQTT-4.6.0-5], [MQTT-4.6.0-6]): messages of one publisher, topic and QoS come first in the order in which
@@ -14,22 +14,14 @@ use crate::mqtt::{Packet, matches, short};
 /// be missing.
 pub(super) fn i6_order(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    // Which session of its client a connection belongs to: a new one owes nothing to the order of the one before.
-    let mut sessions: HashMap<ConnId, usize> = HashMap::new();
-    let mut count: HashMap<&Client, usize> = HashMap::new();
-    for connection in &a.connections {
-        let count = count.entry(&connection.client).or_default();
-        *count += usize::from(connection.connack.is_some_and(|(_, is_present)| !is_present));
-        sessions.insert(connection.id, *count);
-    }
     // Per stream and message: first and last receipt. Messages are numbered in the order of their first sending.
     let mut streams: BTreeMap<_, BTreeMap<usize, [Index; 2]>> = BTreeMap::new();
     for (receipt, index, message) in a.deliveries() {
         if message.is_will || message.publish.payload.is_empty() {
             continue;
         }
-        let session = sessions.get(&receipt.conn);
-        let key = (&receipt.client, &message.publish.topic, message.publish.qos, session);
+        // A new session owes nothing to the order of the one before.
+        let key = (&receipt.client, &message.publish.topic, message.publish.qos, receipt.session);
         streams.entry(key).or_default().entry(index).or_insert([receipt.at; 2])[1] = receipt.at;
     }
     for ((client, topic, ..), receipts) in streams {

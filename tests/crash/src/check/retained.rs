@@ -19,6 +19,8 @@ struct Write {
     done: Option<Index>,
     /// Every sending: at QoS 1 each may take effect.
     sends: Vec<Index>,
+    /// Which life of the broker acknowledged it first.
+    acked_epoch: Option<usize>,
     /// A will: written by the broker itself.
     is_will: bool,
 }
@@ -32,6 +34,8 @@ struct Read {
     from: Index,
     /// The message, or the moment when it was clear that none comes.
     to: Index,
+    /// From which life of the broker.
+    epoch: usize,
 }
 
 /// I12, the retained register ([MQTT-3.3.1-5] to [MQTT-3.3.1-12]): what a new subscription finds is explained by some
@@ -47,7 +51,7 @@ pub(super) fn i12_retained_register(a: &Analysis<'_>) -> Vec<Violation> {
     for (topic, reads) in reads(a) {
         let empty = Vec::new();
         let writes = writes.get(&topic).unwrap_or(&empty);
-        let mut seen: Option<(usize, Index)> = None;
+        let mut seen: Option<(usize, Index, usize)> = None;
         for read in reads {
             let name = |value: &Option<Rc<str>>| match value {
                 Some(value) => format!("\"{}\"", short(value)),
@@ -73,29 +77,29 @@ pub(super) fn i12_retained_register(a: &Analysis<'_>) -> Vec<Violation> {
                 continue;
             };
             // The newest write that explains the value is taken, so this only ever errs for the broker.
-            if let Some((newer, when)) = seen
+            if let Some((newer, when, epoch)) = seen
                 && index < newer
                 && when < read.from
-                && !comes_back(a, &writes[index], &writes[newer], when, read.to)
+                && !comes_back(&writes[index], &writes[newer], epoch, &read)
             {
                 let (new, old) = (name(&writes[newer].value), name(&read.value));
                 let text = format!("a reader finds {old} in {topic} after another one found {new}");
                 let violation = Violation::new("I12", &read.client, text, &[when, read.from, read.to]);
                 violations.push(violation.of_topic(&topic));
             }
-            if seen.is_none_or(|(newer, _)| newer <= index) {
-                seen = Some((index, read.to));
+            if seen.is_none_or(|(newer, ..)| newer <= index) {
+                seen = Some((index, read.to, read.epoch));
             }
         }
     }
     violations
 }
 
-/// Whether an older value may be found after a newer one.
-fn comes_back(a: &Analysis<'_>, older: &Write, newer: &Write, seen: Index, read: Index) -> bool {
-    let is_sent_again = older.sends.iter().skip(1).any(|at| *at < read);
-    let is_forgotten =
-        a.kills.iter().any(|kill| seen < *kill && *kill < read && newer.done.is_none_or(|done| done > *kill));
+/// Whether an older value may be found after a newer one was, in this life of the broker.
+fn comes_back(older: &Write, newer: &Write, epoch: usize, read: &Read) -> bool {
+    let is_sent_again = older.sends.iter().skip(1).any(|at| *at < read.to);
+    let is_acknowledged = newer.acked_epoch.is_some_and(|acked| acked <= epoch);
+    let is_forgotten = epoch < read.epoch && !is_acknowledged;
     is_sent_again || is_forgotten || older.is_will
 }
 
@@ -108,6 +112,7 @@ fn writes(a: &Analysis<'_>) -> HashMap<Rc<str>, Vec<Write>> {
             sent: 0,
             done: None,
             sends: vec![0],
+            acked_epoch: Some(0),
             is_will: false,
         });
         writes.insert(Rc::clone(topic), initial.collect());
@@ -120,6 +125,7 @@ fn writes(a: &Analysis<'_>) -> HashMap<Rc<str>, Vec<Write>> {
             sent: message.sends[0],
             done: message.done,
             sends: message.sends.clone(),
+            acked_epoch: message.acked_epoch,
             is_will: false,
         });
     }
@@ -132,7 +138,7 @@ fn writes(a: &Analysis<'_>) -> HashMap<Rc<str>, Vec<Write>> {
         };
         let topic = writes.entry(Rc::clone(&will.topic)).or_insert_with(initially_nothing);
         let value = (!will.payload.is_empty()).then(|| Rc::clone(&will.payload));
-        topic.push(Write { value, sent, done, sends: vec![sent], is_will: true });
+        topic.push(Write { value, sent, done, sends: vec![sent], acked_epoch: None, is_will: true });
     }
     for topic in writes.values_mut() {
         topic.sort_by_key(|write| write.sent);
@@ -141,7 +147,7 @@ fn writes(a: &Analysis<'_>) -> HashMap<Rc<str>, Vec<Write>> {
 }
 
 fn initially_nothing() -> Vec<Write> {
-    vec![Write { value: None, sent: 0, done: None, sends: vec![0], is_will: false }]
+    vec![Write { value: None, sent: 0, done: None, sends: vec![0], acked_epoch: Some(0), is_will: false }]
 }
 
 /// What was found in each topic that is read or written, in the order of reading.
@@ -151,6 +157,8 @@ fn reads(a: &Analysis<'_>) -> BTreeMap<Rc<str>, Vec<Read>> {
     topics.extend(retained.clone().map(|receipt| Rc::clone(&receipt.publish.topic)));
     let mut reads: BTreeMap<Rc<str>, Vec<Read>> = BTreeMap::new();
     let mut asked: HashMap<ConnId, Vec<(Rc<str>, Index)>> = HashMap::new();
+    let epochs: HashMap<ConnId, usize> = a.connections.iter().map(|c| (c.id, c.epoch)).collect();
+    let epoch = |conn| epochs.get(&conn).copied().unwrap_or(0);
     for (at, event) in a.events.iter().enumerate() {
         match &event.what {
             What::Sent(_, conn, Packet::Subscribe { filter, .. }) => {
@@ -161,7 +169,8 @@ fn reads(a: &Analysis<'_>) -> BTreeMap<Rc<str>, Vec<Read>> {
                 let mut asked_for = filters.rev().filter(|(f, _)| matches(f, &publish.topic));
                 let Some((_, from)) = asked_for.next() else { continue };
                 let value = (!publish.payload.is_empty()).then(|| Rc::clone(&publish.payload));
-                let read = Read { client: Rc::clone(client), value, from: *from, to: at };
+                let read =
+                    Read { client: Rc::clone(client), value, from: *from, to: at, epoch: epoch(*conn) };
                 reads.entry(Rc::clone(&publish.topic)).or_default().push(read);
             }
             What::Quiet(client, conn) => {
@@ -173,7 +182,8 @@ fn reads(a: &Analysis<'_>) -> BTreeMap<Rc<str>, Vec<Read>> {
                         let reads = reads.entry(Rc::clone(topic)).or_default();
                         let is_new = reads.last().is_none_or(|read| read.to != at);
                         if !is_found && is_new {
-                            reads.push(Read { client: Rc::clone(client), value: None, from: *from, to: at });
+                            let (client, epoch) = (Rc::clone(client), epoch(*conn));
+                            reads.push(Read { client, value: None, from: *from, to: at, epoch });
                         }
                     }
                 }

@@ -1,5 +1,7 @@
 //! Wills: how often, by how the connection ended.
 
+use std::collections::BTreeSet;
+
 use super::facts::Connection;
 use super::{Analysis, Violation};
 use crate::history::Index;
@@ -31,7 +33,8 @@ pub(super) enum Fate {
 ///   message which reached it after the CONNACK.
 pub(super) fn fate(a: &Analysis<'_>, connection: &Connection) -> Fate {
     let Some((connack, _)) = connection.connack else { return Fate::Perhaps(connection.connect) };
-    let killed = a.kills.iter().copied().find(|kill| *kill > connack).unwrap_or(usize::MAX);
+    // What the broker said last is read after it has died.
+    let killed = a.kills.iter().copied().find(|kill| *kill > connection.connect).unwrap_or(usize::MAX);
     let end = connection.end();
     if let Some(disconnect) = connection.disconnect {
         let has_closed = connection.closed.is_some_and(|closed| closed < killed);
@@ -99,12 +102,12 @@ pub(super) fn i13_wills(a: &Analysis<'_>) -> Vec<Violation> {
             let receipts = a.receipts.iter().filter(|receipt| {
                 receipt.client == watcher.client && receipt.message == Some(index) && !receipt.publish.retain
             });
-            // Each publication comes with an id of its own.
-            let mut ids: Vec<u16> = receipts.clone().map(|receipt| receipt.publish.id).collect();
-            ids.sort_unstable();
-            ids.dedup();
+            // Each publication comes with an id of its own. One that was forgotten in a crash is made up for.
+            let certain = receipts.clone().filter(|receipt| !a.is_forgettable(receipt));
+            let ids: BTreeSet<u16> = certain.map(|receipt| receipt.publish.id).collect();
             let onward = receipts.clone().filter(|receipt| receipt.is_onward).count();
-            let count = if watcher.qos.min(message.publish.qos) == 2 { onward } else { ids.len() };
+            let is_qos2 = watcher.qos.min(message.publish.qos) == 2;
+            let count = if is_qos2 { onward } else { ids.len().max(onward.min(1)) };
             if count < least || count > most {
                 let name = short(&message.publish.payload);
                 let text =

@@ -228,3 +228,22 @@ fn i7_acknowledgements_come_in_order() {
         .replace("p#2 -> PUBREL 1\n", "p#2 <- PUBREC 1\np#2 -> PUBREL 1\n");
     breaks(&[BOTH, &records], &["I7"]);
 }
+
+#[test]
+fn what_was_handed_on_at_qos_1_before_it_was_stored_may_be_forgotten() {
+    let sent = "p#2 -> PUBLISH 1 q1 t/a one\n";
+    let got = "s#1 <- PUBLISH 5 q1 t/a one\n";
+    let again = "p#4 -> PUBLISH 1 q1 t/a one DUP\np#4 <- PUBACK 1\n";
+    // No DUP, another id; and the old id for another message.
+    let anew = "s#3 <- PUBLISH 6 q1 t/a one\ns#3 -> PUBACK 6\n";
+    let other = "p#4 -> PUBLISH 2 q1 t/b x\np#4 <- PUBACK 2\ns#3 <- PUBLISH 5 q1 t/b x\ns#3 -> PUBACK 5\n";
+    keeps(&[BOTH, sent, got, CRASH, again, anew, other]);
+    // Once it was acknowledged, the broker has to know.
+    let acknowledged = "p#2 <- PUBACK 1\n";
+    breaks(&[BOTH, sent, got, acknowledged, CRASH, anew], &["I5", "I9"]);
+    let new = "p#4 -> PUBLISH 2 q1 t/b x\np#4 <- PUBACK 2\ns#3 <- PUBLISH 5 q1 t/b x\ns#3 -> PUBACK 5\n";
+    breaks(&[BOTH, sent, got, acknowledged, CRASH, new], &["I8"]);
+    // And without a crash.
+    let back = "s#1 cut\ns#3 -> CONNECT\ns#3 <- CONNACK present\n";
+    breaks(&[BOTH, sent, got, acknowledged, back, anew], &["I5", "I9"]);
+}

@@ -186,6 +186,10 @@ fn i15_a_clean_session_leaves_nothing() {
     let crash = "KILL\ns#3 end\nSTART\ns#4 -> CONNECT\n";
     keeps(&[BOTH, cleaned, crash, "s#4 <- CONNACK new"]);
     breaks(&[BOTH, cleaned, crash, "s#4 <- CONNACK present"], &["I10", "I15"]);
+    // Its own subscriptions end with it, also when a persistent session takes its place.
+    let own = "s#3 -> SUBSCRIBE 1 c/# q1\ns#3 <- SUBACK 1 1\n";
+    let taken = "s#4 -> CONNECT\ns#4 <- CONNACK new\ns#3 end\n";
+    keeps(&[BOTH, cleaned, own, taken, "p#2 -> PUBLISH 1 q1 c/a x\np#2 <- PUBACK 1"]);
     // Queued before, delivered after.
     let old = "s#4 <- CONNACK new\ns#4 <- PUBLISH 1 q1 t/a x\ns#4 -> PUBACK 1\n";
     breaks(&[BOTH, sent, cleaned, crash, old], &["I3", "I15"]);

@@ -140,6 +140,8 @@ fn i13_the_death_of_the_broker_publishes_what_was_stored() {
     breaks(&[MORTAL, STORED, CRASH], &["I13"]);
     // It may not have been stored yet.
     keeps(&[MORTAL, CRASH]);
+    let late = MORTAL.replace("m#2 <- CONNACK new", "KILL\nm#2 <- CONNACK new\nm#2 end\nv#1 end\nSTART");
+    keeps(&[&late, STORED, "KILL\nSTART\n"]);
     keeps(&[MORTAL, CRASH, COMES_LATER]);
     let closed = "m#2 -> DISCONNECT\nm#2 end\n";
     breaks(&[MORTAL, STORED, closed, CRASH, COMES_LATER], &["I13"]);
