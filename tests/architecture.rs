@@ -50,6 +50,7 @@ const MODULES: [(&str, &[&str]); 15] = [
             "authentication",
             "config",
             "escape",
+            "faults",
             "ledger",
             "metrics",
             "protocol",

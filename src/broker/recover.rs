@@ -14,7 +14,7 @@ use super::{Client, Core, Kept, Turn};
 use crate::escape::escape;
 use crate::faults::{Fault, planted};
 use crate::ledger::Stored;
-use crate::protocol::PacketId;
+use crate::protocol::{PacketId, QoS};
 use crate::router::SubscriptionOptions;
 use crate::session::{Message, RestoredMessage, Session, Will, message_cost};
 use crate::storage::{OwnedMessage, Record, Recovered, RecoveredSession, RecoveredWill};
@@ -69,7 +69,9 @@ impl Core {
     fn restore_session(self: &Arc<Self>, key: u64, recovered: RecoveredSession) {
         let mut session = Session::new(Arc::clone(self.session_limits()), true);
         session.make_durable(&self.ledger);
-        // With a connection at the crash, whatever fits into its window may have been sent.
+        // With a connection at the crash, whatever fits into its window may have been sent; and at QoS 1 any number more, as the ends of
+        // those before are put on record without haste.
+        let had_connection = recovered.detached.is_none();
         let window = u64::from(self.limits.inflight_max);
         let begun = match recovered.detached {
             Some((_, begun)) => begun,
@@ -87,7 +89,7 @@ impl Core {
                 cost: u32::try_from(message_cost(message.message_bytes as usize)).unwrap_or(u32::MAX),
                 qos: message.qos,
                 retain: message.retain,
-                again: message.sequence < begun,
+                again: message.sequence < begun || (had_connection && message.qos == QoS::AtLeastOnce),
                 subscription_ids,
                 shared,
             }

@@ -112,7 +112,8 @@ impl Core {
                     let routes = std::slice::from_ref(member);
                     let delivered =
                         self.deliver_locked(turn, client, &mut state, outgoing, routes, Some(&group.filter));
-                    if delivered == Delivered::Sent {
+                    // Queued: at QoS 2 it waits for the log.
+                    if matches!(delivered, Delivered::Sent | Delivered::Queued) {
                         return;
                     }
                 }

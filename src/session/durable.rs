@@ -142,7 +142,8 @@ impl Session {
 
     /// The position below which deliveries may have been sent.
     pub fn begun(&self) -> u64 {
-        self.inflight.end()
+        // After a restart what was sent before stands in the queue again.
+        self.inflight.end().max(self.queue.end_of_repeated())
     }
 
     /// The log has moved on: what waited for it may be sent.
@@ -161,9 +162,14 @@ impl Session {
         qos == QoS::ExactlyOnce && self.durable.as_ref().is_some_and(|durable| !durable.is_committed(message))
     }
 
+    /// Whether messages had better be read back from the log now.
+    pub fn wants_messages(&self) -> bool {
+        self.state == State::Connected && self.queue.wants()
+    }
+
     /// Messages that had better be read back from the log now: position of the delivery and place of each, at most `max`.
     pub fn wanted(&self, max: usize) -> Vec<(u64, Position)> {
-        if self.state == State::Connected && self.queue.wants() { self.queue.wanted(max) } else { Vec::new() }
+        if self.wants_messages() { self.queue.wanted(max) } else { Vec::new() }
     }
 
     /// A message that was [`wanted`](Self::wanted), or `None` if it cannot be read any more: its delivery is over then. `false` if nobody waits

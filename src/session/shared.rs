@@ -6,6 +6,7 @@ use super::Session;
 use super::message::Message;
 use super::queue::{Body, QueuedMessage};
 use crate::ledger::Stored;
+use crate::protocol::QoS;
 
 /// A message that a member of a shared subscription did not acknowledge, for another member.
 #[derive(Debug)]
@@ -32,7 +33,12 @@ impl Session {
             .into_iter()
             .map(|(sequence, filter, message)| SharedMessage { filter, message: Ok(message), sequence })
             .collect();
-        for queued in self.queue.take_if(|queued| shared_of(queued).is_some_and(|shared| wanted(&shared))) {
+        // At QoS 2 what may have been sent before a restart is begun, and stays.
+        let is_begun = |queued: &QueuedMessage| queued.again && queued.qos == QoS::ExactlyOnce;
+        let is_wanted = |queued: &QueuedMessage| {
+            !is_begun(queued) && shared_of(queued).is_some_and(|shared| wanted(&shared))
+        };
+        for queued in self.queue.take_if(is_wanted) {
             let Some(filter) = shared_of(&queued) else { continue };
             let message = match (&queued.body, &self.durable) {
                 (Body::Loaded(message), _) => Ok(Arc::clone(message)),

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::files::LogFile;
 use super::frame::{Batch, FileHeader, Kind, own_mark, settle};
-use super::log::Shared;
+use super::shared::Shared;
 use crate::ledger::Position;
 
 /// Written at once.
@@ -20,6 +20,8 @@ const BUFFER: usize = 256 * 1024;
 #[derive(Debug, Default)]
 struct State {
     position: Position,
+    /// Before this, segments may be freed.
+    safe: Position,
     /// Bytes that had been submitted then; less than nothing for a checkpoint found at the opening.
     submitted: i128,
     /// Files that are there and their bytes, the last one being the checkpoint that counts.
@@ -32,9 +34,10 @@ struct State {
 pub(super) struct Checkpoints(Mutex<State>);
 
 impl Checkpoints {
-    /// As found at the opening.
-    pub(super) fn found(position: Position, files: Vec<(String, u64)>) -> Self {
-        Self(Mutex::new(State { position, files, ..State::default() }))
+    /// As found at the opening; `safe` if segments may be freed because of it.
+    pub(super) fn found(position: Position, safe: bool, files: Vec<(String, u64)>) -> Self {
+        let safe = if safe { position } else { Position::START };
+        Self(Mutex::new(State { position, safe, files, ..State::default() }))
     }
 
     /// So many bytes of frames follow the one that was found.
@@ -44,6 +47,10 @@ impl Checkpoints {
 
     pub(super) fn position(&self) -> Position {
         self.0.lock().position
+    }
+
+    pub(super) fn safe(&self) -> Position {
+        self.0.lock().safe
     }
 
     pub(super) fn bytes_since(&self, submitted: u64) -> u64 {
@@ -134,20 +141,29 @@ impl CheckpointWriter {
         shared.wait_synced(self.position())?;
         self.count_sync(self.file.sync())?;
         let name = self.header.name();
+        let since = shared.files.failures();
         shared.files.rename(&unfinished(self.header), &name)?;
         self.renamed = true;
-        let older = {
+        let replaced = {
             let mut state = shared.checkpoints.0.lock();
+            let before = state.files.len();
             state.files.retain(|(file, _)| *file != name);
+            let replaced = state.files.len() < before;
             state.files.push((name.clone(), self.at));
-            state.files.clone()
+            replaced
         };
-        self.count_sync(shared.files.sync_dir())?;
+        let safe = self.count_sync(shared.files.sync_names(since));
+        // The next start could not know that its name may vanish. (Had it replaced one of that name, either would do.)
+        if safe.is_err() && !replaced && shared.files.remove(&name).is_ok() {
+            shared.checkpoints.0.lock().files.retain(|(file, _)| *file != name);
+        }
+        safe?;
         {
             let mut state = shared.checkpoints.0.lock();
-            state.position = self.position();
+            (state.position, state.safe) = (self.position(), self.position());
             state.submitted = i128::from(self.submitted);
         }
+        let older = shared.checkpoints.0.lock().files.clone();
         for (file, _) in older.iter().filter(|(file, _)| *file != name) {
             match shared.files.remove(file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -39,8 +39,6 @@ pub(crate) trait LogFile: Debug + Send + Sync {
     /// What was written so far survives a power cut when this has returned (fdatasync). After an error nothing is known of what was
     /// not synced before, and another call proves nothing.
     fn sync(&self) -> io::Result<()>;
-    /// Cuts the file to this length.
-    fn truncate(&self, len: u64) -> io::Result<()>;
 }
 
 /// A directory of the file system.
@@ -130,9 +128,5 @@ impl LogFile for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
     }
 }

@@ -12,6 +12,7 @@
 
 mod aside;
 mod checkpoint;
+mod directory;
 mod files;
 mod frame;
 mod log;
@@ -22,8 +23,10 @@ mod record;
 mod recovered;
 mod scan;
 mod segments;
+mod shared;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;
