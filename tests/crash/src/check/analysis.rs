@@ -345,6 +345,16 @@ impl<'a> Analysis<'a> {
         times.find(|(from, to)| *from <= message.sends[0] && done <= *to).copied()
     }
 
+    /// Whether a subscription of this client surely stood when the message was sent first.
+    pub fn is_covered(&self, client: &Client, message: &Message) -> bool {
+        let at = message.sends[0];
+        self.subscriptions.iter().any(|subscription| {
+            subscription.client == *client
+                && subscription.sure.iter().any(|(from, to)| *from <= at && at <= *to)
+                && matches(&subscription.filter, &message.publish.topic)
+        })
+    }
+
     /// Whether this message may have got to this client by this moment: by a subscription that can have stood when it
     /// was routed, in a session that has not been replaced since.
     pub fn may(&self, client: &Client, message: &Message, until: Index) -> bool {

@@ -10,6 +10,8 @@ use crate::mqtt::{Packet, matches, short};
 /// I6, order ([MQTT-4.6.0-5], [MQTT-4.6.0-6]): messages of one publisher, topic and QoS come first in the order in which
 /// they were published, and last as well.
 ///
+/// A message that was sent first without the subscription has no place in its order, if it was sent again.
+///
 /// The order of last receipts is asked only of subscriptions that stand to the end: of others the end of a repetition may
 /// be missing.
 pub(super) fn i6_order(a: &Analysis<'_>) -> Vec<Violation> {
@@ -24,7 +26,12 @@ pub(super) fn i6_order(a: &Analysis<'_>) -> Vec<Violation> {
         let key = (&receipt.client, &message.publish.topic, message.publish.qos, receipt.session);
         streams.entry(key).or_default().entry(index).or_insert([receipt.at; 2])[1] = receipt.at;
     }
-    for ((client, topic, ..), receipts) in streams {
+    for ((client, topic, ..), mut receipts) in streams {
+        // What was sent before the subscription stood and again afterwards comes when it comes.
+        receipts.retain(|index, _| {
+            let message = &a.messages[*index];
+            message.sends.len() == 1 || a.is_covered(client, message)
+        });
         let stands = a.subscriptions.iter().any(|subscription| {
             let last = subscription.sure.last();
             let stands = !subscription.is_clean && last.is_some_and(|(_, end)| *end == NEVER);

@@ -176,6 +176,23 @@ fn i6_order_of_first_and_of_last_receipts() {
         s#3 -> PUBACK 1
     ";
     breaks(&[BOTH, PAIR, in_order, CRASH, again], &["I6", "I9"]);
+    // One that was sent before there was a subscription, and again.
+    let before = "p#2 -> CONNECT\np#2 <- CONNACK new\np#2 -> PUBLISH 1 q1 t/a one\n";
+    let subscribed = "s#1 -> CONNECT\ns#1 <- CONNACK new\ns#1 -> SUBSCRIBE 1 t/# q2\ns#1 <- SUBACK 1 2\n";
+    let after = "p#2 -> PUBLISH 2 q1 t/a two\np#2 cut\ns#1 <- PUBLISH 1 q1 t/a two\ns#1 -> PUBACK 1\n";
+    let again = "
+        p#4 -> CONNECT
+        p#4 <- CONNACK present
+        p#4 -> PUBLISH 1 q1 t/a one DUP
+        p#4 -> PUBLISH 2 q1 t/a two DUP
+        p#4 <- PUBACK 1
+        p#4 <- PUBACK 2
+        s#1 <- PUBLISH 2 q1 t/a one
+        s#1 <- PUBLISH 3 q1 t/a two
+        s#1 -> PUBACK 2
+        s#1 -> PUBACK 3
+    ";
+    keeps(&[before, subscribed, after, again]);
     // Of different QoS they may pass one another.
     let mixed = "
         p#2 -> PUBLISH 1 q1 t/a one
