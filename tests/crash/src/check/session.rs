@@ -110,8 +110,15 @@ pub(super) fn i18_take_over(a: &Analysis<'_>) -> Vec<Violation> {
             if old.end() < connack {
                 continue;
             }
-            let answered = a.events.iter().enumerate().skip(connack).find(|(_, event)| {
-                matches!(&event.what, What::Received(_, conn, Packet::PingResp) if *conn == old.id)
+            // Answers to what was asked before may still come.
+            let mut due = 0;
+            let answered = a.events.iter().enumerate().skip(old.connect).find(|(at, event)| {
+                match &event.what {
+                    What::Sent(_, conn, Packet::PingReq) if *conn == old.id && *at < connack => due += 1,
+                    What::Received(_, conn, Packet::PingResp) if *conn == old.id => due -= 1,
+                    _ => {}
+                }
+                due < 0
             });
             if let Some((at, _)) = answered {
                 let text =

@@ -28,9 +28,11 @@ pub(super) enum Fate {
 /// - DISCONNECT, and the broker closed: never.
 /// - DISCONNECT without seeing the end: perhaps.
 /// - Cut, or taken over: surely; by the time the client id has its next CONNACK.
-/// - The broker died: surely, before it listens again, if the will can have been stored: it is stored with the next batch
-///   of the log and holds no CONNACK, so it is certain from the first acknowledgement on that the broker gave to a
-///   message which reached it after the CONNACK.
+/// - The broker died: surely, before it listens again.
+///
+/// Where the broker dies, the will must have been stored: it is stored with the next batch of the log and holds no
+/// CONNACK, so it is certain from the first acknowledgement on that the broker gave to a message which reached it after the
+/// CONNACK. Otherwise: perhaps.
 pub(super) fn fate(a: &Analysis<'_>, connection: &Connection) -> Fate {
     let Some((connack, _)) = connection.connack else { return Fate::Perhaps(connection.connect) };
     // What the broker said last is read after it has died.
@@ -49,17 +51,11 @@ pub(super) fn fate(a: &Analysis<'_>, connection: &Connection) -> Fate {
         return Fate::Never;
     }
     let next_connack = successor.and_then(|next| next.connack).map(|(at, _)| at);
-    if next_connack.is_some_and(|at| at < killed) {
-        return Fate::Surely { from, by: next_connack };
+    if killed < usize::MAX && !is_stored(a, connack, killed) {
+        return Fate::Perhaps(from);
     }
-    if killed == usize::MAX {
-        return Fate::Surely { from, by: None };
-    }
-    if is_stored(a, connack, killed) {
-        let by = a.starts.iter().copied().find(|start| *start > killed);
-        return Fate::Surely { from, by };
-    }
-    Fate::Perhaps(from)
+    let next_start = a.starts.iter().copied().find(|start| *start > killed);
+    Fate::Surely { from, by: next_connack.filter(|at| *at < killed).or(next_start) }
 }
 
 /// Whether the broker has acknowledged, in this time, a message that had to be stored and was sent in this time.

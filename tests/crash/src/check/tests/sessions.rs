@@ -216,4 +216,7 @@ fn i18_the_older_connection_is_closed() {
     keeps(&[taken, "s#1 end"]);
     breaks(&[taken], &["I18"]);
     breaks(&[taken, "s#1 <- PINGRESP\ns#1 end"], &["I18"]);
+    let asked = taken.replacen("s#2", "s#1 -> PINGREQ\ns#2", 1);
+    keeps(&[&asked, "s#1 <- PINGRESP\ns#1 end"]);
+    breaks(&[&asked, "s#1 <- PINGRESP\ns#1 <- PINGRESP\ns#1 end"], &["I18"]);
 }

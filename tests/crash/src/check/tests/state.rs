@@ -143,6 +143,12 @@ fn i13_the_death_of_the_broker_publishes_what_was_stored() {
     let late = MORTAL.replace("m#2 <- CONNACK new", "KILL\nm#2 <- CONNACK new\nm#2 end\nv#1 end\nSTART");
     keeps(&[&late, STORED, "KILL\nSTART\n"]);
     keeps(&[MORTAL, CRASH, COMES_LATER]);
+    // The same for one that was published just before.
+    let cut = "m#2 cut\nm#5 -> CONNECT clean\nm#5 <- CONNACK new\n";
+    let crash = CRASH.replace("m#2", "m#5");
+    keeps(&[MORTAL, cut, &crash]);
+    breaks(&[MORTAL, cut, STORED, &crash], &["I13"]);
+    keeps(&[MORTAL, cut, STORED, &crash, COMES_LATER]);
     let closed = "m#2 -> DISCONNECT\nm#2 end\n";
     breaks(&[MORTAL, STORED, closed, CRASH, COMES_LATER], &["I13"]);
 }
