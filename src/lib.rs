@@ -43,7 +43,7 @@ mod storage;
 
 pub use broker::ReceivedMessage;
 pub use data_dir::DataDirError;
-pub use metrics::MetricsSnapshot;
+pub use metrics::{MetricsSnapshot, StorageSnapshot};
 pub use net::TlsError;
 pub use protocol::{QoS, TopicError};
 pub use server::{Broker, Extensions, PublishError, StartError, SubscribeError, Subscription};

@@ -57,6 +57,11 @@ impl Core {
         {
             return Err(ReasonCode::PayloadFormatInvalid);
         }
+        let is_stored = connect.will.is_some() || connect.session_expiry != SessionExpiry::AtDisconnect;
+        if is_stored && self.log.as_ref().is_some_and(|log| log.is_full()) {
+            // The disk takes nothing, and what waits for it is at its bound.
+            return Err(ReasonCode::ServerUnavailable);
+        }
         let id = if made_id { self.make_client_id() } else { Arc::from(connect.client_id) };
         let will = connect.will.as_ref().map(|will| self.own_will(will));
         let (keep_for, told_expiry) = self.keep_for(connect.session_expiry);

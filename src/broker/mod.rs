@@ -57,10 +57,10 @@ pub(crate) use turn::Turn;
 use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
 use crate::ledger::Ledger;
-use crate::metrics::{Metrics, MetricsSnapshot};
+use crate::metrics::{Metrics, MetricsSnapshot, StorageSnapshot};
 use crate::router::{RetainedStore, Router};
 use crate::session::{SessionLimits, Timestamp};
-use crate::storage::Log;
+use crate::storage::{Log, LogStatus};
 
 /// Everything the connections of one broker share.
 pub(crate) struct Core {
@@ -188,8 +188,21 @@ impl Core {
             sessions_offline: (self.clients.len() as u64).saturating_sub(connected),
             subscriptions: self.router.subscriptions() as u64,
             retained: self.retained.len() as u64,
+            storage: self.log.as_ref().map(|log| storage_snapshot(log.status())),
             ..counters
         }
+    }
+}
+
+fn storage_snapshot(status: LogStatus) -> StorageSnapshot {
+    StorageSnapshot {
+        failing: status.failing.into(),
+        files_bytes: status.files_bytes,
+        bytes_recorded: status.bytes_submitted,
+        bytes_written: status.bytes_written,
+        syncs: status.syncs,
+        write_failures: status.write_failures,
+        sync_failures: status.sync_failures,
     }
 }
 

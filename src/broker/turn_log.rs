@@ -26,6 +26,8 @@ pub(crate) struct TurnLog {
     finished: Vec<u64>,
     finished_of: u64,
     waited: bool,
+    /// Something was put on record since this was asked last.
+    submitted: bool,
     /// Receivers whose QoS 2 messages wait for this turn's batch.
     wakers: Vec<Waker>,
 }
@@ -174,6 +176,11 @@ impl TurnLog {
         }
     }
 
+    /// Whether anything was put on record since this was asked last.
+    pub(crate) fn take_submitted(&mut self) -> bool {
+        std::mem::take(&mut self.submitted)
+    }
+
     fn settle_finished(&mut self) {
         if self.finished.is_empty() {
             return;
@@ -188,6 +195,8 @@ impl TurnLog {
     /// Hands everything to the log. If something of it is to be waited for: the place the watermark has to reach.
     pub(crate) fn commit(&mut self, core: &Core) -> Option<Position> {
         let waited = std::mem::take(&mut self.waited);
+        self.targets.clear();
+        self.batch.drop_unfinished();
         self.settle_finished();
         if self.batch.is_empty() && !waited {
             return None;
@@ -197,10 +206,15 @@ impl TurnLog {
             self.placed.clear();
             return None;
         };
-        let urgency = if waited && !planted(Fault::AckBeforeWrite) { Urgency::Waited } else { Urgency::Lazy };
+        let urgency = if (waited || !self.wakers.is_empty()) && !planted(Fault::AckBeforeWrite) {
+            Urgency::Waited
+        } else {
+            Urgency::Lazy
+        };
         if self.batch.is_empty() {
             return Some(log.submitted());
         }
+        self.submitted = true;
         let submitted = log.submit(&mut self.batch, urgency);
         for (message, frame) in self.placed.drain(..) {
             let position = submitted.first.plus(frame.offset);

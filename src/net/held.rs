@@ -30,6 +30,8 @@ pub(super) struct Held {
 /// What a connection with a durable session has besides.
 #[derive(Default)]
 pub(super) struct FromLog {
+    /// The last turn has put something on record.
+    pub(super) fed: bool,
     /// Messages being read back.
     loading: Option<JoinHandle<Vec<Loaded>>>,
     /// The watermark at which the task is woken for a QoS 2 message.
@@ -165,7 +167,8 @@ impl Connection {
 
     /// Whether reading is to pause because the log cannot keep up, or cannot write at all. The bytes wait in the client's socket.
     pub(super) fn log_is_full(&self, cx: &mut Context<'_>) -> bool {
-        let Some(log) = self.core.log.as_ref().filter(|log| self.held.is_some() && log.is_full()) else {
+        let feeds = self.from_log.fed || self.held.is_some();
+        let Some(log) = self.core.log.as_ref().filter(|log| feeds && log.is_full()) else {
             return false;
         };
         log.wake_when_not_full(cx.waker());

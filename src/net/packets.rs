@@ -52,6 +52,7 @@ impl Connection {
             self.replaying = core.replay(turn, &self.client);
         }
         turn.finish(&core);
+        self.from_log.fed = turn.log.take_submitted();
         result.map(|()| consumed)
     }
 

@@ -198,6 +198,13 @@ impl Session {
         let sent = self.inflight.unacknowledged().into_iter().map(|(position, _)| (position, 1));
         let mut live: Vec<(u64, u64)> = sent.chain(self.queue.sequences()).collect();
         live.sort_unstable();
+        live.dedup_by(|(first, length), (before, before_length)| {
+            let adjoins = *before + *before_length == *first;
+            if adjoins {
+                *before_length += *length;
+            }
+            adjoins
+        });
         Snapshot {
             next: self.next_sequence(),
             live,

@@ -34,7 +34,7 @@ mod writer;
 pub(crate) use checkpoint::CheckpointWriter;
 pub(crate) use files::{DirFiles, Files};
 pub(crate) use frame::{Batch, FrameAt};
-pub(crate) use log::{Log, LogOptions, Sync, Urgency};
+pub(crate) use log::{Log, LogOptions, LogStatus, Sync, Urgency};
 pub(crate) use open::Damage;
 #[cfg(feature = "planted-faults")]
 pub(crate) use power_cut::PowerCutFiles;
