@@ -39,6 +39,8 @@ pub mod protocol;
 pub mod router;
 mod server;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 mod storage;
 
 pub use broker::ReceivedMessage;

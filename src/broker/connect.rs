@@ -164,7 +164,12 @@ impl Core {
             state.keep_for = keep_for;
             if state.session.is_durable() {
                 let keep = keep_for.time();
-                turn_log.record(&Record::Session { session: client.key, keep, client_id: &client.id }, false);
+                let waits = state.session.queued() > 0;
+                turn_log.record(&Record::Session { session: client.key, keep, client_id: &client.id }, waits);
+                // What is in its queue goes when that is on record, CONNACK at once.
+                if let Some(recorded) = turn_log.commit(self) {
+                    state.session.attached_at(recorded);
+                }
             }
             // With the next batch: a will does not hold up CONNACK.
             if let Some(will) = &will {

@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Segments that are no reason for a checkpoint.
 const SEGMENTS_FEW: usize = 16;
 /// Longer than a turn lasts. What a turn has taken out of a session and not yet submitted is neither in the checkpoint nor in the log.
-const TURN_TIME: Duration = Duration::from_millis(100);
+const TURN_TIME: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 100 });
 /// A segment is copied forward when less than one part in this many of it is alive.
 const COPIED_BELOW: u64 = 4;
 /// Retained revisions in one frame of a checkpoint.

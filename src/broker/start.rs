@@ -38,14 +38,23 @@ impl Core {
         limits: Limits,
         methods: AuthenticationMethods,
     ) -> io::Result<Arc<Self>> {
-        let ledger = Arc::new(Ledger::default());
-        let mut recovered = Recovered::default();
         let sync = match storage.sync {
             SyncMode::Always => Sync::Always,
             SyncMode::Interval => Sync::Interval(storage.sync_interval),
             SyncMode::Never => Sync::Never,
         };
-        let options = LogOptions { sync, ..LogOptions::default() };
+        Self::open_with(files, LogOptions { sync, ..LogOptions::default() }, limits, methods)
+    }
+
+    /// The same with a log of any measures.
+    pub(crate) fn open_with(
+        files: Arc<dyn Files>,
+        options: LogOptions,
+        limits: Limits,
+        methods: AuthenticationMethods,
+    ) -> io::Result<Arc<Self>> {
+        let ledger = Arc::new(Ledger::default());
+        let mut recovered = Recovered::default();
         let (log, report) = Log::open(files, options, Arc::clone(&ledger), &mut recovered)?;
         report.damage.iter().for_each(tell_damage);
         if recovered.unreadable_frames > 0 {

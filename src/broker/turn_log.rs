@@ -26,8 +26,8 @@ pub(crate) struct TurnLog {
     finished: Vec<u64>,
     finished_of: u64,
     waited: bool,
-    /// Something was put on record since this was asked last.
-    submitted: bool,
+    /// Something was handed to the log since this was asked.
+    has_recorded: bool,
     /// Receivers whose QoS 2 messages wait for this turn's batch.
     wakers: Vec<Waker>,
 }
@@ -176,9 +176,9 @@ impl TurnLog {
         }
     }
 
-    /// Whether anything was put on record since this was asked last.
-    pub(crate) fn take_submitted(&mut self) -> bool {
-        std::mem::take(&mut self.submitted)
+    /// Whether anything was handed to the log since the last time this was asked.
+    pub(crate) fn take_recorded(&mut self) -> bool {
+        std::mem::take(&mut self.has_recorded)
     }
 
     fn settle_finished(&mut self) {
@@ -214,7 +214,7 @@ impl TurnLog {
         if self.batch.is_empty() {
             return Some(log.submitted());
         }
-        self.submitted = true;
+        self.has_recorded = true;
         let submitted = log.submit(&mut self.batch, urgency);
         for (message, frame) in self.placed.drain(..) {
             let position = submitted.first.plus(frame.offset);

@@ -30,12 +30,12 @@ pub(super) struct Held {
 /// What a connection with a durable session has besides.
 #[derive(Default)]
 pub(super) struct FromLog {
-    /// The last turn has put something on record.
-    pub(super) fed: bool,
     /// Messages being read back.
     loading: Option<JoinHandle<Vec<Loaded>>>,
     /// The watermark at which the task is woken for a QoS 2 message.
     woken_at: Position,
+    /// What it sent was put on record, if only for nobody to wait for it.
+    pub(super) has_recorded: bool,
 }
 
 /// Messages read back in one go.
@@ -70,7 +70,10 @@ impl Connection {
             return Ok(());
         }
         self.poll_waiting(cx, &log)?;
-        self.poll_loading(cx);
+        if self.poll_loading(cx) {
+            // What was read back may have to wait for the log in its turn.
+            self.poll_waiting(cx, &log)?;
+        }
         Ok(())
     }
 
@@ -113,36 +116,45 @@ impl Connection {
         }
     }
 
-    /// QoS 2 messages leave when the log has them.
+    /// Messages leave when the log has what must be there before them.
     fn poll_waiting(&mut self, cx: &mut Context<'_>, log: &Log) -> Result<(), Cause> {
         let mut guard = self.client.lock();
         let state = &mut *guard;
         let Some(link) = state.link_of(self.epoch) else { return Err(Cause::TakenOver) };
         link.waits_for_log = false;
-        state.session.at(self.core.now()).log_moved();
-        self.core.count_late_drops(state);
-        self.core.record_work_now(&self.client, &mut state.session);
-        if state.session.waits_for_commit() {
-            let end = log.submitted();
-            if log.committed() < end && self.from_log.woken_at != end {
-                self.from_log.woken_at = end;
-                log.wake_at(end, cx.waker());
+        loop {
+            let committed = self.core.ledger.committed();
+            state.session.at(self.core.now()).log_moved();
+            self.core.count_late_drops(state);
+            self.core.record_work_now(&self.client, &mut state.session);
+            if state.session.waits_for_commit() {
+                let end = log.submitted();
+                if self.from_log.woken_at != end {
+                    self.from_log.woken_at = end;
+                    log.wake_at(end, cx.waker());
+                }
+            }
+            // If it moved meanwhile, a message may have been found waiting, and its waiting over before that was asked.
+            if self.core.ledger.committed() == committed {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
-    fn poll_loading(&mut self, cx: &mut Context<'_>) {
+    /// Reads messages back as far as they are wanted; whether any came.
+    fn poll_loading(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut came = false;
         loop {
             if let Some(loading) = &mut self.from_log.loading {
-                let Poll::Ready(loaded) = Pin::new(loading).poll(cx) else { return };
+                let Poll::Ready(loaded) = Pin::new(loading).poll(cx) else { return came };
                 self.from_log.loading = None;
                 // A reader that failed is asked again: the messages are still wanted.
                 self.core.provide(&self.client, loaded.unwrap_or_default());
+                came = true;
             }
             let wanted = self.client.lock().session.wanted(LOAD_MESSAGES);
             if wanted.is_empty() {
-                return;
+                return came;
             }
             let core = Arc::clone(&self.core);
             // From a card or a tired disk that takes its time: not on a thread that serves others.
@@ -166,11 +178,16 @@ impl Connection {
     }
 
     /// Whether reading is to pause because the log cannot keep up, or cannot write at all. The bytes wait in the client's socket.
-    pub(super) fn log_is_full(&self, cx: &mut Context<'_>) -> bool {
-        let feeds = self.from_log.fed || self.held.is_some();
-        let Some(log) = self.core.log.as_ref().filter(|log| feeds && log.is_full()) else {
+    pub(super) fn log_is_full(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(log) = &self.core.log else { return false };
+        if !log.is_full() {
+            self.from_log.has_recorded = false;
             return false;
-        };
+        }
+        // Whoever needs no disk is not held up by it.
+        if self.held.is_none() && !self.from_log.has_recorded {
+            return false;
+        }
         log.wake_when_not_full(cx.waker());
         log.is_full()
     }

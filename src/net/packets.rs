@@ -15,6 +15,7 @@ impl Connection {
         let core = Arc::clone(&self.core);
         let version = self.terms.version;
         turn.begin(core.now());
+        turn.log.take_recorded();
         let mut consumed = 0;
         let mut packets = 0;
         let mut published = 0;
@@ -52,7 +53,7 @@ impl Connection {
             self.replaying = core.replay(turn, &self.client);
         }
         turn.finish(&core);
-        self.from_log.fed = turn.log.take_submitted();
+        self.from_log.has_recorded |= turn.log.take_recorded();
         result.map(|()| consumed)
     }
 

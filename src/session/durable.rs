@@ -19,6 +19,8 @@ pub(super) struct Durable {
     pub(super) ledger: Arc<Ledger>,
     /// Positions below it are taken, by deliveries begun or queued.
     next: u64,
+    /// What waited when the connection began is sent when the log is here: else, after a crash, nobody knows that it was sent.
+    attached: Position,
     work: LogWork,
 }
 
@@ -100,8 +102,12 @@ impl Session {
     /// From now on the session is kept in the log that `ledger` accounts for. To be called before anything is delivered to it.
     pub fn make_durable(&mut self, ledger: &Arc<Ledger>) {
         if self.durable.is_none() {
-            self.durable =
-                Some(Box::new(Durable { ledger: Arc::clone(ledger), next: 0, work: LogWork::default() }));
+            self.durable = Some(Box::new(Durable {
+                ledger: Arc::clone(ledger),
+                next: 0,
+                attached: Position::START,
+                work: LogWork::default(),
+            }));
             self.queue = MessageQueue::durable(Arc::clone(ledger));
         }
     }
@@ -159,7 +165,17 @@ impl Session {
     }
 
     pub(super) fn must_wait(&self, qos: QoS, message: &Message) -> bool {
-        qos == QoS::ExactlyOnce && self.durable.as_ref().is_some_and(|durable| !durable.is_committed(message))
+        self.durable.as_ref().is_some_and(|durable| {
+            durable.attached > durable.ledger.committed()
+                || (qos == QoS::ExactlyOnce && !durable.is_committed(message))
+        })
+    }
+
+    /// The log tells of the connection that begins when it has come to `recorded`.
+    pub fn attached_at(&mut self, recorded: Position) {
+        if let Some(durable) = &mut self.durable {
+            durable.attached = recorded;
+        }
     }
 
     /// Whether messages had better be read back from the log now.

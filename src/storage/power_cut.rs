@@ -124,9 +124,4 @@ impl LogFile for PowerCutFile {
         unsynced.clear();
         self.file.sync()
     }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.unsynced.lock().retain(|at, _| *at < len);
-        self.file.truncate(len)
-    }
 }
