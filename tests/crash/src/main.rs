@@ -85,14 +85,17 @@ fn observed(args: &Args, environment: Vec<(String, String)>, is_loud: bool) -> i
         );
     }
     if !outcome.violations.is_empty() && is_loud {
-        let mut text = String::new();
-        for event in &outcome.history {
-            let _ = writeln!(text, "{event}");
-        }
-        let kept = directory.keep();
-        std::fs::write(kept.join("history.txt"), text)?;
         tell(args, &outcome);
-        println!("history, log and data: {}", kept.display());
+        // A loss that was expected needs no looking into.
+        if !args.must_lose || args.keep.is_some() {
+            let mut text = String::new();
+            for event in &outcome.history {
+                let _ = writeln!(text, "{event}");
+            }
+            let kept = directory.keep();
+            std::fs::write(kept.join("history.txt"), text)?;
+            println!("history, log and data: {}", kept.display());
+        }
     }
     Ok(outcome)
 }
@@ -100,6 +103,11 @@ fn observed(args: &Args, environment: Vec<(String, String)>, is_loud: bool) -> i
 fn tell(args: &Args, outcome: &Outcome) {
     println!("violations in the round that ends with cycle {}, seed {}:", outcome.cycles, args.seed);
     println!("{}", check::counts(&outcome.violations));
+    if args.must_lose {
+        let loss = outcome.violations.iter().find(|violation| violation.invariant == "I1");
+        println!("\n{}", loss.map_or_else(String::new, |loss| check::explain(loss, &outcome.history)));
+        return;
+    }
     let mut told: BTreeMap<&str, usize> = BTreeMap::new();
     for violation in &outcome.violations {
         let told = told.entry(violation.invariant).or_default();
