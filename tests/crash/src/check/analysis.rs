@@ -150,7 +150,10 @@ impl<'a> Analysis<'a> {
         }
         let was_clean =
             self.connections.iter().rfind(|c| c.client == *client).is_some_and(|last| last.is_clean);
-        if connect.clean || was_clean {
+        let starts_anew = connect.clean || was_clean;
+        if starts_anew {
+            *g.sessions.entry(Rc::clone(client)).or_default() += 1;
+            g.open.remove(client);
             self.doubt_all(g, client, at);
             self.abandon(g, client);
         }
@@ -172,6 +175,7 @@ impl<'a> Analysis<'a> {
             connect: at,
             epoch: self.starts.len(),
             is_clean: connect.clean,
+            starts_anew,
             will: connect.will.clone(),
             expected,
             connack: None,
@@ -334,6 +338,17 @@ impl<'a> Analysis<'a> {
             }
             owner != client
         });
+    }
+
+    /// Whether nothing is left of a client's earlier session from this event of a connection on.
+    pub fn starts_anew(&self, what: &What) -> bool {
+        match what {
+            What::Received(_, _, Packet::ConnAck { present: false, .. }) => true,
+            What::Sent(_, conn, Packet::Connect(_)) => {
+                self.connections.iter().any(|connection| connection.id == *conn && connection.starts_anew)
+            }
+            _ => false,
+        }
     }
 
     /// The time in which this subscription stood, if it did so from the first sending of this message to its last

@@ -109,6 +109,8 @@ pub struct Connection {
     pub epoch: usize,
     /// Clean session.
     pub is_clean: bool,
+    /// Nothing of an earlier session can be in it: it is clean, or the one before was.
+    pub starts_anew: bool,
     /// Its will.
     pub will: Option<Will>,
     /// What the client could know of its session at CONNECT.

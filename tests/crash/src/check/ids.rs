@@ -16,8 +16,11 @@ pub(super) fn i8_ids(a: &Analysis<'_>) -> Vec<Violation> {
     let receipts: HashMap<Index, &Receipt> = a.receipts.iter().map(|receipt| (receipt.at, receipt)).collect();
     for (at, event) in a.events.iter().enumerate() {
         match &event.what {
-            What::Received(client, _, Packet::ConnAck { present: false, .. }) => {
-                bound.remove(client);
+            what @ (What::Sent(client, _, Packet::Connect(_))
+            | What::Received(client, _, Packet::ConnAck { .. })) => {
+                if a.starts_anew(what) {
+                    bound.remove(client);
+                }
             }
             What::Received(client, _, Packet::Publish(publish)) if publish.qos > 0 => {
                 let bound = bound.entry(client).or_default();
@@ -84,8 +87,7 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
     for (at, event) in a.events.iter().enumerate() {
         let Some((client, conn)) = event.what.client() else { continue };
         match &event.what {
-            What::Received(_, _, Packet::ConnAck { present: false, .. })
-            | What::Sent(_, _, Packet::Connect(crate::mqtt::Connect { clean: true, .. })) => {
+            what if a.starts_anew(what) => {
                 sessions.remove(client);
             }
             What::Received(_, _, Packet::ConnAck { present: true, .. }) => {

@@ -40,6 +40,33 @@ fn i8_an_id_belongs_to_one_unfinished_message() {
 }
 
 #[test]
+fn i8_a_clean_session_takes_its_ids_with_it() {
+    let clean = "
+        s#1 -> CONNECT clean
+        s#1 <- CONNACK new
+        s#1 -> SUBSCRIBE 1 t/# q1
+        s#1 <- SUBACK 1 1
+        p#2 -> CONNECT
+        p#2 <- CONNACK new
+        p#2 -> PUBLISH 1 q1 t/a x
+        p#2 <- PUBACK 1
+        s#1 <- PUBLISH 1 q1 t/a x
+        s#1 cut
+    ";
+    // A session was made in between, and CONNACK was lost.
+    let between = "s#3 -> CONNECT\ns#3 cut\ns#4 -> CONNECT\ns#4 <- CONNACK present\n";
+    let next = "
+        s#4 -> SUBSCRIBE 2 t/# q1
+        s#4 <- SUBACK 2 1
+        p#2 -> PUBLISH 1 q1 t/a y
+        p#2 <- PUBACK 1
+        s#4 <- PUBLISH 1 q1 t/a y
+        s#4 -> PUBACK 1
+    ";
+    keeps(&[clean, between, next]);
+}
+
+#[test]
 fn i9_what_is_unfinished_is_sent_again() {
     let got = "s#1 <- PUBLISH 1 q1 t/a one\ns#1 <- PUBLISH 2 q1 t/a two\n";
     let again = "s#3 <- PUBLISH 1 q1 t/a one DUP\ns#3 <- PUBLISH 2 q1 t/a two DUP\ns#3 -> PUBACK 1\ns#3 -> PUBACK 2\n";
