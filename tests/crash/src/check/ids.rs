@@ -16,9 +16,8 @@ pub(super) fn i8_ids(a: &Analysis<'_>) -> Vec<Violation> {
     let receipts: HashMap<Index, &Receipt> = a.receipts.iter().map(|receipt| (receipt.at, receipt)).collect();
     for (at, event) in a.events.iter().enumerate() {
         match &event.what {
-            what @ (What::Sent(client, _, Packet::Connect(_))
-            | What::Received(client, _, Packet::ConnAck { .. })) => {
-                if a.starts_anew(what) {
+            what if a.starts_anew(what) => {
+                if let Some((client, _)) = what.client() {
                     bound.remove(client);
                 }
             }
