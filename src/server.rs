@@ -128,7 +128,7 @@ impl Broker {
             }
             Some(path) => {
                 tracing::info!(data_dir = %path.display(), sync = ?config.storage.sync, "durable log");
-                let (directory, storage, limits) = (path.to_owned(), config.storage.clone(), config.limits);
+                let (directory, storage, limits) = (path.to_owned(), config.storage, config.limits);
                 let opened =
                     tokio::task::spawn_blocking(move || Core::open(&directory, &storage, limits, methods));
                 let opened = opened.await.map_err(io::Error::other).and_then(|opened| opened);

@@ -225,7 +225,7 @@ impl Core {
         let (session, keep) = (client.key, state.keep_for.time());
         Record::Session { session, keep, client_id: &client.id }.write(body);
         if state.link.is_none() {
-            let ends = state.expires_at.map_or(self.wall_clock(self.now()), |at| self.wall_clock(at));
+            let ends = self.wall_clock(state.expires_at.unwrap_or_else(|| self.now()));
             let kept = u64::try_from(keep.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
             let since = if state.expires_at.is_some() { ends.saturating_sub(kept) } else { ends };
             Record::Detached { session, since, keep, begun: state.session.begun() }.write(body);

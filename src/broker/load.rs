@@ -41,7 +41,7 @@ impl Core {
 
     /// The message that a record tells of.
     pub(super) fn message(&self, record: &MessageRecord<'_>) -> Message {
-        let expires_at = record.expires_at.map(|at| self.from_wall_clock(at));
+        let expires_at = record.expires_at.map(|at| self.moment(at));
         Message::new(Arc::from(record.topic), Box::from(record.payload), record.qos)
             .with_properties(record.properties, expires_at)
     }

@@ -148,7 +148,7 @@ impl Core {
     }
 
     /// The opposite: a moment before this run is its beginning.
-    pub(crate) fn from_wall_clock(&self, unix_millis: u64) -> Timestamp {
+    pub(crate) fn moment(&self, unix_millis: u64) -> Timestamp {
         Timestamp::from_millis(unix_millis.saturating_sub(self.started_wall))
     }
 
@@ -206,6 +206,8 @@ fn storage_snapshot(status: LogStatus) -> StorageSnapshot {
     }
 }
 
+/// Read once, at start: what is stored must make sense in the next run.
+#[allow(clippy::disallowed_methods, reason = "the one place where the wall clock is right")]
 fn unix_millis() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)

@@ -79,7 +79,7 @@ impl Core {
         };
         let messages = recovered.messages.into_iter().map(|message| {
             let (subscription_ids, shared) = match message.extra {
-                Some(extra) => (extra.0, extra.1.map(Arc::from)),
+                Some(extra) => (extra.subscription_ids, extra.shared.map(Arc::from)),
                 None => (Box::default(), None),
             };
             RestoredMessage {
@@ -194,7 +194,7 @@ impl Core {
     }
 
     fn owned(&self, topic: &str, message: &OwnedMessage) -> Message {
-        let expires_at = message.expires_at.map(|at| self.from_wall_clock(at));
+        let expires_at = message.expires_at.map(|at| self.moment(at));
         Message::new(Arc::from(topic), message.payload.clone(), message.qos)
             .with_properties(&message.properties, expires_at)
     }

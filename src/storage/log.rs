@@ -18,8 +18,8 @@ use super::files::Files;
 use super::frame::{Batch, FileHeader, Kind, settle};
 use super::open::{Report, Visitor, recover};
 use super::segments::{Freed, ReadError, SegmentInfo, Segments};
-use super::shared::{Counters, Part, Shared};
-use super::writer::{Timing, Writer};
+use super::shared::{Counters, Part, Shared, Timing};
+use super::writer::Writer;
 use crate::ledger::{Ledger, Position};
 
 /// When an acknowledgement may leave, and when the disk is told to keep what was written.

@@ -1,8 +1,9 @@
 //! The durable log: opaque frames, appended, synced in groups, found again after any crash.
 //!
-//! Files ([`files`]) hold frames ([`frame`], the format byte by byte). [`Log`] takes batches of frames and gives each its [`Position`]
-//! at once; one thread ([`writer`]) writes and syncs what came meanwhile and moves a watermark, for which acknowledgements wait.
-//! [`open`] reads everything back at start, [`checkpoint`] writes what replaces the log's older part.
+//! Files ([`files`]) hold frames ([`frame`], the format byte by byte). [`Log`] takes batches of frames and gives each its
+//! [`Position`](crate::ledger::Position) at once; one thread ([`writer`]) writes and syncs what came meanwhile and moves a
+//! watermark, for which acknowledgements wait. [`open`] reads everything back at start, [`checkpoint`] writes what replaces the
+//! log's older part.
 //! Not here: what the bodies mean, which segments are needed (the ledger's account), when to write a checkpoint.
 //!
 //! Invariants:

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -12,11 +13,25 @@ use super::directory::Directory;
 use super::frame::FILE_HEADER;
 use super::log::LogOptions;
 use super::segments::Segments;
-use super::writer::Timing;
 use crate::ledger::Position;
 
 /// See `Shared::is_company`.
 const LAZY_BYTES: usize = 1024 * 1024;
+
+/// How long things wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    /// What nobody waits for is written after this.
+    pub(super) lazy: Duration,
+    /// After a failure the next attempt comes after this.
+    pub(super) retry: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { lazy: Duration::from_millis(200), retry: Duration::from_millis(250) }
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {

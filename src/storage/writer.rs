@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::directory::{copy, write_whole};
 use super::files::LogFile;
@@ -20,21 +20,6 @@ use super::open::Cut;
 use super::shared::Shared;
 use super::tail::Tail;
 use crate::ledger::Position;
-
-/// How long things wait.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Timing {
-    /// What nobody waits for is written after this.
-    pub(super) lazy: Duration,
-    /// After a failure the next attempt comes after this.
-    pub(super) retry: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self { lazy: Duration::from_millis(200), retry: Duration::from_millis(250) }
-    }
-}
 
 /// With [`Sync::Interval`] more than this is synced before its time.
 const UNSYNCED_BYTES: usize = 8 * 1024 * 1024;
@@ -50,15 +35,11 @@ pub(super) struct Next {
     pub(super) patient: bool,
 }
 
-/// What failed, for the one message about it.
-struct Failure {
-    what: &'static str,
-    name: String,
-    error: io::Error,
-}
+/// What failed, for the one message about it: the step, the file's name, the error.
+struct Failure(&'static str, String, io::Error);
 
 fn failed(what: &'static str, name: &str) -> impl FnOnce(io::Error) -> Failure {
-    move |error| Failure { what, name: name.to_owned(), error }
+    move |error| Failure(what, name.to_owned(), error)
 }
 
 /// See the module's documentation.
@@ -429,14 +410,13 @@ impl Writer {
 
     /// Counts a failure; says it if it is the first one.
     fn report(&mut self, failure: &Failure) {
-        let Failure { what, name, error } = failure;
+        let Failure(what, name, error) = failure;
         if !what.starts_with("sync") {
             self.shared.counters.write_failures.fetch_add(1, Ordering::Relaxed);
         }
         if !self.shared.failing.swap(true, Ordering::AcqRel) {
-            let path = self.shared.files.path(name);
             tracing::error!(
-                %path, %error,
+                path = %self.shared.files.path(name), %error,
                 "cannot {what} a file of the log: no message that must be stored is acknowledged until it succeeds; \
                  see that data_dir has free space and its disk is sound"
             );

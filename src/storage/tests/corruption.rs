@@ -92,9 +92,11 @@ fn assert_kept(files: &SimulatedFiles, damaged: &SimulatedFiles, rig: &Rig, what
         }
     }
     let names = files.list().expect("a list");
+    let copies = || files.steps().iter().filter(|step| step.name.ends_with(".bad")).count();
+    let copied = copies();
     let again = Rig::open(files, SMALL);
     assert_found(&again, &rig.found, what);
-    assert_eq!(files.list().expect("a list"), names, "{what}");
+    assert_eq!((files.list().expect("a list"), copies()), (names, copied), "{what}");
     for seed in 0..2 {
         assert_found(&Rig::open(&files.after_power_cut(seed), SMALL), &rig.found, what);
     }
@@ -205,6 +207,58 @@ fn what_looks_like_a_frame_is_none_elsewhere() {
     files.set_contents(&name, bytes);
     let found = Rig::open(&files, SMALL).found.frames;
     assert_same(&found, &[first[0].clone(), second[1].clone()]);
+}
+
+/// Nothing says that the last write was synced; but lost writes look different.
+#[test]
+fn bytes_that_rotted_in_the_last_write_hide_nothing_else() {
+    let files = SimulatedFiles::new(1);
+    let mut rig = Rig::open(&files, SMALL);
+    let frames = rig.submit(&[&[1; 600], &[2; 600], &[3; 600]], Urgency::Waited);
+    rig.turn();
+    let name = files.list().expect("a list").remove(0);
+    let mut bytes = files.contents(&name).expect("it is there");
+    bytes[32 + 612 + 300] ^= 1;
+    files.set_contents(&name, bytes);
+    for _ in 0..2 {
+        assert_same(&Rig::open(&files, SMALL).found.frames, &[frames[0].clone(), frames[2].clone()]);
+    }
+}
+
+/// The tag is known from another file, which goes afterwards.
+#[test]
+fn a_header_that_was_lost_is_written_again() {
+    let (files, found) = small_directory();
+    let name = "segment-00000001-00000000.log";
+    let mut bytes = files.contents(name).expect("it is there");
+    let first = frame::FILE_HEADER + frame::FRAME_HEADER + found.frames[0].1.len();
+    bytes[..first].fill(0);
+    files.set_contents(name, bytes);
+    let rig = Rig::open(&files, SMALL);
+    assert_same(&rig.found.frames, &found.frames[1..]);
+    for other in files.list().expect("a list").iter().filter(|other| *other != name) {
+        files.remove(other).expect("it is there");
+    }
+    let again = Rig::open(&files, SMALL);
+    let its = found.frames.iter().filter(|frame| frame.0.segment() == 1).skip(1).cloned();
+    assert_same(&again.found.frames, &its.collect::<Vec<_>>());
+}
+
+#[test]
+fn unfinished_files_go() {
+    let (files, found) = small_directory();
+    let names = files.list().expect("a list");
+    let unfinished = ["checkpoint-00000009-00000000.log.tmp", "segment-00000001-00000000.log.47.bad.tmp"];
+    for name in unfinished.iter().chain(&["segment-00000003-00000009.log.tmp"]) {
+        files.set_contents(name, b"half".to_vec());
+    }
+    files.set_contents("notes.tmp", b"mine".to_vec());
+    let rig = Rig::open(&files, SMALL);
+    assert_same(&rig.found.frames, &found.frames);
+    assert_eq!(rig.report.damage, []);
+    let left: Vec<String> =
+        files.list().expect("a list").into_iter().filter(|name| *name != "notes.tmp").collect();
+    assert_eq!((left, files.contents("notes.tmp")), (names, Some(b"mine".to_vec())));
 }
 
 #[test]

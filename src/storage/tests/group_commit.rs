@@ -224,6 +224,7 @@ fn the_end_leaves_nothing_behind() {
     let (late, _) = submit(&log, &[b"late"], Urgency::Waited);
     let (later, _) = submit(&log, &[b"later"], Urgency::Waited);
     assert!(log.committed() < late.end && late.end <= later.first);
+    assert_eq!((log.shared.held(), log.status().bytes_submitted), (0, 16));
     log.close();
     assert!(log.begin_checkpoint().expect("a file can be made").finish().is_err());
     for seed in 0..20 {
@@ -231,6 +232,33 @@ fn the_end_leaves_nothing_behind() {
         assert_same(&found.found.frames, &frames);
         assert_eq!(found.report.damage, []);
     }
+}
+
+#[test]
+fn whatever_the_mode_the_end_is_synced() {
+    for sync in [Sync::Interval(Duration::from_secs(9)), Sync::Never] {
+        let files = SimulatedFiles::new(1);
+        let mut rig = Rig::open(&files, LogOptions { sync, ..SMALL });
+        let mut frames = Vec::new();
+        for _ in 0..9 {
+            frames.extend(rig.submit(&[&[7; 900]], Urgency::Waited));
+            rig.turn();
+        }
+        rig.close();
+        for seed in 0..20 {
+            assert_same(&Rig::open(&files.after_power_cut(seed), SMALL).found.frames, &frames);
+        }
+    }
+}
+
+#[test]
+fn a_segment_is_filled_to_its_last_byte() {
+    let rig = Rig::open(&SimulatedFiles::new(1), SMALL);
+    let first = rig.submit(&[&[1; 1000]], Urgency::Waited);
+    let fits = rig.submit(&[&[1; 2048 - 1012 - 12]], Urgency::Waited);
+    assert_eq!((first[0].0.segment(), end_of(&fits[0])), (1, Position::new(1, 2048)));
+    let next = rig.submit(&[b"x"], Urgency::Waited);
+    assert_eq!(next[0].0, Position::new(2, 0));
 }
 
 #[test]

@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 use super::log::Submitted;
 use super::open::{Report, Visitor};
 use super::segments::Freed;
+use super::shared::Timing;
 use super::simulated::{Fault, Random, SimulatedFiles, StepKind};
-use super::writer::{Next, Timing, Writer};
+use super::writer::{Next, Writer};
 use super::*;
 use crate::ledger::{Ledger, Position};
 

@@ -110,3 +110,22 @@ fn after_a_failed_sync_everything_is_read_from_the_new_file() {
         assert_eq!(again.report.segments, 1);
     }
 }
+
+/// Two threads make names; the sync that fails is the other's.
+#[test]
+fn a_failed_sync_of_names_is_nobodys_alone() {
+    let files = SimulatedFiles::new(1);
+    let directory = crate::storage::directory::Directory::new(Arc::new(files.clone()));
+    let since = directory.failures();
+    directory.create("mine").expect("it is made");
+    files.on_step(|step| (step.kind == StepKind::SyncDir).then_some(Fault::Broken));
+    assert!(directory.sync_names(directory.failures()).is_err());
+    files.heal();
+    // It would succeed, and the name is not safe.
+    assert!(directory.sync_names(since).is_err());
+    assert!((0..20).any(|seed| files.after_power_cut(seed).contents("mine").is_none()));
+    let since = directory.failures();
+    directory.rename("mine", "still mine").expect("it is renamed");
+    directory.sync_names(since).expect("nothing has failed since");
+    assert!((0..20).all(|seed| files.after_power_cut(seed).contents("still mine").is_some()));
+}
