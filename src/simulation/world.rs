@@ -191,7 +191,8 @@ impl World {
         assert!(matches!(wire.expect()?, ServerPacket::SubAck(..)));
         wire.until_ping(|_, packet| {
             if let ServerPacket::Publish(publish) = packet {
-                assert!(publish.retain, "{publish:?}");
+                // Without RETAIN: one at QoS 0, for which nobody has waited, comes only now.
+                assert!(publish.retain || publish.qos == 0, "{publish:?}");
                 found.insert(publish.topic, publish.payload);
             }
         })?;
