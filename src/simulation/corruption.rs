@@ -98,13 +98,9 @@ fn the_broker_starts_whatever_byte_is_wrong() {
     assert!(tried > 100 && harmless > tried / 4, "{harmless} of {tried}");
 }
 
-/// What a file's header and a checkpoint's or the last segment's frames carry is more than one message.
+/// What a file's header and the frames of a checkpoint carry is more than one message.
 fn is_larger_loss(name: &str, at: usize) -> bool {
-    at < 64 || name.starts_with("checkpoint") || LARGE.with(|large| large.borrow().contains(name))
-}
-
-thread_local! {
-    static LARGE: std::cell::RefCell<BTreeSet<String>> = const { std::cell::RefCell::new(BTreeSet::new()) };
+    at < 64 || name.starts_with("checkpoint")
 }
 
 fn open_only(files: SimulatedFiles) {
