@@ -7,6 +7,7 @@
 
 mod account;
 mod broker;
+mod copying;
 mod corruption;
 mod failures;
 mod fixture;
