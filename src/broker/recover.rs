@@ -69,13 +69,17 @@ impl Core {
     fn restore_session(self: &Arc<Self>, key: u64, recovered: RecoveredSession) {
         let mut session = Session::new(Arc::clone(self.session_limits()), true);
         session.make_durable(&self.ledger);
-        // With a connection at the crash, whatever fits into its window may have been sent; and at QoS 1 any number more, as the ends of
-        // those before are put on record without haste.
+        // With a connection at the crash, whatever fits into its window may have been sent. Ends of QoS 1 are put on record without haste:
+        // any number of those may have been sent, and none counts between two of QoS 2.
         let had_connection = recovered.detached.is_none();
-        let window = u64::from(self.limits.inflight_max);
+        let window = usize::from(self.limits.inflight_max);
         let begun = match recovered.detached {
             Some((_, begun)) => begun,
-            None => recovered.messages.get(window as usize).map_or(u64::MAX, |message| message.sequence),
+            None => {
+                let mut exactly_once =
+                    recovered.messages.iter().filter(|message| message.qos == QoS::ExactlyOnce);
+                exactly_once.nth(window).map_or(u64::MAX, |message| message.sequence)
+            }
         };
         let messages = recovered.messages.into_iter().map(|message| {
             let (subscription_ids, shared) = match message.extra {

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use crate::authentication::AuthenticationMethods;
 use crate::broker::Core;
 use crate::config::{Limits, ListenerConfig};
+use crate::ledger::Position;
 use crate::net;
 use crate::storage::simulated::{Fault, SimulatedFiles, Step};
 use crate::storage::{Files, Log, LogOptions};
@@ -72,6 +73,11 @@ impl TestBroker {
     pub(super) fn tend_now(&self) {
         let log = self.log();
         self.runtime.block_on(self.core.tend(&log)).unwrap();
+    }
+
+    /// Until the log has come to there.
+    pub(super) fn wait_for_log(&self, end: Position) {
+        self.runtime.block_on(self.log().wait(end));
     }
 
     /// The end, in order: everything is written.

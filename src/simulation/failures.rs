@@ -126,6 +126,27 @@ fn while_the_disk_fails_nothing_is_acknowledged_and_others_are_served() {
     broker.kill();
 }
 
+/// Else nobody would know after a crash that it was sent: it would come again without DUP, or go to another member of a group.
+#[test]
+fn what_waited_for_a_client_is_sent_when_its_connection_is_on_record() {
+    let bench = Bench::new();
+    let mut subscriber = RawClient::persistent(bench.addr(), "subscriber");
+    subscriber.subscribe("kept/#", 2);
+    subscriber.disconnect();
+    let mut publisher = RawClient::clean(bench.addr(), "publisher");
+    publisher.publish("kept/1", 1, "at QoS 1");
+    publisher.publish("kept/2", 2, "at QoS 2");
+    bench.break_disk(true);
+    let mut subscriber = RawClient::resume(bench.addr(), "subscriber");
+    subscriber.expect_nothing();
+    bench.wait_until_failing();
+    subscriber.expect_nothing();
+    bench.break_disk(false);
+    subscriber.expect_message_and_ack("kept/1", "at QoS 1");
+    subscriber.expect_message("kept/2", "at QoS 2");
+    bench.broker.kill();
+}
+
 #[test]
 fn a_full_disk_is_waited_for() {
     let bench = Bench::new();

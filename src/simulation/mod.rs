@@ -7,10 +7,14 @@
 
 mod account;
 mod broker;
+mod copying;
+mod corruption;
 mod failures;
+mod fixture;
 mod power_cut;
 mod publisher;
 mod receiver;
+mod sample;
 mod support;
 mod will;
 mod wire_client;

@@ -164,8 +164,8 @@ impl World {
             7 => publishers[who % 2].leave(account, random.coin())?,
             8..=10 => receivers[who].connect(life, account, random.coin())?,
             11..=14 => receivers[who].drain(account, random.below(3) == 0)?,
-            15..=16 => receivers[who].leave(account, random.coin())?,
-            17 if who == 1 || who == 2 => receivers[who].unsubscribe(account, random)?,
+            15 => receivers[who].leave(account, random.coin())?,
+            16..=17 => receivers[1 + who % 2].unsubscribe(account, random)?,
             18 if who == 2 => receivers[who].begin_anew(life, account)?,
             19 => will.connect(life, account, receivers)?,
             20 => will.leave(account, random.coin())?,
@@ -191,7 +191,8 @@ impl World {
         assert!(matches!(wire.expect()?, ServerPacket::SubAck(..)));
         wire.until_ping(|_, packet| {
             if let ServerPacket::Publish(publish) = packet {
-                assert!(publish.retain, "{publish:?}");
+                // Without RETAIN: one at QoS 0, for which nobody has waited, comes only now.
+                assert!(publish.retain || publish.qos == 0, "{publish:?}");
                 found.insert(publish.topic, publish.payload);
             }
         })?;
@@ -221,6 +222,10 @@ impl World {
     fn work_at_end(&mut self, life: &Life) -> Result<(), Dead> {
         self.probe(life)?;
         let Self { random, account, receivers, publishers, .. } = self;
+        // For those who are away: their subscriptions are live, and those that are over are not.
+        for publisher in publishers.iter_mut() {
+            publisher.publish(life, account, &mut self.retained, receivers, random)?;
+        }
         for receiver in receivers.iter_mut() {
             receiver.connect(life, account, true)?;
         }
