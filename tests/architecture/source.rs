@@ -31,7 +31,7 @@ pub(crate) fn sources() -> Vec<Source> {
         path.pop_if(|last| last == "mod");
         // The program is another crate: it sees what every user of the library sees.
         let is_program = ["main", "cli", "process"].contains(&path[0].as_str());
-        if is_program || path.iter().any(|part| part == "tests") {
+        if is_program || path.iter().any(|part| part == "tests" || part == "simulation") {
             continue;
         }
         let text = fs::read_to_string(&file).expect("readable");
