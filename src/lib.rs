@@ -30,6 +30,7 @@ mod broker;
 pub mod config;
 mod data_dir;
 mod escape;
+mod faults;
 pub mod ledger;
 pub mod logging;
 mod metrics;
@@ -44,7 +45,7 @@ mod storage;
 
 pub use broker::ReceivedMessage;
 pub use data_dir::DataDirError;
-pub use metrics::MetricsSnapshot;
+pub use metrics::{MetricsSnapshot, StorageSnapshot};
 pub use net::TlsError;
 pub use protocol::{QoS, TopicError};
 pub use server::{Broker, Extensions, PublishError, StartError, SubscribeError, Subscription};

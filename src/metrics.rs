@@ -82,6 +82,26 @@ pub(crate) struct Metrics {
     pub(crate) accept_errors: Counter,
 }
 
+/// The durable log at one moment. Counters start at 0 with the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct StorageSnapshot {
+    /// Gauge: 1 while the data directory cannot be written; nothing that must be stored is acknowledged then.
+    pub failing: u64,
+    /// Gauge: bytes of the files in the data directory.
+    pub files_bytes: u64,
+    /// Bytes put on record.
+    pub bytes_recorded: u64,
+    /// Bytes written to files: those, checkpoints, and what was copied forward or had to be written again.
+    pub bytes_written: u64,
+    /// Times that a file or the directory was synced.
+    pub syncs: u64,
+    /// Writes that failed.
+    pub write_failures: u64,
+    /// Syncs that failed.
+    pub sync_failures: u64,
+}
+
 /// The broker's counters at one moment. Counters start at 0 with the broker; gauges are current values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -122,6 +142,8 @@ pub struct MetricsSnapshot {
     pub sessions_expired: u64,
     /// Failed accepts, such as those for want of file descriptors.
     pub accept_errors: u64,
+    /// The durable log; `None`: everything is in memory only.
+    pub storage: Option<StorageSnapshot>,
 }
 
 impl Metrics {
@@ -148,6 +170,7 @@ impl Metrics {
             wills_published: self.wills_published.get(),
             sessions_expired,
             accept_errors: self.accept_errors.get(),
+            storage: None,
         }
     }
 }

@@ -76,6 +76,9 @@ pub enum PublishError {
     /// The topic is not a valid topic name.
     #[error(transparent)]
     Topic(#[from] TopicError),
+    /// The durable log cannot be written, and what waits for it is at its bound: see the log for the reason.
+    #[error("the data directory cannot be written at present")]
+    StorageFull,
     /// The packet would be larger than clients' may be.
     #[error("the packet would have more than {max} bytes (limits.packet_bytes_max)")]
     TooLarge {
@@ -125,7 +128,7 @@ impl Broker {
             }
             Some(path) => {
                 tracing::info!(data_dir = %path.display(), sync = ?config.storage.sync, "durable log");
-                let (directory, storage, limits) = (path.to_owned(), config.storage.clone(), config.limits);
+                let (directory, storage, limits) = (path.to_owned(), config.storage, config.limits);
                 let opened =
                     tokio::task::spawn_blocking(move || Core::open(&directory, &storage, limits, methods));
                 let opened = opened.await.map_err(io::Error::other).and_then(|opened| opened);
@@ -155,15 +158,19 @@ impl Broker {
         &self.local_addrs
     }
 
-    /// Publishes a message as a client would.
+    /// Publishes a message as a client would. It returns when the message is routed; [`stored`](Self::stored) waits for the disk.
     ///
     /// # Errors
-    /// The topic is not a valid topic name (MQTT 3.1.1 section 4.7), or the packet would exceed `limits.packet_bytes_max`.
+    /// The topic is not a valid topic name (MQTT 3.1.1 section 4.7), the packet would exceed `limits.packet_bytes_max`, or the data directory
+    /// cannot be written and too much waits for it.
     pub fn publish(&self, topic: &str, payload: &[u8], qos: QoS, retain: bool) -> Result<(), PublishError> {
         validate_topic_name(topic)?;
         let max = self.core.limits.packet_bytes_max;
         if topic.len() + payload.len() + PUBLISH_OVERHEAD > max {
             return Err(PublishError::TooLarge { max });
+        }
+        if self.core.log.as_ref().is_some_and(|log| log.is_full()) {
+            return Err(PublishError::StorageFull);
         }
         let message = Arc::new(Message::new(Arc::from(topic), Box::from(payload), qos));
         let mut turn = Turn::new();
@@ -172,6 +179,14 @@ impl Broker {
         self.core.publish_message(&mut turn, &message, retain);
         turn.finish(&self.core);
         Ok(())
+    }
+
+    /// Waits until everything published so far that is to outlive the process is where `storage.sync` says: what a client is told by PUBACK.
+    /// Returns at once without a data directory. While the disk fails it waits.
+    pub async fn stored(&self) {
+        if let Some(log) = &self.core.log {
+            log.wait(log.submitted()).await;
+        }
     }
 
     /// Subscribes within the program. Messages wait for [`Subscription::recv`] within the bounds of a client's queue

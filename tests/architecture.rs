@@ -14,7 +14,7 @@ use source::{Source, sources};
 
 /// Each module of the library, and what of the crate it may use. None may use one that stands above it, so there is no
 /// cycle. (`lib.rs` declares and re-exports all of them.)
-const MODULES: [(&str, &[&str]); 14] = [
+const MODULES: [(&str, &[&str]); 15] = [
     (
         "server",
         &[
@@ -29,13 +29,28 @@ const MODULES: [(&str, &[&str]); 14] = [
             "session",
         ],
     ),
-    ("net", &["authentication", "broker", "config", "escape", "ledger", "protocol", "session", "storage"]),
+    (
+        "net",
+        &[
+            "authentication",
+            "broker",
+            "config",
+            "escape",
+            "faults",
+            "faults",
+            "ledger",
+            "protocol",
+            "session",
+            "storage",
+        ],
+    ),
     (
         "broker",
         &[
             "authentication",
             "config",
             "escape",
+            "faults",
             "ledger",
             "metrics",
             "protocol",
@@ -45,9 +60,9 @@ const MODULES: [(&str, &[&str]); 14] = [
         ],
     ),
     ("authentication", &["protocol"]),
-    ("session", &["ledger", "protocol"]),
+    ("session", &["faults", "ledger", "protocol"]),
     ("router", &["protocol"]),
-    ("storage", &["ledger", "protocol"]),
+    ("storage", &["faults", "ledger", "protocol"]),
     ("protocol", &[]),
     ("logging", &["config"]),
     ("config", &[]),
@@ -55,6 +70,7 @@ const MODULES: [(&str, &[&str]); 14] = [
     ("metrics", &[]),
     ("escape", &[]),
     ("ledger", &[]),
+    ("faults", &[]),
 ];
 
 /// Values in, values out: no runtime, no clock, no sockets, no files, no threads, no log.

@@ -12,6 +12,7 @@ use super::client::{KeepFor, Link, signal};
 use super::turn_log::TurnLog;
 use super::{Cause, Client, Core, Handle, Turn, flush};
 use crate::escape::escape;
+use crate::faults::{Fault, planted};
 use crate::ledger::Position;
 use crate::protocol::encode::{self, ConnackProperties};
 use crate::protocol::{Connect, ConnectWill, ReasonCode, SessionExpiry};
@@ -45,7 +46,10 @@ impl Core {
     ///
     /// # Errors
     /// The reason code to refuse with.
-    pub(crate) async fn connect(&self, request: ConnectRequest<'_>) -> Result<Attached, ReasonCode> {
+    pub(crate) async fn connect(
+        self: &Arc<Self>,
+        request: ConnectRequest<'_>,
+    ) -> Result<Attached, ReasonCode> {
         let connect = request.connect;
         let made_id = connect.client_id.is_empty();
         if made_id && connect.needs_client_id() {
@@ -55,6 +59,11 @@ impl Core {
             && self.refuses_payload(&will.properties, will.payload)
         {
             return Err(ReasonCode::PayloadFormatInvalid);
+        }
+        let is_stored = connect.will.is_some() || connect.session_expiry != SessionExpiry::AtDisconnect;
+        if is_stored && self.log.as_ref().is_some_and(|log| log.is_full()) {
+            // The disk takes nothing, and what waits for it is at its bound.
+            return Err(ReasonCode::ServerUnavailable);
         }
         let id = if made_id { self.make_client_id() } else { Arc::from(connect.client_id) };
         let will = connect.will.as_ref().map(|will| self.own_will(will));
@@ -125,6 +134,7 @@ impl Core {
                 self.end_session_unless_attached(&client);
                 return Err(ReasonCode::ServerUnavailable);
             }
+            self.load_first(&client).await;
             let mut guard = client.lock();
             let state = &mut *guard;
             // While this waited, another connection may have taken the session or ended it: begin again.
@@ -158,7 +168,9 @@ impl Core {
             state.keep_for = keep_for;
             if state.session.is_durable() {
                 let keep = keep_for.time();
-                let waits = state.session.queued() > 0;
+                // On a full disk it is the client that makes room, by acknowledging: it must get what waits.
+                let is_failing = self.log.as_ref().is_some_and(|log| log.status().failing);
+                let waits = state.session.queued() > 0 && !is_failing;
                 turn_log.record(&Record::Session { session: client.key, keep, client_id: &client.id }, waits);
                 // What is in its queue goes when that is on record, CONNACK at once.
                 if let Some(recorded) = turn_log.commit(self) {
@@ -235,6 +247,9 @@ impl Core {
                 link.signal(signal::CLOSE);
                 state.closing = Some(Arc::clone(&link.handle));
                 state.session.detach();
+                if planted(Fault::QueueDroppedAtTakeover) {
+                    state.session.drop_queue();
+                }
                 state.replays = None;
                 self.timers.cancel(client, state);
                 self.metrics.clients_connected.decrement();

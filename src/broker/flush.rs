@@ -106,8 +106,11 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
                 return Flushed::Done;
             }
         }
-        if by == By::Publisher && state.replays.is_some() && state.session.has_room_for_replay() {
-            // Only the client's own task goes on with a replay, and it may have found the output full.
+        if by == By::Publisher
+            && (state.replays.is_some() && state.session.has_room_for_replay()
+                || state.session.wants_messages())
+        {
+            // Only the client's own task goes on with a replay, which may have found the output full, and reads back what is in the log.
             link.signal(signal::FLUSH);
         }
         if !state.session.out.has_output() {

@@ -23,6 +23,8 @@ use crate::storage::{
 const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
 /// How often that is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Segments that are no reason for a checkpoint.
+const SEGMENTS_FEW: usize = 16;
 /// Longer than a turn lasts. What a turn has taken out of a session and not yet submitted is neither in the checkpoint nor in the log.
 const TURN_TIME: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 100 });
 /// A segment is copied forward when less than one part in this many of it is alive.
@@ -46,12 +48,22 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut checkpoint_bytes = 0;
+    let mut segments = SEGMENTS_FEW;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = core.shut_down() => return,
         }
-        if log.bytes_since_checkpoint() < CHECKPOINT_BYTES.max(2 * checkpoint_bytes) || log.status().failing {
+        if log.status().failing {
+            // On a full disk this may be what makes room.
+            free(&log).await;
+            continue;
+        }
+        // Each start begins a segment: many short runs leave many small ones.
+        let due = log.bytes_since_checkpoint() >= CHECKPOINT_BYTES.max(2 * checkpoint_bytes)
+            || log.sealed_segments().len() > 2 * segments;
+        if !due {
+            free(&log).await;
             continue;
         }
         tokio::select! {
@@ -62,6 +74,20 @@ pub(crate) async fn run(core: Arc<Core>) {
             },
             () = core.shut_down() => return,
         }
+        segments = log.sealed_segments().len().max(SEGMENTS_FEW);
+    }
+}
+
+/// Frees segments whose last message is over since the last checkpoint.
+async fn free(log: &Arc<Log>) {
+    let below = log.checkpoint_position().segment();
+    let is_dead = |segment: &SegmentInfo| segment.live == 0 && segment.id < below;
+    if !log.sealed_segments().iter().any(is_dead) {
+        return;
+    }
+    let log = Arc::clone(log);
+    if let Err(error) = blocking(move || log.free_dead_segments()).await {
+        tracing::error!(%error, "files of the durable log that are not needed any more cannot be removed");
     }
 }
 
@@ -201,7 +227,7 @@ impl Core {
         let (session, keep) = (client.key, state.keep_for.time());
         Record::Session { session, keep, client_id: &client.id }.write(body);
         if state.link.is_none() {
-            let ends = state.expires_at.map_or(self.wall_clock(self.now()), |at| self.wall_clock(at));
+            let ends = self.wall_clock(state.expires_at.unwrap_or_else(|| self.now()));
             let kept = u64::try_from(keep.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
             let since = if state.expires_at.is_some() { ends.saturating_sub(kept) } else { ends };
             Record::Detached { session, since, keep, begun: state.session.begun() }.write(body);

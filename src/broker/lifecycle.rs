@@ -8,6 +8,7 @@ use super::client::{KeepFor, signal};
 use super::turn_log::TurnLog;
 use super::{Cause, Client, ClientState, Core, TICK_MS, Turn};
 use crate::escape::escape;
+use crate::faults::{Fault, planted};
 use crate::ledger::Position;
 use crate::session::{SharedMessage, Timestamp, Will};
 use crate::storage::Record;
@@ -34,6 +35,7 @@ impl Core {
             let mut turn_log = TurnLog::default();
             let mut will = state.session.take_will();
             if *cause == (Cause::Disconnect { with_will: false })
+                && !planted(Fault::WillOnDisconnect)
                 && let Some(dropped) = will.take()
             {
                 turn_log.end_will(&dropped, true);
@@ -129,7 +131,7 @@ impl Core {
     /// The part of the end that must not leave the client's lock between a decision and its execution.
     fn end_locked(&self, client: &Arc<Client>, state: &mut ClientState) -> LeftBehind {
         let unacknowledged = state.session.take_shared(|_| true, true);
-        if state.session.is_durable() {
+        if state.session.is_durable() && !planted(Fault::CleanSessionResurrected) {
             let mut turn_log = TurnLog::default();
             turn_log.record(&Record::SessionEnd { session: client.key }, true);
             if let Some(end) = turn_log.commit(self) {

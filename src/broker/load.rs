@@ -8,6 +8,9 @@ use crate::ledger::Position;
 use crate::session::Message;
 use crate::storage::{MessageRecord, ReadError, Record, Records};
 
+/// Messages read back before a client is connected: more than fit into most windows.
+const LOADED_FIRST: usize = 128;
+
 /// A message that was asked for: the position of its delivery, its place in the log, and what was found there.
 pub(crate) type Loaded = (u64, Position, Result<Message, ReadError>);
 
@@ -17,6 +20,18 @@ impl Core {
         let mut frame = Vec::new();
         let read = |(sequence, position)| (sequence, position, self.read(position, &mut frame));
         wanted.into_iter().map(read).collect()
+    }
+
+    /// Reads back what a client that is about to connect will be sent first, so that it follows CONNACK.
+    pub(super) async fn load_first(self: &Arc<Self>, client: &Arc<Client>) {
+        let wanted = client.lock().session.wanted_first(LOADED_FIRST);
+        if wanted.is_empty() {
+            return;
+        }
+        let core = Arc::clone(self);
+        let loaded = tokio::task::spawn_blocking(move || core.load(wanted)).await;
+        // A reader that failed is asked again by the connection.
+        self.provide(client, loaded.unwrap_or_default());
     }
 
     /// One message; `None`, with a line in the log, if it cannot be read. Blocks.
@@ -41,7 +56,7 @@ impl Core {
 
     /// The message that a record tells of.
     pub(super) fn message(&self, record: &MessageRecord<'_>) -> Message {
-        let expires_at = record.expires_at.map(|at| self.from_wall_clock(at));
+        let expires_at = record.expires_at.map(|at| self.moment(at));
         Message::new(Arc::from(record.topic), Box::from(record.payload), record.qos)
             .with_properties(record.properties, expires_at)
     }

@@ -57,10 +57,10 @@ pub(crate) use turn::Turn;
 use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
 use crate::ledger::Ledger;
-use crate::metrics::{Metrics, MetricsSnapshot};
+use crate::metrics::{Metrics, MetricsSnapshot, StorageSnapshot};
 use crate::router::{RetainedStore, Router};
 use crate::session::{SessionLimits, Timestamp};
-use crate::storage::Log;
+use crate::storage::{Log, LogStatus};
 
 /// Everything the connections of one broker share.
 pub(crate) struct Core {
@@ -148,7 +148,7 @@ impl Core {
     }
 
     /// The opposite: a moment before this run is its beginning.
-    pub(crate) fn from_wall_clock(&self, unix_millis: u64) -> Timestamp {
+    pub(crate) fn moment(&self, unix_millis: u64) -> Timestamp {
         Timestamp::from_millis(unix_millis.saturating_sub(self.started_wall))
     }
 
@@ -188,11 +188,26 @@ impl Core {
             sessions_offline: (self.clients.len() as u64).saturating_sub(connected),
             subscriptions: self.router.subscriptions() as u64,
             retained: self.retained.len() as u64,
+            storage: self.log.as_ref().map(|log| storage_snapshot(log.status())),
             ..counters
         }
     }
 }
 
+fn storage_snapshot(status: LogStatus) -> StorageSnapshot {
+    StorageSnapshot {
+        failing: status.failing.into(),
+        files_bytes: status.files_bytes,
+        bytes_recorded: status.bytes_submitted,
+        bytes_written: status.bytes_written,
+        syncs: status.syncs,
+        write_failures: status.write_failures,
+        sync_failures: status.sync_failures,
+    }
+}
+
+/// Read once, at start: what is stored must make sense in the next run.
+#[allow(clippy::disallowed_methods, reason = "the one place where the wall clock is right")]
 fn unix_millis() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)

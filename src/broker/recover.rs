@@ -12,6 +12,7 @@ use super::client::KeepFor;
 use super::turn_log::TurnLog;
 use super::{Client, Core, Kept, Turn};
 use crate::escape::escape;
+use crate::faults::{Fault, planted};
 use crate::ledger::Stored;
 use crate::protocol::{PacketId, QoS};
 use crate::router::SubscriptionOptions;
@@ -82,7 +83,7 @@ impl Core {
         };
         let messages = recovered.messages.into_iter().map(|message| {
             let (subscription_ids, shared) = match message.extra {
-                Some(extra) => (extra.0, extra.1.map(Arc::from)),
+                Some(extra) => (extra.subscription_ids, extra.shared.map(Arc::from)),
                 None => (Box::default(), None),
             };
             RestoredMessage {
@@ -135,10 +136,30 @@ impl Core {
             }
         }
         drop(guard);
+        if planted(Fault::RoutesAfterListen) {
+            self.lose_routes_for_a_while(&client);
+        }
         if let Some(older) = self.clients.insert(Arc::clone(&client.id), client) {
             // Not by `end_session`: its client id belongs to the newer one.
             self.end_session(&older);
         }
+    }
+
+    /// A planted fault: the subscriptions leave the router and come back later.
+    fn lose_routes_for_a_while(self: &Arc<Self>, client: &Arc<Client>) {
+        let filters: Vec<_> =
+            client.lock().session.filters().map(|(filter, options)| (Arc::clone(filter), options)).collect();
+        for (filter, _) in &filters {
+            self.remove_subscription(filter, client.key);
+        }
+        let (core, client) = (Arc::clone(self), Arc::clone(client));
+        tokio::runtime::Handle::current().spawn(async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            for (filter, options) in filters {
+                let options = SubscriptionOptions::with_qos(options.qos);
+                let _ = core.add_subscription(&client, &mut client.lock(), &filter, options);
+            }
+        });
     }
 
     /// The will of a client that was connected when the broker stopped: published now, or when its delay has passed.
@@ -177,7 +198,7 @@ impl Core {
     }
 
     fn owned(&self, topic: &str, message: &OwnedMessage) -> Message {
-        let expires_at = message.expires_at.map(|at| self.from_wall_clock(at));
+        let expires_at = message.expires_at.map(|at| self.moment(at));
         Message::new(Arc::from(topic), message.payload.clone(), message.qos)
             .with_properties(&message.properties, expires_at)
     }

@@ -21,7 +21,14 @@ impl Core {
         limits: Limits,
         methods: AuthenticationMethods,
     ) -> io::Result<Arc<Self>> {
-        Self::open_on(Arc::new(DirFiles::new(directory)?), storage, limits, methods)
+        let files: Arc<dyn Files> = Arc::new(DirFiles::new(directory)?);
+        #[cfg(feature = "planted-faults")]
+        let files = if crate::faults::power_cut() {
+            Arc::new(crate::storage::PowerCutFiles::new(files)) as Arc<dyn Files>
+        } else {
+            files
+        };
+        Self::open_on(files, storage, limits, methods)
     }
 
     /// The same on any kind of files.

@@ -10,6 +10,7 @@ use super::client::Replay;
 use super::turn_log::Retention;
 use super::{Client, ClientState, Core, Kept, Publisher, Turn, flush};
 use crate::escape::escape;
+use crate::faults::{Fault, planted};
 use crate::protocol::{
     QoS, ReasonCode, RetainHandling, SharedFilter, Subscribe, SubscribeOptions, Unsubscribe, levels_count,
 };
@@ -41,7 +42,7 @@ impl Core {
             match self.add_subscription(client, state, filter, options) {
                 Ok(Added { filter, new, shared }) => {
                     codes.push(ReasonCode::granted(qos));
-                    if state.session.is_durable() {
+                    if state.session.is_durable() && !planted(Fault::SubscriptionLost) {
                         let record = SubscribeRecord {
                             session: client.key,
                             qos,

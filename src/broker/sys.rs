@@ -48,6 +48,19 @@ fn publish_counters(core: &Core) {
     for (name, value) in numbers {
         publish(core, &format!("$SYS/broker/{name}"), &value.to_string());
     }
+    if let Some(storage) = metrics.storage {
+        for (name, value) in [
+            ("failing", storage.failing),
+            ("files bytes", storage.files_bytes),
+            ("bytes recorded", storage.bytes_recorded),
+            ("bytes written", storage.bytes_written),
+            ("syncs", storage.syncs),
+            ("write failures", storage.write_failures),
+            ("sync failures", storage.sync_failures),
+        ] {
+            publish(core, &format!("$SYS/broker/storage/{name}"), &value.to_string());
+        }
+    }
     for (area, counts) in [
         ("publish/messages/dropped", &metrics.dropped),
         ("connections/closed", &metrics.closed),

@@ -32,7 +32,7 @@ struct Peer<'c> {
 }
 
 impl<'c> Peer<'c> {
-    fn new(core: &'c Core, clean_session: bool, socket: Option<Arc<TcpStream>>) -> Self {
+    fn new(core: &'c Arc<Core>, clean_session: bool, socket: Option<Arc<TcpStream>>) -> Self {
         let handle = Arc::new(Handle::default());
         let shared = Arc::clone(&handle);
         let connecting = Box::pin(async move {

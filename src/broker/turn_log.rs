@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::Core;
+use crate::faults::{Fault, planted};
 use crate::ledger::{Position, Stored};
 use crate::protocol::QoS;
 use crate::session::{LogWork, Message, Outgoing, Will};
@@ -104,6 +105,7 @@ impl TurnLog {
         match retention {
             Retention::None => {}
             Retention::Kept(revision) => Record::Retain { revision }.write(body),
+            Retention::Removed(_) if planted(Fault::StaleRetained) => {}
             Retention::Removed(revision) => {
                 Record::Unretain { revision, topic: outgoing.topic() }.write(body);
             }
@@ -193,6 +195,8 @@ impl TurnLog {
     /// Hands everything to the log. If something of it is to be waited for: the place the watermark has to reach.
     pub(crate) fn commit(&mut self, core: &Core) -> Option<Position> {
         let waited = std::mem::take(&mut self.waited);
+        self.targets.clear();
+        self.batch.drop_unfinished();
         self.settle_finished();
         if self.batch.is_empty() && !waited {
             return None;
@@ -202,7 +206,11 @@ impl TurnLog {
             self.placed.clear();
             return None;
         };
-        let urgency = if waited { Urgency::Waited } else { Urgency::Lazy };
+        let urgency = if (waited || !self.wakers.is_empty()) && !planted(Fault::AckBeforeWrite) {
+            Urgency::Waited
+        } else {
+            Urgency::Lazy
+        };
         if self.batch.is_empty() {
             return Some(log.submitted());
         }
@@ -215,6 +223,6 @@ impl TurnLog {
         for waker in self.wakers.drain(..) {
             log.wake_at(submitted.end, &waker);
         }
-        waited.then_some(submitted.end)
+        (waited && !planted(Fault::AckBeforeWrite)).then_some(submitted.end)
     }
 }

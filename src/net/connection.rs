@@ -169,7 +169,7 @@ impl Connection {
                     return Ok(());
                 }
                 Progress::Read => {
-                    if self.held.is_some() {
+                    if self.durable || self.held.is_some() {
                         self.poll_log(cx)?;
                     }
                     if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {

@@ -39,7 +39,7 @@ pub(super) struct FromLog {
 }
 
 /// Messages read back in one go.
-const LOAD_MESSAGES: usize = 64;
+const LOAD_MESSAGES: usize = 512;
 
 impl Held {
     pub(super) fn bytes(&self) -> usize {

@@ -91,6 +91,14 @@ impl Durable {
 }
 
 impl Session {
+    /// Forgets what waits: a planted fault.
+    pub(crate) fn drop_queue(&mut self) {
+        for queued in self.queue.take_if(|_| true) {
+            self.queue.release(&queued.body);
+            self.finish(queued.sequence);
+        }
+    }
+
     /// From now on the session is kept in the log that `ledger` accounts for. To be called before anything is delivered to it.
     pub fn make_durable(&mut self, ledger: &Arc<Ledger>) {
         if self.durable.is_none() {
@@ -170,9 +178,19 @@ impl Session {
         }
     }
 
+    /// Whether messages had better be read back from the log now.
+    pub fn wants_messages(&self) -> bool {
+        self.state == State::Connected && self.queue.wants()
+    }
+
+    /// The messages at the front of the queue that a client which is about to connect will be sent first, if they are in the log only.
+    pub fn wanted_first(&self, max: usize) -> Vec<(u64, Position)> {
+        if self.queue.wants() { self.queue.wanted(max) } else { Vec::new() }
+    }
+
     /// Messages that had better be read back from the log now: position of the delivery and place of each, at most `max`.
     pub fn wanted(&self, max: usize) -> Vec<(u64, Position)> {
-        if self.state == State::Connected && self.queue.wants() { self.queue.wanted(max) } else { Vec::new() }
+        if self.wants_messages() { self.queue.wanted(max) } else { Vec::new() }
     }
 
     /// A message that was [`wanted`](Self::wanted), or `None` if it cannot be read any more: its delivery is over then. `false` if nobody waits
@@ -201,6 +219,13 @@ impl Session {
         let sent = self.inflight.unacknowledged().into_iter().map(|(position, _)| (position, 1));
         let mut live: Vec<(u64, u64)> = sent.chain(self.queue.sequences()).collect();
         live.sort_unstable();
+        live.dedup_by(|(first, length), (before, before_length)| {
+            let adjoins = *before + *before_length == *first;
+            if adjoins {
+                *before_length += *length;
+            }
+            adjoins
+        });
         Snapshot {
             next: self.next_sequence(),
             live,

@@ -71,8 +71,13 @@ struct Parts {
     ledger: Arc<Ledger>,
 }
 
-/// Messages kept in memory at the front of a queue before the rest is left to the log.
-const FRONT_MESSAGES: usize = 32;
+/// What a connected client's queue keeps in memory at its front before the rest is left to the log.
+const FRONT_MESSAGES: usize = 4_096;
+const FRONT_BYTES: usize = 4 * 1024 * 1024;
+/// With fewer messages at the front, and more in the log, those had better be read back.
+const REFILL_BELOW: usize = 256;
+/// Bytes read back in one go, but for one message that is larger.
+const REFILL_BYTES: usize = 1024 * 1024;
 
 impl MessageQueue {
     /// A queue whose messages may be left to the log.
@@ -144,7 +149,8 @@ impl MessageQueue {
     /// Leaves to the log what stands behind the front and is written; the front as well if `nobody_reads`.
     pub(super) fn unload(&mut self, nobody_reads: bool) {
         let Some(parts) = &mut self.log else { return };
-        let keep = if nobody_reads { 0 } else { FRONT_MESSAGES };
+        let average = self.bytes / self.messages.len().max(1);
+        let keep = if nobody_reads { 0 } else { FRONT_MESSAGES.min(FRONT_BYTES / average.max(1)) };
         if parts.stored == 0 {
             parts.front = self.messages.len().min(keep);
         }
@@ -168,7 +174,13 @@ impl MessageQueue {
     pub(super) fn wanted(&self, max: usize) -> Vec<(u64, Position)> {
         let (front, stored) = self.log.as_ref().map_or((0, 0), |parts| (parts.front, parts.stored));
         let first = self.messages.iter().skip(front).take(max.min(stored));
+        let mut bytes = 0;
         first
+            .take_while(|message| {
+                let within = bytes == 0 || bytes + message.cost as usize <= REFILL_BYTES;
+                bytes += message.cost as usize;
+                within
+            })
             .filter_map(|message| match message.body {
                 Body::Stored(position, _) => Some((message.sequence, position)),
                 Body::Loaded(_) => None,
@@ -178,7 +190,7 @@ impl MessageQueue {
 
     /// Whether the front has become so short that more should be read back.
     pub(super) fn wants(&self) -> bool {
-        self.log.as_ref().is_some_and(|parts| parts.stored > 0 && parts.front < FRONT_MESSAGES / 2)
+        self.log.as_ref().is_some_and(|parts| parts.stored > 0 && parts.front < REFILL_BELOW)
     }
 
     /// A message read back, or `None` if it cannot be read: then it is taken out. `false` if it was not asked for, or not in this order.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::files::LogFile;
 use super::frame::{Batch, FileHeader, Kind, own_mark, settle};
-use super::log::Shared;
+use super::shared::Shared;
 use crate::ledger::Position;
 
 /// Written at once.
@@ -141,20 +141,29 @@ impl CheckpointWriter {
         shared.wait_synced(self.position())?;
         self.count_sync(self.file.sync())?;
         let name = self.header.name();
+        let since = shared.files.failures();
         shared.files.rename(&unfinished(self.header), &name)?;
         self.renamed = true;
-        let older = {
+        let replaced = {
             let mut state = shared.checkpoints.0.lock();
+            let before = state.files.len();
             state.files.retain(|(file, _)| *file != name);
+            let replaced = state.files.len() < before;
             state.files.push((name.clone(), self.at));
-            state.files.clone()
+            replaced
         };
-        self.count_sync(shared.files.sync_dir())?;
+        let safe = self.count_sync(shared.files.sync_names(since));
+        // The next start could not know that its name may vanish. (Had it replaced one of that name, either would do.)
+        if safe.is_err() && !replaced && shared.files.remove(&name).is_ok() {
+            shared.checkpoints.0.lock().files.retain(|(file, _)| *file != name);
+        }
+        safe?;
         {
             let mut state = shared.checkpoints.0.lock();
             (state.position, state.safe) = (self.position(), self.position());
             state.submitted = i128::from(self.submitted);
         }
+        let older = shared.checkpoints.0.lock().files.clone();
         for (file, _) in older.iter().filter(|(file, _)| *file != name) {
             match shared.files.remove(file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -94,14 +94,14 @@ impl FileHeader {
         if bytes[..8] != MAGIC || number(bytes, 28) != crc32fast::hash(&bytes[..28]) {
             return Err(HeaderFault::Unreadable);
         }
-        let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+        let format = u16::from_le_bytes([bytes[8], bytes[9]]);
         let kind = match bytes[10] {
             1 => Kind::Segment,
             2 => Kind::Checkpoint,
-            _ => return Err(HeaderFault::Version(version)),
+            _ => return Err(HeaderFault::Version(format)),
         };
-        if version != FORMAT_VERSION {
-            return Err(HeaderFault::Version(version));
+        if format != FORMAT_VERSION {
+            return Err(HeaderFault::Version(format));
         }
         let (segment, offset, tag) = (number(bytes, 12), number(bytes, 16), number(bytes, 20));
         Ok(Self { kind, segment, offset, tag })
@@ -219,6 +219,7 @@ pub(super) fn mark(frames: &mut [u8], tag: u32) {
 pub(crate) struct Batch {
     bytes: Vec<u8>,
     start: usize,
+    is_open: bool,
 }
 
 /// Where a frame stands in its batch. Its position is the batch's [`first`](super::Submitted::first) plus `offset`.
@@ -234,6 +235,7 @@ impl Batch {
     /// Begins a frame.
     pub(crate) fn begin(&mut self) {
         self.start = self.bytes.len();
+        self.is_open = true;
         self.bytes.extend_from_slice(&[0; FRAME_HEADER]);
     }
 
@@ -244,6 +246,7 @@ impl Batch {
 
     /// The frame is finished. A frame without a body is none: it is left out.
     pub(crate) fn end(&mut self) -> FrameAt {
+        self.is_open = false;
         let start = self.start;
         let offset = start as u32;
         let frame = self.bytes.get_mut(start..).unwrap_or_default();
@@ -256,6 +259,13 @@ impl Batch {
         header[4..8].copy_from_slice(&len);
         header[8..].copy_from_slice(&crc(len, body).to_le_bytes());
         FrameAt { offset, len: frame.len() as u32 }
+    }
+
+    /// A frame that was begun and not ended, by a panic in between, is left out.
+    pub(crate) fn drop_unfinished(&mut self) {
+        if std::mem::take(&mut self.is_open) {
+            self.bytes.truncate(self.start);
+        }
     }
 
     /// No frame in it.

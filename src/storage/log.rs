@@ -2,27 +2,25 @@
 //!
 //! [`Log::submit`] takes one short lock; everything that touches a disk happens in the writer's thread, or in calls that say so.
 
-use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
-use super::checkpoint::{CheckpointWriter, Checkpoints};
+use super::checkpoint::CheckpointWriter;
+use super::directory::Directory;
 use super::files::Files;
-use super::frame::{Batch, FILE_HEADER, FileHeader, Kind, settle};
+use super::frame::{Batch, FileHeader, Kind, settle};
 use super::open::{Report, Visitor, recover};
 use super::segments::{Freed, ReadError, SegmentInfo, Segments};
-use super::writer::{Timing, Writer};
+use super::shared::{Counters, Part, Shared, Timing};
+use super::writer::Writer;
 use crate::ledger::{Ledger, Position};
-
-/// See `Shared::is_company`.
-const LAZY_BYTES: usize = 1024 * 1024;
 
 /// When an acknowledgement may leave, and when the disk is told to keep what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,187 +78,14 @@ pub(crate) struct LogStatus {
     pub(crate) bytes_written: u64,
     /// Times that a file or the directory was synced.
     pub(crate) syncs: u64,
-    /// Writes (and creations and renamings of files) that failed.
+    /// Writes (and creations of files, and attempts to write a file again) that failed.
     pub(crate) write_failures: u64,
-    /// Syncs that failed.
+    /// Syncs that failed, but those while writing a file again.
     pub(crate) sync_failures: u64,
     /// The last attempt to write or sync failed: nothing is committed until one succeeds.
     pub(crate) failing: bool,
     /// Bytes of all segments and the checkpoint.
     pub(crate) files_bytes: u64,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) bytes_submitted: AtomicU64,
-    pub(super) bytes_written: AtomicU64,
-    pub(super) syncs: AtomicU64,
-    pub(super) write_failures: AtomicU64,
-    pub(super) sync_failures: AtomicU64,
-}
-
-/// Bytes of one segment, to be written one behind the other.
-#[derive(Debug, Default)]
-pub(super) struct Part {
-    pub(super) segment: u32,
-    /// Of the first frame.
-    pub(super) offset: u32,
-    /// If `offset` is 0, the file's header precedes the frames.
-    pub(super) bytes: Vec<u8>,
-}
-
-impl Part {
-    /// Where the frames begin in `bytes`.
-    pub(super) fn header_len(&self) -> usize {
-        if self.offset == 0 { FILE_HEADER } else { 0 }
-    }
-
-    /// The offset behind its last frame.
-    pub(super) fn end(&self) -> u32 {
-        self.offset + (self.bytes.len() - self.header_len()) as u32
-    }
-}
-
-/// What was submitted and the writer has not taken.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) parts: Vec<Part>,
-    pub(super) bytes: usize,
-    /// Where the next batch begins, if it fits.
-    pub(super) cursor: Position,
-    /// Somebody waits for some of it.
-    pub(super) waited: bool,
-    /// Somebody waits until everything submitted so far is synced.
-    pub(super) sync_wanted: bool,
-    /// The writer has set its clock for what is lazy.
-    pub(super) noted: bool,
-    pub(super) closing: bool,
-    /// The writer has ended.
-    pub(super) closed: bool,
-    /// A buffer to be used again.
-    pub(super) spare: Vec<u8>,
-}
-
-/// What the log, its writer and a checkpoint's writer share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) files: Arc<dyn Files>,
-    pub(super) segments: Segments,
-    pub(super) options: LogOptions,
-    pub(super) timing: Timing,
-    pub(super) tag: u32,
-    pub(super) pending: Mutex<Pending>,
-    /// With `pending`: there is something for the writer to look at.
-    pub(super) work: Condvar,
-    /// With `pending`: `synced`, `failing` or `closed` has changed.
-    pub(super) progress: Condvar,
-    committed: AtomicU64,
-    written: AtomicU64,
-    synced: AtomicU64,
-    pub(super) failing: AtomicBool,
-    /// Bytes submitted and still needed in memory.
-    held: AtomicUsize,
-    /// By position and identity: who polls again before it is woken stands here once.
-    waiters: Mutex<BTreeMap<(u64, Identity), Waker>>,
-    not_full: Mutex<HashMap<Identity, Waker>>,
-    pub(super) counters: Counters,
-    pub(super) checkpoints: Checkpoints,
-}
-
-impl Shared {
-    pub(super) fn committed(&self) -> Position {
-        Position::from_u64(self.committed.load(Ordering::Acquire))
-    }
-
-    pub(super) fn written(&self) -> Position {
-        Position::from_u64(self.written.load(Ordering::Acquire))
-    }
-
-    pub(super) fn synced(&self) -> Position {
-        Position::from_u64(self.synced.load(Ordering::Acquire))
-    }
-
-    pub(super) fn set_written(&self, position: Position) {
-        self.written.store(position.as_u64(), Ordering::Release);
-        self.segments.ledger.set_written(position);
-    }
-
-    pub(super) fn set_synced(&self, position: Position) {
-        self.synced.store(position.as_u64(), Ordering::Release);
-        let _pending = self.pending.lock();
-        self.progress.notify_all();
-    }
-
-    /// Moves the watermark, and wakes those who wait for no more than that.
-    pub(super) fn commit(&self, position: Position) {
-        // First: whoever is woken by the other must not find this one behind.
-        self.segments.ledger.set_committed(position);
-        self.committed.store(position.as_u64(), Ordering::Release);
-        let due = {
-            let mut waiters = self.waiters.lock();
-            let later = waiters.split_off(&(position.as_u64() + 1, (0, 0)));
-            std::mem::replace(&mut *waiters, later)
-        };
-        due.into_values().for_each(Waker::wake);
-    }
-
-    /// So many bytes need not be in memory any more.
-    pub(super) fn release(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::AcqRel);
-        if !self.is_full() {
-            let waiting = std::mem::take(&mut *self.not_full.lock());
-            waiting.into_values().for_each(Waker::wake);
-        }
-    }
-
-    pub(super) fn held(&self) -> usize {
-        self.held.load(Ordering::Acquire)
-    }
-
-    /// So much that nobody waits for that it need not wait for more.
-    pub(super) fn is_company(&self, pending: &Pending) -> bool {
-        pending.bytes > LAZY_BYTES.min(self.options.pending_bytes_max / 2)
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.held.load(Ordering::Acquire) > self.options.pending_bytes_max
-    }
-
-    /// Waits until everything before `end` is synced, whatever the mode.
-    ///
-    /// # Errors
-    /// If the disk is failing now, or the log is closed.
-    pub(super) fn wait_synced(&self, end: Position) -> io::Result<()> {
-        let mut pending = self.pending.lock();
-        loop {
-            if self.synced() >= end {
-                return Ok(());
-            }
-            if pending.closed {
-                return Err(io::Error::other("the log is closed"));
-            }
-            if self.failing.load(Ordering::Acquire) {
-                return Err(io::Error::other("the log cannot be written at present"));
-            }
-            pending.sync_wanted = true;
-            self.work.notify_one();
-            self.progress.wait(&mut pending);
-        }
-    }
-
-    /// The writer has ended: nothing will be committed any more.
-    pub(super) fn closed(&self) {
-        {
-            let mut pending = self.pending.lock();
-            pending.closed = true;
-            pending.parts = Vec::new();
-            self.progress.notify_all();
-        }
-        let waiters = std::mem::take(&mut *self.waiters.lock());
-        waiters.into_values().for_each(Waker::wake);
-        let waiting = std::mem::take(&mut *self.not_full.lock());
-        waiting.into_values().for_each(Waker::wake);
-    }
 }
 
 /// The durable log; see the module's documentation.
@@ -301,40 +126,15 @@ impl Log {
         ledger: Arc<Ledger>,
         visitor: &mut dyn Visitor,
     ) -> io::Result<(Arc<Self>, Writer, Report)> {
-        let recovered = recover(&files, visitor)?;
+        let directory = Directory::new(Arc::clone(&files));
+        let recovered = recover(&directory, visitor)?;
         let start = Position::new(recovered.next_segment, 0);
         ledger.set_committed(start);
         ledger.set_written(start);
-        let pending = Pending {
-            parts: Vec::new(),
-            bytes: 0,
-            cursor: start,
-            waited: false,
-            sync_wanted: false,
-            noted: false,
-            closing: false,
-            closed: false,
-            spare: Vec::new(),
-        };
-        let shared = Arc::new(Shared {
-            segments: Segments::new(Arc::clone(&files), ledger, recovered.segments),
-            files,
-            options,
-            timing,
-            tag: recovered.tag,
-            pending: Mutex::new(pending),
-            work: Condvar::new(),
-            progress: Condvar::new(),
-            committed: AtomicU64::new(start.as_u64()),
-            written: AtomicU64::new(start.as_u64()),
-            synced: AtomicU64::new(start.as_u64()),
-            failing: AtomicBool::new(false),
-            held: AtomicUsize::new(0),
-            waiters: Mutex::default(),
-            not_full: Mutex::default(),
-            counters: Counters::default(),
-            checkpoints: recovered.checkpoints,
-        });
+        let segments = Segments::new(files, ledger, recovered.segments);
+        let settings = (options, timing);
+        let shared = Shared::new(directory, segments, recovered.checkpoints, settings, recovered.tag, start);
+        let shared = Arc::new(shared);
         let writer = Writer::new(Arc::clone(&shared), recovered.cuts);
         let log = Arc::new(Self { shared, thread: Mutex::default() });
         Ok((log, writer, recovered.report))
@@ -373,7 +173,7 @@ impl Log {
         }
         pending.bytes += bytes;
         pending.waited |= urgency == Urgency::Waited;
-        shared.held.fetch_add(bytes, Ordering::AcqRel);
+        shared.hold(bytes);
         shared.counters.bytes_submitted.fetch_add(bytes as u64, Ordering::Relaxed);
         if pending.waited || !pending.noted || shared.is_company(&pending) {
             shared.work.notify_one();
@@ -400,15 +200,7 @@ impl Log {
 
     /// Wakes once when [`committed`](Self::committed) has reached `end`; at once if it has. Also wakes when the log is closed.
     pub(crate) fn wake_at(&self, end: Position, waker: &Waker) {
-        {
-            let mut waiters = self.shared.waiters.lock();
-            // Under the lock: the writer moves the watermark before it takes it.
-            if self.shared.committed() < end {
-                waiters.entry((end.as_u64(), identity(waker))).or_insert_with(|| waker.clone());
-                return;
-            }
-        }
-        waker.wake_by_ref();
+        self.shared.wake_at(end, waker);
     }
 
     /// Waits until [`committed`](Self::committed) has reached `end`: for ever, if the log is closed before.
@@ -430,14 +222,7 @@ impl Log {
 
     /// Wakes once when it is no longer full; at once if it is not. Also wakes when the log is closed.
     pub(crate) fn wake_when_not_full(&self, waker: &Waker) {
-        {
-            let mut waiting = self.shared.not_full.lock();
-            if self.shared.is_full() {
-                waiting.entry(identity(waker)).or_insert_with(|| waker.clone());
-                return;
-            }
-        }
-        waker.wake_by_ref();
+        self.shared.wake_when_not_full(waker);
     }
 
     /// Replaces what is in `into` by the body of the frame at this position. May block on the disk.
@@ -540,11 +325,4 @@ fn new_part(spare: &mut Vec<u8>, first: Position, tag: u32) -> Part {
         bytes.extend_from_slice(&header.encode());
     }
     Part { segment, offset, bytes }
-}
-
-/// Wakers that are equal in this wake the same task.
-type Identity = (usize, usize);
-
-fn identity(waker: &Waker) -> Identity {
-    (waker.data() as usize, std::ptr::from_ref(waker.vtable()) as usize)
 }

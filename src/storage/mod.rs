@@ -1,8 +1,9 @@
 //! The durable log: opaque frames, appended, synced in groups, found again after any crash.
 //!
-//! Files ([`files`]) hold frames ([`frame`], the format byte by byte). [`Log`] takes batches of frames and gives each its [`Position`]
-//! at once; one thread ([`writer`]) writes and syncs what came meanwhile and moves a watermark, for which acknowledgements wait.
-//! [`open`] reads everything back at start, [`checkpoint`] writes what replaces the log's older part.
+//! Files ([`files`]) hold frames ([`frame`], the format byte by byte). [`Log`] takes batches of frames and gives each its
+//! [`Position`](crate::ledger::Position) at once; one thread ([`writer`]) writes and syncs what came meanwhile and moves a
+//! watermark, for which acknowledgements wait. [`open`] reads everything back at start, [`checkpoint`] writes what replaces the
+//! log's older part.
 //! Not here: what the bodies mean, which segments are needed (the ledger's account), when to write a checkpoint.
 //!
 //! Invariants:
@@ -12,16 +13,21 @@
 
 mod aside;
 mod checkpoint;
+mod directory;
 mod files;
 mod frame;
 mod log;
 mod open;
+#[cfg(feature = "planted-faults")]
+mod power_cut;
 mod record;
 mod recovered;
 mod scan;
 mod segments;
+mod shared;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -29,8 +35,10 @@ mod writer;
 pub(crate) use checkpoint::CheckpointWriter;
 pub(crate) use files::{DirFiles, Files};
 pub(crate) use frame::{Batch, FrameAt};
-pub(crate) use log::{Log, LogOptions, Sync, Urgency};
+pub(crate) use log::{Log, LogOptions, LogStatus, Sync, Urgency};
 pub(crate) use open::Damage;
+#[cfg(feature = "planted-faults")]
+pub(crate) use power_cut::PowerCutFiles;
 pub(crate) use record::{
     DeliverRecord, MessageRecord, Numbers, Record, Records, SubscribeRecord, WillRecord,
 };

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use super::aside::Aside;
 use super::checkpoint::Checkpoints;
-use super::files::{Files, LogFile};
+use super::directory::Directory;
+use super::files::LogFile;
 use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, HeaderFault, Kind, new_tag, number};
 use super::scan::{Found, Scan};
 use super::segments::{Segment, SegmentFile};
@@ -83,7 +84,7 @@ struct Loaded {
 }
 
 struct Recovery<'a> {
-    files: &'a Arc<dyn Files>,
+    files: &'a Directory,
     aside: Aside<'a>,
     visitor: &'a mut dyn Visitor,
     tags: BTreeSet<u32>,
@@ -97,7 +98,7 @@ struct Recovery<'a> {
 ///
 /// # Errors
 /// If the directory cannot be listed.
-pub(super) fn recover(files: &Arc<dyn Files>, visitor: &mut dyn Visitor) -> io::Result<Recovered> {
+pub(super) fn recover(files: &Directory, visitor: &mut dyn Visitor) -> io::Result<Recovered> {
     let names = files.list()?;
     let next_segment =
         names.iter().filter_map(|name| segment_in(name)).max().map_or(1, |id| id.saturating_add(1));
@@ -116,11 +117,11 @@ pub(super) fn recover(files: &Arc<dyn Files>, visitor: &mut dyn Visitor) -> io::
         let _ = files.remove(name);
     }
     // A process that was killed may have left names that are not safe yet; what they replace may be removed after this.
-    let names_safe = files.sync_dir();
+    let names_safe = files.sync_names(files.failures());
     let (checkpoints, segments) = recovery.load(&names);
     let checkpoints = recovery.read_checkpoint(checkpoints, names_safe.is_ok());
     let segments = recovery.read_segments(segments);
-    if let Err(error) = names_safe.and_then(|()| files.sync_dir()) {
+    if let Err(error) = names_safe.and_then(|()| files.sync_names(files.failures())) {
         recovery.damaged("", 0, 0, format!("the directory cannot be synced: {error}"), None);
     }
     let tag = recovery.tags.first().copied().unwrap_or_else(new_tag);
@@ -155,7 +156,7 @@ impl Recovery<'_> {
                 }
             };
             let mut bytes = [0; FILE_HEADER];
-            let read = file.read_at(&mut bytes, 0).unwrap_or(0);
+            let _ = file.read_at(&mut bytes, 0);
             match FileHeader::decode(&bytes) {
                 Ok(header) if header.name() == *name => {
                     self.tags.insert(header.tag);
@@ -166,12 +167,12 @@ impl Recovery<'_> {
                     self.set_aside(name, len, format!("is of format version {version}, not known here"));
                 }
                 Err(HeaderFault::Unreadable) => {
-                    without_header.push((name, Loaded { header: named, file, len }, read));
+                    without_header.push((name, Loaded { header: named, file, len }));
                 }
             }
         }
-        for (name, file, read) in without_header {
-            loaded.extend(self.guess_header(name, file, read));
+        for (name, file) in without_header {
+            loaded.extend(self.guess_header(name, file));
         }
         let (mut checkpoints, segments): (Vec<_>, Vec<_>) =
             loaded.into_iter().partition(|file| file.header.kind == Kind::Checkpoint);
@@ -194,11 +195,10 @@ impl Recovery<'_> {
     }
 
     /// A file whose header is damaged: its name says all but the tag, which other files have, or its own first frame.
-    fn guess_header(&mut self, name: &str, mut loaded: Loaded, header_read: usize) -> Option<Loaded> {
+    fn guess_header(&mut self, name: &str, mut loaded: Loaded) -> Option<Loaded> {
         let Loaded { file, len, .. } = &loaded;
         let mut scan = Scan::new(&**file, loaded.header, *len);
-        let nothing_in_it = scan.is_zero(0, *len) && !scan.unreadable();
-        if nothing_in_it || (header_read as u64 == *len && *len < FILE_HEADER as u64) {
+        if scan.is_zero(0, *len) && !scan.unreadable() {
             // Made, and the power was cut before the first frame was written.
             let _ = self.files.remove(name);
             return None;
@@ -216,7 +216,11 @@ impl Recovery<'_> {
             let mut scan = Scan::new(&*loaded.file, loaded.header, loaded.len);
             if std::iter::from_fn(|| scan.next()).any(|found| matches!(found, Found::Frame { .. })) {
                 self.tags.insert(tag);
-                let _ = self.keep(name, &loaded, 0, FILE_HEADER as u64, "its header is damaged");
+                let kept = self.keep(name, &loaded, 0, FILE_HEADER as u64, "its header is damaged");
+                // The file that has told the tag may go one day.
+                if kept && self.aside.rewrite(loaded.header, &*loaded.file, loaded.len).is_ok() {
+                    loaded.file = self.files.open(name).unwrap_or(loaded.file);
+                }
                 return Some(loaded);
             }
         }
@@ -327,6 +331,8 @@ impl Recovery<'_> {
                     }
                     ended = len as usize <= FRAME_HEADER;
                     if !ended {
+                        let frames_end = position.offset() + len;
+                        segment.end = segment.end.max(frames_end);
                         self.visitor.frame(position, len, scan.body(at, len));
                         self.report.frames += 1;
                     }
@@ -345,48 +351,41 @@ impl Recovery<'_> {
             self.damaged(&name, end, 0, format!("{} bytes are missing", most - end), None);
         }
         let unreadable = scan.unreadable();
-        if torn && !self.cut(loaded, end, segment) {
-            return;
+        if torn {
+            segment.keep |=
+                !self.keep(&name, loaded, end, loaded.len - end, "the end was not written wholly");
         }
         // A sync that failed before the process ended may be why this one succeeds: it is no proof for the end of the log.
-        let written_again = may_be_torn
-            && !ended
-            && !unreadable
-            && !segment.keep
-            && self.aside.rewrite(header, &*loaded.file, end).is_ok();
-        if written_again {
+        let again = may_be_torn && (torn || !ended) && !unreadable && !segment.keep;
+        let written_again = again.then(|| self.aside.rewrite(header, &*loaded.file, end));
+        if let Some(Ok(())) = written_again {
             loaded.len = end;
         } else {
-            if torn {
-                self.hide(header, end, segment);
+            if let Some(Err(error)) = written_again {
+                let what =
+                    format!("the end may not survive a power cut, for it cannot be written again: {error}");
+                self.damaged(&name, 0, 0, what, None);
+            }
+            if torn && !self.hide(header, end, segment) {
+                return;
             }
             if let Err(error) = loaded.file.sync() {
                 self.damaged(&name, 0, 0, format!("cannot be synced: {error}"), None);
             }
         }
-        segment.end = segment.end.max(header.offset + (end.saturating_sub(FILE_HEADER as u64)) as u32);
         segment.files.push(SegmentFile { header, bytes: loaded.len, generation: 0 });
     }
 
-    /// Keeps a torn tail aside. Whether the file is still there: one with nothing else in it goes.
-    fn cut(&mut self, loaded: &Loaded, at: u64, segment: &mut Segment) -> bool {
-        let name = loaded.header.name();
-        let kept = self.keep(&name, loaded, at, loaded.len - at, "the end was not written wholly");
-        // No file of the segment may come to light by the going of another.
-        if at == FILE_HEADER as u64 && segment.files.is_empty() {
-            let gone = if kept { self.files.remove(&name) } else { self.aside.set_aside(&name).map(|_| ()) };
-            return gone.is_err();
-        }
-        segment.keep |= !kept;
-        true
-    }
-
-    /// A tail that could not be cut off stays where it is, hidden.
-    fn hide(&mut self, header: FileHeader, end: u64, segment: &mut Segment) {
+    /// A tail that could not be cut off stays where it is, and is hidden before anything is written. Whether the file keeps its name:
+    /// one with nothing else in it loses it.
+    fn hide(&mut self, header: FileHeader, end: u64, segment: &mut Segment) -> bool {
         segment.keep = true;
         let behind_header = (end - FILE_HEADER as u64) as u32;
         if behind_header > 0 {
             self.cuts.push(Cut { header: FileHeader { offset: header.offset + behind_header, ..header } });
+            return true;
         }
+        // No file of the segment may come to light by the going of another.
+        !segment.files.is_empty() || self.aside.set_aside(&header.name()).is_err()
     }
 }

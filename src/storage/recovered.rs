@@ -68,8 +68,16 @@ pub(crate) struct RecoveredMessage {
     pub(crate) message_bytes: u32,
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
-    /// Subscription identifiers and the shared subscription's filter.
-    pub(crate) extra: Option<Box<(Box<[u32]>, Option<Box<str>>)>>,
+    pub(crate) extra: Option<Box<RecoveredExtra>>,
+}
+
+/// What few messages have.
+#[derive(Debug)]
+pub(crate) struct RecoveredExtra {
+    /// Identifiers of the matching subscriptions.
+    pub(crate) subscription_ids: Box<[u32]>,
+    /// The filter of the shared subscription.
+    pub(crate) shared: Option<Box<str>>,
 }
 
 /// What goes with a filter.
@@ -266,7 +274,7 @@ impl Recovered {
         }
         session.next_sequence = session.next_sequence.max(sequence + 1);
         let shared = deliver.shared.map(Box::from);
-        let ids: Box<[u32]> = deliver.subscription_ids.iter().collect();
+        let subscription_ids: Box<[u32]> = deliver.subscription_ids.iter().collect();
         let bytes = message.topic.len() + message.properties.len() + message.payload.len();
         session.messages.push(RecoveredMessage {
             sequence,
@@ -275,7 +283,8 @@ impl Recovered {
             message_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             qos: deliver.qos,
             retain: deliver.retain,
-            extra: (!ids.is_empty() || shared.is_some()).then(|| Box::new((ids, shared))),
+            extra: (!subscription_ids.is_empty() || shared.is_some())
+                .then(|| Box::new(RecoveredExtra { subscription_ids, shared })),
         });
     }
 

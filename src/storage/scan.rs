@@ -118,7 +118,7 @@ impl<'f> Scan<'f> {
         let found = number(header, 0);
         let marked = found == !tag;
         let len = number(header, 4).checked_add(FRAME_HEADER as u32)?;
-        let plausible = (found == tag || marked) && (marked || len > FRAME_HEADER as u32);
+        let plausible = marked || (found == tag && len > FRAME_HEADER as u32);
         if !plausible || u64::from(len) > left || !is_intact(self.bytes(at, len as usize), place) {
             return None;
         }
@@ -178,15 +178,19 @@ fn read_what_can_be_read(file: &dyn LogFile, into: &mut [u8], offset: u64) -> bo
     if matches!(file.read_at(into, offset), Ok(bytes) if bytes == into.len()) {
         return true;
     }
-    let mut at = offset;
     let mut all = true;
-    for piece in into.chunks_mut(PIECE) {
+    let mut done = 0;
+    while done < into.len() {
+        let at = offset + done as u64;
+        // As blocks lie, so that a bad one spoils no others.
+        let len = (PIECE - (at % PIECE as u64) as usize).min(into.len() - done);
+        let piece = into.get_mut(done..done + len).unwrap_or_default();
         let read = file.read_at(piece, at).unwrap_or(0);
         if let Some(missing) = piece.get_mut(read..).filter(|missing| !missing.is_empty()) {
             missing.fill(0);
             all = false;
         }
-        at += piece.len() as u64;
+        done += len;
     }
     all
 }

@@ -183,6 +183,11 @@ impl SimulatedFiles {
         self.0.state.lock().limit = bytes;
     }
 
+    /// What [`set_limit`](Self::set_limit) has set.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        self.0.state.lock().limit
+    }
+
     /// From now on [`LogFile::sync`] waits until it is let through.
     pub(crate) fn hold_syncs(&self) {
         self.0.state.lock().syncs_held = true;

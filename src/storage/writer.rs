@@ -10,28 +10,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::directory::{copy, write_whole};
 use super::files::LogFile;
-use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, Kind, mark, own_mark};
-use super::log::{Part, Shared, Sync};
+use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, mark, own_mark};
+use super::log::Sync;
 use super::open::Cut;
+use super::shared::Shared;
+use super::tail::Tail;
 use crate::ledger::Position;
-
-/// How long things wait.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Timing {
-    /// What nobody waits for is written after this.
-    pub(super) lazy: Duration,
-    /// After a failure the next attempt comes after this.
-    pub(super) retry: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self { lazy: Duration::from_millis(200), retry: Duration::from_millis(250) }
-    }
-}
 
 /// With [`Sync::Interval`] more than this is synced before its time.
 const UNSYNCED_BYTES: usize = 8 * 1024 * 1024;
@@ -47,56 +35,11 @@ pub(super) struct Next {
     pub(super) patient: bool,
 }
 
-/// A segment that is not wholly synced, or the one being written.
-#[derive(Debug)]
-struct Tail {
-    /// Of the file being written.
-    header: FileHeader,
-    file: Option<Arc<dyn LogFile>>,
-    /// It was made and its name may not survive.
-    name_unsynced: bool,
-    /// A sync of it failed.
-    distrusted: bool,
-    /// Offsets up to which it is written, and synced.
-    written: u32,
-    synced: u32,
-    /// What is not written or not synced, in order.
-    held: VecDeque<Part>,
-}
-
-impl Tail {
-    fn new(segment: u32, tag: u32) -> Self {
-        let header = FileHeader { kind: Kind::Segment, segment, offset: 0, tag };
-        Self {
-            header,
-            file: None,
-            name_unsynced: true,
-            distrusted: false,
-            written: 0,
-            synced: 0,
-            held: VecDeque::new(),
-        }
-    }
-
-    /// Where in the file an offset stands.
-    fn at(&self, offset: u32) -> u64 {
-        FILE_HEADER as u64 + u64::from(offset - self.header.offset)
-    }
-
-    fn position(&self, offset: u32) -> Position {
-        Position::new(self.header.segment, offset)
-    }
-}
-
-/// What failed, for the one message about it.
-struct Failure {
-    what: &'static str,
-    name: String,
-    error: io::Error,
-}
+/// What failed, for the one message about it: the step, the file's name, the error.
+struct Failure(&'static str, String, io::Error);
 
 fn failed(what: &'static str, name: &str) -> impl FnOnce(io::Error) -> Failure {
-    move |error| Failure { what, name: name.to_owned(), error }
+    move |error| Failure(what, name.to_owned(), error)
 }
 
 /// See the module's documentation.
@@ -223,7 +166,7 @@ impl Writer {
             let unsynced = tail.synced < tail.written;
             let is_last = index + 1 == self.tails.len();
             if unsynced && matches!(mode, Sync::Interval(_)) && tail.name_unsynced {
-                self.sync_name(index)?;
+                self.sync_names()?;
             }
             let tail = &self.tails[index];
             let written = tail.position(tail.written);
@@ -253,8 +196,7 @@ impl Writer {
     fn make_cuts(&mut self) -> Result<(), Failure> {
         while let Some(cut) = self.cuts.last() {
             let header = cut.header;
-            let file = self.write_file(header, &[])?;
-            drop(file);
+            let _ = self.write_file(header, |_, _| Ok(0))?;
             self.shared.segments.add_file(header, FILE_HEADER as u64);
             self.cuts.pop();
         }
@@ -275,6 +217,7 @@ impl Writer {
         let file = match &tail.file {
             Some(file) => Arc::clone(file),
             None => {
+                tail.name_since = self.shared.files.failures();
                 let file = self.shared.files.create(&name).map_err(failed("create", &name))?;
                 self.shared.segments.add_file(tail.header, 0);
                 tail.file = Some(Arc::clone(&file));
@@ -332,43 +275,34 @@ impl Writer {
     }
 
     fn sync(&mut self, index: usize) -> Result<(), Failure> {
+        let file = self.file(index)?;
         let tail = &mut self.tails[index];
-        let name = tail.header.name();
-        let file = match &tail.file {
-            Some(file) => Arc::clone(file),
-            None => self.shared.files.open(&name).map_err(failed("open", &name))?,
-        };
         if let Err(error) = file.sync() {
-            // With `Never` there is nothing in memory to write again: what it says is that a power cut may lose it.
-            tail.distrusted = self.shared.options.sync != Sync::Never;
+            tail.distrusted = true;
             self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
-            return Err(failed("sync", &name)(error));
+            return Err(failed("sync", &tail.header.name())(error));
         }
         self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
         if tail.name_unsynced {
-            self.sync_name(index)?;
+            self.sync_names()?;
         }
         self.synced(index);
         Ok(())
     }
 
-    fn sync_name(&mut self, index: usize) -> Result<(), Failure> {
-        let result = self.sync_dir();
-        match result {
-            // Of all that have one.
-            Ok(()) => self.tails.iter_mut().for_each(|tail| tail.name_unsynced &= tail.written == 0),
-            Err(_) => self.tails[index].distrusted = self.shared.options.sync != Sync::Never,
+    /// Makes the names of all segments safe that have a file.
+    fn sync_names(&mut self) -> Result<(), Failure> {
+        let unsynced = || self.tails.iter().filter(|tail| tail.name_unsynced && tail.written > 0);
+        let since = unsynced().map(|tail| tail.name_since).min().unwrap_or(0);
+        let result = self.shared.files.sync_names(since);
+        let (counters, failed_now) = (&self.shared.counters, result.is_err());
+        let counter = if failed_now { &counters.sync_failures } else { &counters.syncs };
+        counter.fetch_add(1, Ordering::Relaxed);
+        for tail in self.tails.iter_mut().filter(|tail| tail.name_unsynced && tail.written > 0) {
+            tail.name_unsynced = failed_now;
+            tail.distrusted |= failed_now;
         }
-        result
-    }
-
-    fn sync_dir(&self) -> Result<(), Failure> {
-        if let Err(error) = self.shared.files.sync_dir() {
-            self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
-            return Err(failed("sync the directory of", "")(error));
-        }
-        self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        result.map_err(failed("sync the name of", ""))
     }
 
     /// All that is written of this segment, and everything before it, is safe.
@@ -407,13 +341,23 @@ impl Writer {
     fn write_again(&mut self, index: usize) -> Result<(), Failure> {
         let tail = &self.tails[index];
         let header = FileHeader { offset: tail.synced, ..tail.header };
-        let written: Vec<&[u8]> = tail
-            .held
-            .iter()
-            .filter(|part| part.end() <= tail.written)
-            .map(|part| part.bytes.get(part.header_len()..).unwrap_or_default())
-            .collect();
-        let file = self.write_file(header, &written)?;
+        let held = tail.held.iter().filter(|part| part.end() <= tail.written);
+        let file = if self.shared.options.sync == Sync::Never {
+            // It is not in memory any more; what the system still shows of it has to do.
+            let old = self.file(index)?;
+            let (from, to) = (tail.at(tail.synced), tail.at(tail.written));
+            self.write_file(header, |file, at| copy(&*old, from, to - from, file, at).map(|()| to - from))?
+        } else {
+            self.write_file(header, |file, mut at| {
+                let start = at;
+                for part in held {
+                    let frames = part.bytes.get(part.header_len()..).unwrap_or_default();
+                    file.write_at(frames, at)?;
+                    at += frames.len() as u64;
+                }
+                Ok(at - start)
+            })?
+        };
         let tail = &mut self.tails[index];
         tail.header = header;
         tail.file = Some(file);
@@ -424,29 +368,33 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes a file with these frames, whole and safe before it has its name.
-    fn write_file(&self, header: FileHeader, frames: &[&[u8]]) -> Result<Arc<dyn LogFile>, Failure> {
-        let files = &self.shared.files;
+    /// Makes a file with this header and the frames that `fill` writes from a byte on; it returns how many bytes that are.
+    fn write_file(
+        &self,
+        header: FileHeader,
+        fill: impl FnOnce(&dyn LogFile, u64) -> io::Result<u64>,
+    ) -> Result<Arc<dyn LogFile>, Failure> {
         let name = header.name();
-        let unfinished = format!("{name}.tmp");
-        // Of an attempt that failed.
-        let _ = files.remove(&unfinished);
-        let file = files.create(&unfinished).map_err(failed("create", &unfinished))?;
-        let mut at = 0;
-        let header = header.encode();
-        for bytes in [&header[..]].into_iter().chain(frames.iter().copied()) {
-            file.write_at(bytes, at).map_err(failed("write", &unfinished))?;
-            at += bytes.len() as u64;
-        }
-        self.shared.counters.bytes_written.fetch_add(at, Ordering::Relaxed);
-        if let Err(error) = file.sync() {
-            self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
-            return Err(failed("sync", &unfinished)(error));
-        }
-        self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        files.rename(&unfinished, &name).map_err(failed("rename", &unfinished))?;
-        self.sync_dir()?;
+        let counters = &self.shared.counters;
+        let file = write_whole(&self.shared.files, &name, |file| {
+            file.write_at(&header.encode(), 0)?;
+            let bytes = FILE_HEADER as u64 + fill(file, FILE_HEADER as u64)?;
+            counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);
+            Ok(())
+        });
+        let file = file.map_err(failed("write again", &name))?;
+        counters.syncs.fetch_add(2, Ordering::Relaxed);
         Ok(file)
+    }
+
+    /// The file of a segment, opened again if need be.
+    fn file(&self, index: usize) -> Result<Arc<dyn LogFile>, Failure> {
+        let tail = &self.tails[index];
+        let name = tail.header.name();
+        match &tail.file {
+            Some(file) => Ok(Arc::clone(file)),
+            None => self.shared.files.open(&name).map_err(failed("open", &name)),
+        }
     }
 
     /// Says behind the last frame that everything was synced, so that nobody takes rotten bytes for a torn write.
@@ -462,14 +410,13 @@ impl Writer {
 
     /// Counts a failure; says it if it is the first one.
     fn report(&mut self, failure: &Failure) {
-        let Failure { what, name, error } = failure;
+        let Failure(what, name, error) = failure;
         if !what.starts_with("sync") {
             self.shared.counters.write_failures.fetch_add(1, Ordering::Relaxed);
         }
         if !self.shared.failing.swap(true, Ordering::AcqRel) {
-            let path = self.shared.files.path(name);
             tracing::error!(
-                %path, %error,
+                path = %self.shared.files.path(name), %error,
                 "cannot {what} a file of the log: no message that must be stored is acknowledged until it succeeds; \
                  see that data_dir has free space and its disk is sound"
             );

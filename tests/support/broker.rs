@@ -91,6 +91,13 @@ impl TestBroker {
         };
         config.limits.shutdown_timeout = Duration::from_millis(200);
         change(&mut config);
+        // The same tests with everything on record that can be.
+        let on_disk = config.data_dir.is_none()
+            && std::env::var_os("TERNMQ_TEST_STORAGE").is_some_and(|kind| kind == "disk");
+        let scratch = on_disk.then(|| tempfile::tempdir().expect("a directory"));
+        if let Some(scratch) = &scratch {
+            config.data_dir = Some(scratch.path().to_owned());
+        }
         let (stop, stopped) = oneshot::channel();
         let (started, start) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -102,6 +109,7 @@ impl TestBroker {
                 // An error means that the test is gone, which is a reason to stop as well.
                 let _ = stopped.await;
                 broker.shutdown().await;
+                drop(scratch);
             });
         });
         let broker = start.recv().expect("the broker starts");

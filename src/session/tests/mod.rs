@@ -5,6 +5,7 @@
 
 mod acknowledgements;
 mod bounds;
+mod durable;
 mod flow_v5;
 mod inbound;
 mod inflight_operations;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const SEEDS: u64 = 8;
+const SEEDS: u64 = 24;
 
 fn deeds() -> Vec<Deed> {
     use Urgency::{Lazy, Waited};
@@ -78,6 +78,7 @@ fn check(found: &SimulatedFiles, options: LogOptions, account: &Account) -> Foun
     let new = rig.submit(&[b"new"], Urgency::Waited);
     rig.turn();
     assert_eq!(rig.log.committed(), end_of(&new[0]));
+    assert!(!rig.log.status().failing);
     let mut ids = first.frames.iter().map(|frame| frame.0.segment()).chain(account.freed.iter().copied());
     assert!(ids.all(|id| id < new[0].0.segment()), "a segment's number again");
     rig.close();
@@ -113,6 +114,21 @@ fn what_is_synced_survives_with_an_interval_too() {
     for cut in 1..=all.steps().len() as u64 {
         let (files, mut account) = run(options, &[], Some(cut));
         account.committed = Position::START;
+        for seed in 0..SEEDS {
+            check(&files.after_power_cut(seed * 1000 + cut), options, &account);
+        }
+    }
+}
+
+#[test]
+fn what_a_checkpoint_relies_on_survives_even_without_syncs() {
+    let options = LogOptions { sync: Sync::Never, ..SMALL };
+    let (all, _) = run(options, &[], None);
+    for cut in 1..=all.steps().len() as u64 {
+        let (files, mut account) = run(options, &[], Some(cut));
+        let finished = account.checkpoints.iter().rfind(|checkpoint| checkpoint.2);
+        account.committed = finished.map_or(Position::START, |checkpoint| checkpoint.0);
+        account.holes = true;
         for seed in 0..SEEDS {
             check(&files.after_power_cut(seed * 1000 + cut), options, &account);
         }

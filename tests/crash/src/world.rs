@@ -1,0 +1,246 @@
+//! What all clients share: the history, the broker, and in which stage the run is.
+//!
+//! Everything runs on one thread, so cells do. No borrow lives across an `.await`.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+
+use crate::broker::Process;
+use crate::history::{Event, What};
+use crate::mqtt::Packet;
+
+/// What the clients are to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Traffic; the broker dies now and then.
+    Traffic,
+    /// Publishers finish what they began and end with sentinels; the broker stays alive from here on.
+    Finish,
+    /// Subscribers take what there is for them until the sentinels arrive.
+    Drain,
+    /// The retained messages are read once more.
+    Probe,
+    /// Everybody disconnects.
+    Part,
+    /// The run is over.
+    Stop,
+}
+
+/// The stage, and the broker.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// The stage.
+    pub stage: Stage,
+    /// Where the broker listens or soon will; nothing while it is dead.
+    pub addr: Option<SocketAddr>,
+    /// How often it has been started.
+    pub epoch: u32,
+}
+
+/// Packets that can be the last thing the broker says before it is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// PUBACK.
+    PubAck,
+    /// PUBREC to a publisher.
+    PubRec,
+    /// PUBCOMP to a publisher.
+    PubComp,
+    /// SUBACK.
+    SubAck,
+    /// UNSUBACK.
+    UnsubAck,
+    /// CONNACK.
+    ConnAck,
+    /// PUBLISH to a subscriber.
+    Publish,
+    /// PUBREL to a subscriber.
+    PubRel,
+}
+
+impl Aim {
+    fn is_met_by(self, packet: &Packet) -> bool {
+        matches!(
+            (self, packet),
+            (Self::PubAck, Packet::PubAck(_))
+                | (Self::PubRec, Packet::PubRec(_))
+                | (Self::PubComp, Packet::PubComp(_))
+                | (Self::SubAck, Packet::SubAck { .. })
+                | (Self::UnsubAck, Packet::UnsubAck(_))
+                | (Self::ConnAck, Packet::ConnAck { .. })
+                | (Self::Publish, Packet::Publish(_))
+                | (Self::PubRel, Packet::PubRel(_))
+        )
+    }
+}
+
+/// What the clients share.
+#[derive(Debug)]
+pub struct World {
+    start: Instant,
+    /// The seed of the run.
+    pub seed: u64,
+    /// Clients keep their connections, where ending them is not their very task.
+    pub calm: bool,
+    /// Everything that happened since the last check.
+    pub history: RefCell<Vec<Event>>,
+    /// The number of the cycle.
+    pub cycle: Cell<u32>,
+    /// The broker, while it lives.
+    pub broker: RefCell<Option<Process>>,
+    now: watch::Sender<Now>,
+    trigger: Cell<Option<(Aim, u32)>>,
+    /// Rings when the trigger has killed the broker, and at the first CONNACK of an epoch.
+    pub bell: Notify,
+    acks: Cell<u32>,
+    connacks: Cell<u32>,
+    conns: Cell<u32>,
+    done: Cell<usize>,
+    /// Rings when a client has done its part of a stage.
+    pub done_bell: Notify,
+    /// What the subscribers wait for in [`Stage::Drain`]: topic and payload.
+    pub sentinels: RefCell<Vec<(Rc<str>, Rc<str>)>>,
+    /// The last epoch in which retained messages were probed.
+    pub probed: Cell<u32>,
+}
+
+impl World {
+    /// A world without broker.
+    pub fn new(seed: u64, calm: bool) -> Rc<Self> {
+        let now = watch::Sender::new(Now { stage: Stage::Traffic, addr: None, epoch: 0 });
+        Rc::new(Self {
+            start: Instant::now(),
+            seed,
+            calm,
+            history: RefCell::default(),
+            cycle: Cell::new(0),
+            broker: RefCell::new(None),
+            now,
+            trigger: Cell::new(None),
+            bell: Notify::new(),
+            acks: Cell::new(0),
+            connacks: Cell::new(0),
+            conns: Cell::new(0),
+            done: Cell::new(0),
+            done_bell: Notify::new(),
+            sentinels: RefCell::default(),
+            probed: Cell::new(0),
+        })
+    }
+
+    /// Writes an event down. If it is what the trigger waits for, the broker dies now.
+    pub fn record(&self, what: What) {
+        let mut is_aimed_at = false;
+        if let What::Received(_, _, packet) = &what {
+            match packet {
+                Packet::PubAck(_) | Packet::PubRec(_) => self.acks.set(self.acks.get() + 1),
+                Packet::ConnAck { .. } => {
+                    self.connacks.set(self.connacks.get() + 1);
+                    self.bell.notify_one();
+                }
+                _ => {}
+            }
+            if let Some((aim, count)) = self.trigger.get()
+                && aim.is_met_by(packet)
+            {
+                is_aimed_at = count <= 1;
+                self.trigger.set(Some((aim, count.saturating_sub(1))));
+            }
+        }
+        self.push(what);
+        if is_aimed_at {
+            self.kill();
+        }
+    }
+
+    fn push(&self, what: What) {
+        let event = Event { at: self.start.elapsed(), cycle: self.cycle.get(), what };
+        self.history.borrow_mut().push(event);
+    }
+
+    /// Lets the broker be killed at the `count`th packet of this kind.
+    pub fn aim(&self, aim: Aim, count: u32) {
+        self.trigger.set(Some((aim, count)));
+    }
+
+    /// SIGKILL, if it lives.
+    pub fn kill(&self) {
+        self.trigger.set(None);
+        let Some(mut broker) = self.broker.borrow_mut().take() else { return };
+        broker.kill();
+        self.push(What::Killed);
+        self.now.send_modify(|now| now.addr = None);
+        self.bell.notify_one();
+    }
+
+    /// A new broker; the clients begin to knock at its door.
+    pub fn adopt(&self, broker: Process) {
+        let addr = broker.addr;
+        *self.broker.borrow_mut() = Some(broker);
+        self.acks.set(0);
+        self.connacks.set(0);
+        self.push(What::Started);
+        self.now.send_modify(|now| {
+            now.addr = Some(addr);
+            now.epoch += 1;
+        });
+    }
+
+    /// Whether it has answered a CONNECT since its start.
+    pub fn is_ready(&self) -> bool {
+        self.connacks.get() > 0
+    }
+
+    /// Messages acknowledged to publishers since its start.
+    pub fn acks(&self) -> u32 {
+        self.acks.get()
+    }
+
+    /// A number for a connection.
+    pub fn next_conn(&self) -> u32 {
+        self.conns.set(self.conns.get() + 1);
+        self.conns.get()
+    }
+
+    /// The stage and the broker.
+    pub fn now(&self) -> Now {
+        *self.now.borrow()
+    }
+
+    /// Whether the run is in this stage.
+    pub fn is(&self, stage: Stage) -> bool {
+        self.now().stage == stage
+    }
+
+    /// The next stage, which nobody has done yet.
+    pub fn enter(&self, stage: Stage) {
+        self.done.set(0);
+        self.now.send_modify(|now| now.stage = stage);
+    }
+
+    /// One more client has done its part of the stage.
+    pub fn report_done(&self) {
+        self.done.set(self.done.get() + 1);
+        self.done_bell.notify_one();
+    }
+
+    /// How many have.
+    pub fn done(&self) -> usize {
+        self.done.get()
+    }
+
+    /// Returns after this time, or earlier if the stage or the broker changes.
+    pub async fn pause(&self, time: Duration) {
+        let mut now = self.now.subscribe();
+        let _ = tokio::time::timeout(time, now.changed()).await;
+    }
+
+    /// Returns when the stage or the broker changes.
+    pub async fn change(&self) {
+        let _ = self.now.subscribe().changed().await;
+    }
+}
