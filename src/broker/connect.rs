@@ -171,11 +171,11 @@ impl Core {
                 // On a full disk it is the client that makes room, by acknowledging: it must get what waits.
                 let is_failing = self.log.as_ref().is_some_and(|log| log.status().failing);
                 let waits = state.session.queued() > 0 && !is_failing;
+                let acknowledged = self.log.as_ref().map_or(Position::START, |log| log.submitted());
                 turn_log.record(&Record::Session { session: client.key, keep, client_id: &client.id }, waits);
                 // What is in its queue goes when that is on record, CONNACK at once.
-                if let Some(recorded) = turn_log.commit(self) {
-                    state.session.attached_at(recorded);
-                }
+                let recorded = turn_log.commit(self).unwrap_or(Position::START);
+                state.session.attached_at(recorded, acknowledged);
             }
             // With the next batch: a will does not hold up CONNACK.
             if let Some(will) = &will {

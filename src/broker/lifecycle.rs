@@ -10,8 +10,8 @@ use super::{Cause, Client, ClientState, Core, TICK_MS, Turn};
 use crate::escape::escape;
 use crate::faults::{Fault, planted};
 use crate::ledger::Position;
-use crate::session::{SharedMessage, Timestamp, Will};
-use crate::storage::Record;
+use crate::session::{Session, SharedMessage, Timestamp, Will};
+use crate::storage::{Begun, Record};
 
 impl Core {
     /// A connection has ended. If it is still the session's, the session goes offline or ends, and the will is published unless
@@ -42,7 +42,7 @@ impl Core {
             }
             let will = self.go_offline(client, state, will);
             if state.session.is_durable() && state.keep_for != KeepFor::Nothing {
-                let (keep, begun) = (state.keep_for.time(), state.session.begun());
+                let (keep, begun) = (state.keep_for.time(), begun(&state.session));
                 let since = self.wall_clock(self.now());
                 turn_log.record(&Record::Detached { session: client.key, since, keep, begun }, false);
             }
@@ -257,6 +257,12 @@ impl Core {
             }
         }
     }
+}
+
+/// What was sent to a session, for the log.
+pub(super) fn begun(session: &Session) -> Begun {
+    let (at_least_once, exactly_once) = session.begun();
+    Begun { at_least_once, exactly_once }
 }
 
 /// What a session that ends leaves to be done.

@@ -17,7 +17,7 @@ use crate::ledger::Stored;
 use crate::protocol::{PacketId, QoS};
 use crate::router::SubscriptionOptions;
 use crate::session::{Message, RestoredMessage, Session, Will, message_cost};
-use crate::storage::{OwnedMessage, Record, Recovered, RecoveredSession, RecoveredWill};
+use crate::storage::{Begun, OwnedMessage, Record, Recovered, RecoveredSession, RecoveredWill};
 
 /// What a start has found, for the log.
 #[derive(Debug, Default, Clone, Copy)]
@@ -56,7 +56,7 @@ impl Core {
             }
             restored.queued += session.messages.len();
             restored.sessions += 1;
-            self.restore_session(key, session);
+            self.restore_session(&mut turn_log, key, session);
         }
         turn_log.commit(self);
         restored.wills = recovered.wills.len();
@@ -66,21 +66,27 @@ impl Core {
         restored
     }
 
-    fn restore_session(self: &Arc<Self>, key: u64, recovered: RecoveredSession) {
+    fn restore_session(self: &Arc<Self>, turn_log: &mut TurnLog, key: u64, recovered: RecoveredSession) {
         let mut session = Session::new(Arc::clone(self.session_limits()), true);
         session.make_durable(&self.ledger);
         // With a connection at the crash, whatever fits into its window may have been sent. Ends of QoS 1 are put on record without haste:
         // any number of those may have been sent, and none counts between two of QoS 2.
-        let had_connection = recovered.detached.is_none();
         let window = usize::from(self.limits.inflight_max);
-        let begun = match recovered.detached {
-            Some((_, begun)) => begun,
-            None => {
+        let begun = recovered.detached.map_or_else(
+            || {
                 let mut exactly_once =
                     recovered.messages.iter().filter(|message| message.qos == QoS::ExactlyOnce);
-                exactly_once.nth(window).map_or(u64::MAX, |message| message.sequence)
-            }
-        };
+                let beyond = exactly_once.nth(window);
+                let next = recovered.next_sequence;
+                Begun { at_least_once: next, exactly_once: beyond.map_or(next, |message| message.sequence) }
+            },
+            |(_, begun)| begun,
+        );
+        if recovered.detached.is_none() {
+            // What comes from now on was not sent before, should the client stay away until the next crash.
+            let (since, keep) = (self.started_wall, recovered.keep);
+            turn_log.record(&Record::Detached { session: key, since, keep, begun }, false);
+        }
         let messages = recovered.messages.into_iter().map(|message| {
             let (subscription_ids, shared) = match message.extra {
                 Some(extra) => (extra.subscription_ids, extra.shared.map(Arc::from)),
@@ -93,7 +99,8 @@ impl Core {
                 cost: u32::try_from(message_cost(message.message_bytes as usize)).unwrap_or(u32::MAX),
                 qos: message.qos,
                 retain: message.retain,
-                again: message.sequence < begun || (had_connection && message.qos == QoS::AtLeastOnce),
+                again: message.sequence
+                    < if message.qos == QoS::ExactlyOnce { begun.exactly_once } else { begun.at_least_once },
                 subscription_ids,
                 shared,
             }

@@ -21,6 +21,8 @@ pub(super) struct Durable {
     next: u64,
     /// What waited when the connection began is sent when the log is here: else, after a crash, nobody knows that it was sent.
     attached: Position,
+    /// Where the log had come to then: what earlier connections have acknowledged is on record before it.
+    acknowledged: Position,
     work: LogWork,
 }
 
@@ -106,6 +108,7 @@ impl Session {
                 ledger: Arc::clone(ledger),
                 next: 0,
                 attached: Position::START,
+                acknowledged: Position::START,
                 work: LogWork::default(),
             }));
             self.queue = MessageQueue::durable(Arc::clone(ledger));
@@ -146,10 +149,11 @@ impl Session {
         }
     }
 
-    /// The position below which deliveries may have been sent.
-    pub fn begun(&self) -> u64 {
+    /// The positions below which deliveries may have been sent: at QoS 1, and at QoS 2.
+    pub fn begun(&self) -> (u64, u64) {
         // After a restart what was sent before stands in the queue again.
-        self.inflight.end().max(self.queue.end_of_repeated())
+        let end_of = |qos| self.inflight.end().max(self.queue.end_of_repeated(qos));
+        (end_of(QoS::AtLeastOnce), end_of(QoS::ExactlyOnce))
     }
 
     /// The log has moved on: what waited for it may be sent.
@@ -159,9 +163,12 @@ impl Session {
 
     /// Whether a message could be sent if the log had committed it.
     pub fn waits_for_commit(&self) -> bool {
-        self.state == State::Connected
-            && self.may_begin()
-            && self.queue.front().is_some_and(|(queued, message)| self.must_wait(queued.qos, message))
+        if self.state != State::Connected {
+            return false;
+        }
+        self.pubrel_must_wait()
+            || self.may_begin()
+                && self.queue.front().is_some_and(|(queued, message)| self.must_wait(queued.qos, message))
     }
 
     pub(super) fn must_wait(&self, qos: QoS, message: &Message) -> bool {
@@ -171,11 +178,22 @@ impl Session {
         })
     }
 
-    /// The log tells of the connection that begins when it has come to `recorded`.
-    pub fn attached_at(&mut self, recorded: Position) {
+    /// A connection is about to begin: the log tells of it when it has come to `recorded`, and of every PUBREC of earlier ones when it has
+    /// come to `acknowledged`.
+    pub fn attached_at(&mut self, recorded: Position, acknowledged: Position) {
         if let Some(durable) = &mut self.durable {
             durable.attached = recorded;
+            durable.acknowledged = acknowledged;
         }
+    }
+
+    /// Whether what is to be sent again next is a PUBREL, and the PUBREC before it not on record yet.
+    pub(super) fn pubrel_must_wait(&self) -> bool {
+        let Some(durable) = &self.durable else { return false };
+        durable.acknowledged > durable.ledger.committed()
+            && self.inflight.next_unfinished(self.resend_next).is_some_and(|(position, _, delivery)| {
+                position < self.resend_end && delivery.awaiting == Awaiting::PubComp
+            })
     }
 
     /// Whether messages had better be read back from the log now.

@@ -27,6 +27,7 @@ impl Session {
         while self.resend_next < self.resend_end
             && self.out.pending() < ENCODE_AHEAD_BYTES
             && self.inflight.under_way() < usize::from(self.terms.receive_maximum)
+            && !self.pubrel_must_wait()
         {
             self.resend_next = self.resend(self.resend_next);
         }

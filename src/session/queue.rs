@@ -276,8 +276,8 @@ impl MessageQueue {
     }
 
     /// Behind the last message that may have been sent before a restart.
-    pub(super) fn end_of_repeated(&self) -> u64 {
-        let last = self.messages.iter().rev().find(|message| message.again);
+    pub(super) fn end_of_repeated(&self, qos: QoS) -> u64 {
+        let last = self.messages.iter().rev().find(|message| message.again && message.qos == qos);
         last.map_or(0, |last| last.sequence + 1)
     }
 

@@ -12,7 +12,7 @@ use ahash::RandomState;
 
 use super::open::Visitor;
 use super::record::{
-    DeliverRecord, Keep, MessageRecord, Numbers, Record, Records, SubscribeRecord, WillRecord,
+    Begun, DeliverRecord, Keep, MessageRecord, Numbers, Record, Records, SubscribeRecord, WillRecord,
 };
 use crate::ledger::Position;
 use crate::protocol::QoS;
@@ -44,8 +44,8 @@ pub(crate) struct Recovered {
 pub(crate) struct RecoveredSession {
     pub(crate) client_id: Box<str>,
     pub(crate) keep: Keep,
-    /// When its connection ended, and below which position deliveries were sent; `None`: it had one.
-    pub(crate) detached: Option<(u64, u64)>,
+    /// When its connection ended, and what had been sent; `None`: it had one.
+    pub(crate) detached: Option<(u64, Begun)>,
     pub(crate) next_sequence: u64,
     pub(crate) subscriptions: BTreeMap<Box<str>, RecoveredSubscription>,
     pub(crate) received: HashSet<u16, RandomState>,

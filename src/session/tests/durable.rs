@@ -257,7 +257,7 @@ fn after_a_restart_ids_and_order_are_the_same_and_what_may_have_been_sent_says_s
     session.accept_publish(id(77));
     assert_eq!(ids(&write_all(&mut session)), [5]);
 
-    let mut restored = disk.restore(&session, roomy(), session.begun());
+    let mut restored = disk.restore(&session, roomy(), session.begun().0);
     assert_eq!(restored.snapshot(), session.snapshot());
     attach_with(&mut restored, true, None);
     while disk.load(&mut restored) > 0 {}
@@ -308,4 +308,31 @@ fn a_session_that_is_not_durable_records_nothing() {
     acknowledge(&mut session, PubRec, 1);
     assert_eq!(ids(&write_all(&mut session)), [1]);
     assert!(session.log_work().is_none() && !session.is_durable());
+}
+
+#[test]
+fn after_a_take_over_pubrel_waits_for_the_pubrec_of_the_older_connection() {
+    let mut disk = Disk::new();
+    let mut session = durable(&disk, roomy());
+    attach(&mut session);
+    disk.deliver(&mut session, "two", ExactlyOnce);
+    disk.sync();
+    session.log_moved();
+    assert_eq!(ids(&write_all(&mut session)), [1]);
+    disk.deliver(&mut session, "one", AtLeastOnce);
+    assert_eq!(ids(&write_all(&mut session)), [2]);
+    acknowledge(&mut session, PubRec, 1);
+    session.log_work().expect("PUBREC").answers.clear();
+    // Its record is submitted, and the connection replaced before the disk has it.
+    disk.next += FRAME;
+    session.detach();
+    session.attached_at(Position::START, Position::new(1, disk.next));
+    assert_eq!(attach(&mut session), []);
+    assert!(session.waits_for_commit());
+    disk.sync();
+    session.log_moved();
+    assert_eq!(
+        seen(&write_all(&mut session)),
+        [(1, false, "PUBREL".to_owned()), (2, true, "one".to_owned())]
+    );
 }

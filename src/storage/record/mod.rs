@@ -19,7 +19,7 @@
 //! | 10 | SessionEnd | session n |
 //! | 11 | Subscribe | session n, flags u8 (bits 0-1 QoS, 2 No Local, 3 Retain As Published), identifier n (0: none), filter text |
 //! | 12 | Unsubscribe | session n, filter text |
-//! | 13 | Detached | session n, since n (Unix ms), keep n, begun n: its connection ended, sequences below `begun` were sent |
+//! | 13 | Detached | session n, since n (Unix ms), keep n, begun n, begun2 n (`begun` if it is missing): its connection ended; sequences below `begun`, at QoS 2 below `begun2`, were sent |
 //! | 14 | Will | will n, session n (0: none that lasts), flags u8 (bits 0-1 QoS, 2 RETAIN), delay n (s), expiry n (s + 1, 0: none), topic text, properties bytes, payload bytes |
 //! | 15 | WillEnd | will n: published, or not to be |
 //! | 16 | Snapshot | session n, next sequence n, live: count n and pairs (first n, length n), received: count n and ids n each |
@@ -92,6 +92,13 @@ pub(crate) struct SubscribeRecord<'a> {
     pub(crate) filter: &'a str,
 }
 
+/// Below which positions deliveries may have been sent, at QoS 1 and at QoS 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Begun {
+    pub(crate) at_least_once: u64,
+    pub(crate) exactly_once: u64,
+}
+
 /// How long a session stays without a connection; `None`: until a client begins anew.
 pub(crate) type Keep = Option<Duration>;
 
@@ -111,7 +118,7 @@ pub(crate) enum Record<'a> {
     SessionEnd { session: u64 },
     Subscribe(SubscribeRecord<'a>),
     Unsubscribe { session: u64, filter: &'a str },
-    Detached { session: u64, since: u64, keep: Keep, begun: u64 },
+    Detached { session: u64, since: u64, keep: Keep, begun: Begun },
     Will(WillRecord<'a>),
     WillEnd { will: u64 },
     /// `live` are pairs: first, length.
@@ -251,7 +258,8 @@ impl Record<'_> {
                 number(out, session);
                 number(out, since);
                 keep(out, kept);
-                number(out, begun);
+                number(out, begun.at_least_once);
+                number(out, begun.exactly_once);
             }
             Self::Will(will) => {
                 number(out, will.will);

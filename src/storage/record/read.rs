@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    DeliverRecord, Keep, MessageRecord, NO_LOCAL, Numbers, RETAIN, RETAIN_AS_PUBLISHED, Record, SHARED,
-    SubscribeRecord, WillRecord,
+    Begun, DeliverRecord, Keep, MessageRecord, NO_LOCAL, Numbers, RETAIN, RETAIN_AS_PUBLISHED, Record,
+    SHARED, SubscribeRecord, WillRecord,
 };
 use crate::protocol::QoS;
 
@@ -94,7 +94,9 @@ fn read_record<'a>(kind: u8, mut r: Reader<'a>) -> Option<Record<'a>> {
         }
         12 => Record::Unsubscribe { session: r.number()?, filter: r.text()? },
         13 => {
-            Record::Detached { session: r.number()?, since: r.number()?, keep: r.keep()?, begun: r.number()? }
+            let (session, since, keep, at_least_once) = (r.number()?, r.number()?, r.keep()?, r.number()?);
+            let exactly_once = r.number().unwrap_or(at_least_once);
+            Record::Detached { session, since, keep, begun: Begun { at_least_once, exactly_once } }
         }
         14 => {
             let (will, session, flags) = (r.number()?, r.number()?, r.byte()?);

@@ -72,7 +72,12 @@ fn every_kind() -> Vec<Record<'static>> {
             filter: "f",
         }),
         Record::Unsubscribe { session: 6, filter: "+/#" },
-        Record::Detached { session: 6, since: 1_700_000_000_000, keep: second, begun: 9 },
+        Record::Detached {
+            session: 6,
+            since: 1_700_000_000_000,
+            keep: second,
+            begun: Begun { at_least_once: 9, exactly_once: 200 },
+        },
         Record::Will(WillRecord {
             will: 8,
             session: 0,
@@ -116,6 +121,16 @@ fn what_later_versions_add_is_passed_over() {
     let read: Vec<_> = records.by_ref().collect();
     assert_eq!(read, [Record::SessionEnd { session: 4 }, Record::WillEnd { will: 1 }]);
     assert!(records.is_whole());
+}
+
+#[test]
+fn the_first_form_of_detached_has_one_number_for_both() {
+    let body = [13, 4, 0, 0, 0, 6, 1, 0, 9];
+    let begun = Begun { at_least_once: 9, exactly_once: 9 };
+    assert_eq!(
+        Records::new(&body).next(),
+        Some(Record::Detached { session: 6, since: 1, keep: None, begun })
+    );
 }
 
 #[test]
