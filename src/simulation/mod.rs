@@ -1,9 +1,10 @@
 //! The whole broker on disks that lose power, fail, fill up and rot; real connections, one judge.
 //!
-//! [`world`] is a set of clients with their own memory, which do this and that, through any number of crashes, and hold the broker to what it has
-//! acknowledged ([`account`]). `power_cut` lets the power go at every step of the disk. The log by itself is tested in `storage`.
+//! `world` is a set of clients with their own memory, who do this and that through any number of crashes and hold the broker to what it has
+//! acknowledged (`account`). `power_cut` lets the power go at every step of the disk, `copying` while segments are freed, `failures` has the disk
+//! fail; `corruption` and `fixture` start brokers on what is found in a directory. The log by itself is tested in `storage`.
 //!
-//! `SIMULATION_SEEDS=1000..2000 cargo test --release --lib simulation::power_cut::more` runs as many workloads as one likes.
+//! `SIMULATION_SEEDS=1000..2000 cargo test --lib simulation::power_cut::more` runs as many workloads as one likes.
 
 mod account;
 mod broker;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::broker::TestBroker;
 use super::support::raw_client5::RawClient5;
-use super::support::server_packet5::{Publish5, ServerPacket5};
+use super::support::server_packet5::Publish5;
 use super::support::wire5::{self, Connect5, NO_LOCAL, RETAIN_AS_PUBLISHED, disconnect5, four, id, text};
 use crate::config::Limits;
 use crate::storage::{Files, LogOptions};

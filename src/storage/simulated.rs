@@ -201,6 +201,19 @@ impl SimulatedFiles {
         }
     }
 
+    /// Lets one sync through if one waits, unless such a step has been; whether it has.
+    pub(crate) fn let_sync_through_before(&self, is_it: impl Fn(&Step) -> bool) -> bool {
+        let mut state = self.0.state.lock();
+        if state.steps.iter().any(is_it) {
+            return true;
+        }
+        if state.syncs_waiting > state.syncs_let_through {
+            state.syncs_let_through += 1;
+            self.0.gate.notify_all();
+        }
+        false
+    }
+
     /// Lets one sync through, which waits or comes.
     pub(crate) fn let_one_sync_through(&self) {
         self.0.state.lock().syncs_let_through += 1;
