@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use super::cause::Cause;
 use super::handle::Handle;
+use super::held::Held;
 use super::local::LocalQueue;
 use super::shared::Group;
 use crate::ledger::Position;
@@ -112,6 +113,8 @@ pub(crate) struct Link {
     pub(crate) flush_promised: bool,
     /// The connection's task will be woken when the log has moved.
     pub(crate) waits_for_log: bool,
+    /// Answers that wait for the log.
+    pub(crate) held: Option<Box<Held>>,
     /// Somebody is writing now, without holding the lock.
     pub(crate) writing: bool,
     /// The socket took no more; the connection's own task waits for it and writes.
@@ -155,6 +158,11 @@ impl Client {
     /// The short lock. Not to be held while another client's is taken.
     pub(crate) fn lock(&self) -> MutexGuard<'_, ClientState> {
         self.state.lock()
+    }
+
+    /// The same, if nobody has it.
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, ClientState>> {
+        self.state.try_lock()
     }
 
     /// A complete packet came in.

@@ -101,6 +101,7 @@ impl Core {
             keep_alive: KeepAlive::from_seconds(connect.keep_alive),
             waker: None,
             waits_for_log: false,
+            held: None,
             flush_promised: false,
             writing: false,
             blocked: false,

@@ -12,6 +12,7 @@ mod connect;
 mod deliver;
 mod flush;
 mod handle;
+mod held;
 mod keeper;
 mod lifecycle;
 mod load;

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::authenticate::Authentication;
-use super::held::{FromLog, Held};
+use super::held::FromLog;
 use super::listener::ListenerShared;
 use super::set_up::set_up;
 use super::stream::Stream;
@@ -79,8 +79,8 @@ pub(super) struct Connection {
     pub(super) publisher: Publisher,
     /// TLS only: output being written.
     pub(super) output: Option<Box<Output>>,
-    /// Answers that wait for the log.
-    pub(super) held: Option<Box<Held>>,
+    /// Answers of this connection wait for the log, or did when the task last looked.
+    pub(super) holding: bool,
     /// The session is kept in the log.
     pub(super) durable: bool,
     pub(super) from_log: FromLog,
@@ -141,7 +141,7 @@ impl Connection {
         if signals & signal::CLOSE != 0 {
             return Err(self.close_cause());
         }
-        if self.durable || self.held.is_some() {
+        if self.durable || self.holding {
             self.poll_log(cx)?;
         }
         if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
@@ -169,7 +169,7 @@ impl Connection {
                     return Ok(());
                 }
                 Progress::Read => {
-                    if self.durable || self.held.is_some() {
+                    if self.durable || self.holding {
                         self.poll_log(cx)?;
                     }
                     if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
@@ -208,8 +208,9 @@ impl Connection {
 
     /// Whether the client's unwritten output is at its bound, so that answers to further requests have no room.
     fn output_is_full(&self) -> bool {
-        let held = self.held.as_ref().map_or(0, |held| held.bytes());
-        self.client.lock().session.out.pending() + held >= self.core.limits.queue_bytes_max
+        let state = self.client.lock();
+        let held = state.link.as_ref().and_then(|link| link.held.as_ref()).map_or(0, |held| held.bytes());
+        state.session.out.pending() + held >= self.core.limits.queue_bytes_max
     }
 
     fn close_cause(&mut self) -> Cause {

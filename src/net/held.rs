@@ -1,9 +1,6 @@
-//! Answers that wait for the durable log, and what else a connection does when the log has moved.
-//!
-//! An acknowledgement leaves when everything that this connection had put on record by then is committed. The answers behind it wait as
-//! well, so that they keep their order ([MQTT-4.6.0-2], [MQTT-4.6.0-3]). A connection that nothing durable concerns never comes here.
+//! What a connection does when the durable log has moved: answers leave (`broker/held.rs`), messages that waited are sent, those that are in the log
+//! only are read back. A connection that nothing durable concerns never comes here.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,19 +10,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::connection::Connection;
-use super::worker;
 use crate::broker::{Cause, Loaded};
 use crate::ledger::Position;
 use crate::storage::Log;
-
-/// See the module's documentation.
-#[derive(Default)]
-pub(super) struct Held {
-    answers: VecDeque<(Position, Vec<u8>)>,
-    bytes: usize,
-    /// The watermark at which the task is woken.
-    woken_at: Position,
-}
 
 /// What a connection with a durable session has besides.
 #[derive(Default)]
@@ -41,31 +28,14 @@ pub(super) struct FromLog {
 /// Messages read back in one go.
 const LOAD_MESSAGES: usize = 512;
 
-impl Held {
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
 impl Connection {
-    /// Keeps the gathered answers until the log has come to `recorded`, or as long as those before them.
-    pub(super) fn hold_answers(&mut self, recorded: Option<Position>) {
-        let held = self.held.get_or_insert_default();
-        let last = held.answers.back().map_or(Position::START, |last| last.0);
-        let until = recorded.map_or(last, |recorded| recorded.max(last));
-        let answers = std::mem::take(&mut self.publisher.acks);
-        held.bytes += answers.len();
-        match held.answers.back_mut() {
-            Some(last) if last.0 == until => last.1.extend_from_slice(&answers),
-            _ => held.answers.push_back((until, answers)),
-        }
-    }
-
     /// Does what the log has made possible since the last time: answers leave, messages that waited are sent, those in the log only are read
     /// back. Registers for what is still open.
     pub(super) fn poll_log(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
         let Some(log) = self.core.log.clone() else { return Ok(()) };
-        self.release_answers(cx, &log);
+        if self.holding {
+            self.holding = self.core.release_answers(&self.client, self.epoch, cx.waker());
+        }
         if !self.durable {
             return Ok(());
         }
@@ -75,45 +45,6 @@ impl Connection {
             self.poll_waiting(cx, &log)?;
         }
         Ok(())
-    }
-
-    fn release_answers(&mut self, cx: &mut Context<'_>, log: &Log) {
-        loop {
-            let Some(held) = &mut self.held else { return };
-            let committed = log.committed();
-            while let Some((until, _)) = held.answers.front()
-                && *until <= committed
-                && let Some((_, answers)) = held.answers.pop_front()
-            {
-                held.bytes -= answers.len();
-                if self.publisher.acks.is_empty() {
-                    self.publisher.acks = answers;
-                } else {
-                    self.publisher.acks.extend_from_slice(&answers);
-                }
-            }
-            let next = held.answers.front().map(|next| next.0);
-            if next.is_none() {
-                self.held = None;
-            }
-            if !self.publisher.acks.is_empty() {
-                worker::with(|worker| {
-                    worker.turn.begin(self.core.now());
-                    self.send_answers(&mut worker.turn);
-                    worker.turn.finish(&self.core);
-                });
-            }
-            let Some(next) = next else { return };
-            if let Some(held) = &mut self.held
-                && held.woken_at != next
-            {
-                held.woken_at = next;
-                log.wake_at(next, cx.waker());
-            }
-            if log.committed() < next {
-                return;
-            }
-        }
     }
 
     /// Messages leave when the log has what must be there before them.
@@ -165,12 +96,11 @@ impl Connection {
     /// Before the broker stops: what can still be put on record is, and acknowledged.
     pub(super) async fn settle_held(&mut self, patience: Duration) {
         let Some(log) = self.core.log.clone() else { return };
-        let last = self.held.as_ref().and_then(|held| held.answers.back()).map(|last| last.0);
-        if let Some(last) = last
+        if let Some(last) = self.core.held_until(&self.client, self.epoch)
             && tokio::time::timeout(patience, log.wait(last)).await.is_ok()
         {
             poll_fn(|cx| {
-                self.release_answers(cx, &log);
+                self.holding = self.core.release_answers(&self.client, self.epoch, cx.waker());
                 Poll::Ready(())
             })
             .await;
@@ -185,7 +115,7 @@ impl Connection {
             return false;
         }
         // Whoever needs no disk is not held up by it.
-        if self.held.is_none() && !self.from_log.has_recorded {
+        if !self.holding && !self.from_log.has_recorded {
             return false;
         }
         log.wake_when_not_full(cx.waker());

@@ -36,7 +36,7 @@ impl Connection {
                     }
                 }
             }
-            if !self.replaying || self.held.is_some() {
+            if !self.replaying || self.holding {
                 return Ok(Socket::Takes);
             }
             let more = worker::with(|worker| {

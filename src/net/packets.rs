@@ -49,7 +49,7 @@ impl Connection {
             core.metrics.publish_received.add(published);
         }
         self.send_acks(turn);
-        if self.replaying && self.held.is_none() {
+        if self.replaying && !self.holding {
             self.replaying = core.replay(turn, &self.client);
         }
         turn.finish(&core);
@@ -64,9 +64,12 @@ impl Connection {
             return;
         }
         let recorded = turn.log.commit(&self.core);
-        if recorded.is_some() || self.held.is_some() {
-            self.hold_answers(recorded);
-            return;
+        if recorded.is_some() || self.holding {
+            let acks = &mut self.publisher.acks;
+            if self.core.hold_answers(&self.client, self.epoch, recorded, acks) {
+                self.holding = true;
+                return;
+            }
         }
         self.send_answers(turn);
     }

@@ -116,7 +116,7 @@ pub(super) async fn set_up(
         terms,
         publisher: crate::broker::Publisher::new(terms.version),
         output: None,
-        held: None,
+        holding: false,
         durable,
         from_log: FromLog::default(),
         hold: None,

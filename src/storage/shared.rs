@@ -167,8 +167,9 @@ impl Shared {
 
     /// Moves the watermark, and wakes those who wait for no more than that.
     pub(super) fn commit(&self, position: Position) {
-        self.committed.store(position.as_u64(), Ordering::Release);
+        // The ledger first: who is woken looks there.
         self.segments.ledger.set_committed(position);
+        self.committed.store(position.as_u64(), Ordering::Release);
         let due = {
             let mut waiters = self.waiters.lock();
             let later = waiters.split_off(&(position.as_u64() + 1, (0, 0)));
