@@ -32,6 +32,8 @@ pub struct Analysis<'a> {
     pub starts: Vec<Index>,
     /// Sessions at the end.
     pub sessions: HashMap<Client, Presence>,
+    /// Which session each client has had last, counted as in [`Receipt::session`].
+    pub last_sessions: HashMap<Client, usize>,
     by_payload: HashMap<Rc<str>, usize>,
 }
 
@@ -65,6 +67,7 @@ impl<'a> Analysis<'a> {
             kills: Vec::new(),
             starts: Vec::new(),
             sessions: before.sessions.clone(),
+            last_sessions: HashMap::new(),
             by_payload: HashMap::new(),
         };
         let mut gathering = Gathering::default();
@@ -96,6 +99,7 @@ impl<'a> Analysis<'a> {
                 What::Quiet(..) | What::Garbage(..) | What::Died(_) => {}
             }
         }
+        analysis.last_sessions = gathering.sessions;
         for receipt in &mut analysis.receipts {
             receipt.message = analysis.by_payload.get(&receipt.publish.payload).copied();
         }

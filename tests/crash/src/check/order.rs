@@ -12,8 +12,8 @@ use crate::mqtt::{Packet, matches, short};
 ///
 /// A message that was sent first without the subscription has no place in its order, if it was sent again.
 ///
-/// The order of last receipts is asked only of subscriptions that stand to the end: of others the end of a repetition may
-/// be missing.
+/// The order of last receipts is asked only of subscriptions that stand to the end, in their client's last session: of others the
+/// end of a repetition may be missing.
 pub(super) fn i6_order(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     // Per stream and message: first and last receipt. Messages are numbered in the order of their first sending.
@@ -26,7 +26,7 @@ pub(super) fn i6_order(a: &Analysis<'_>) -> Vec<Violation> {
         let key = (&receipt.client, &message.publish.topic, message.publish.qos, receipt.session);
         streams.entry(key).or_default().entry(index).or_insert([receipt.at; 2])[1] = receipt.at;
     }
-    for ((client, topic, ..), mut receipts) in streams {
+    for ((client, topic, _, session), mut receipts) in streams {
         // What was sent before the subscription stood and again afterwards comes when it comes.
         receipts.retain(|index, _| {
             let message = &a.messages[*index];
@@ -37,6 +37,8 @@ pub(super) fn i6_order(a: &Analysis<'_>) -> Vec<Violation> {
             let stands = !subscription.is_clean && last.is_some_and(|(_, end)| *end == NEVER);
             stands && subscription.client == *client && matches(&subscription.filter, topic)
         });
+        // Of a session that was given up as well.
+        let stands = stands && a.last_sessions.get(client).copied().unwrap_or(0) == session;
         let receipts: Vec<_> = receipts.into_iter().collect();
         for (word, which) in [("first", 0), ("last", 1)].into_iter().take(1 + usize::from(stands)) {
             for pair in receipts.windows(2) {

@@ -176,6 +176,19 @@ fn i6_order_of_first_and_of_last_receipts() {
         s#3 -> PUBACK 1
     ";
     breaks(&[BOTH, PAIR, in_order, CRASH, again], &["I6", "I9"]);
+    // A repetition that was broken off, in a session that was then given up.
+    let given_up = "
+        s#3 <- PUBLISH 1 q1 t/a one DUP
+        s#3 cut
+        s#5 -> CONNECT clean
+        s#5 <- CONNACK new
+        s#5 cut
+        s#7 -> CONNECT
+        s#7 <- CONNACK new
+        s#7 -> SUBSCRIBE 1 t/# q2
+        s#7 <- SUBACK 1 2
+    ";
+    keeps(&[BOTH, PAIR, in_order, CRASH, given_up]);
     // One that was sent before there was a subscription, and again.
     let before = "p#2 -> CONNECT\np#2 <- CONNACK new\np#2 -> PUBLISH 1 q1 t/a one\n";
     let subscribed = "s#1 -> CONNECT\ns#1 <- CONNACK new\ns#1 -> SUBSCRIBE 1 t/# q2\ns#1 <- SUBACK 1 2\n";
