@@ -4,6 +4,12 @@
 #![no_main]
 
 // Here they are private modules, of which this target uses a part.
+#[allow(dead_code)]
+#[path = "../../../src/faults.rs"]
+mod faults;
+#[allow(dead_code)]
+#[path = "../../../src/ledger.rs"]
+mod ledger;
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src/protocol/mod.rs"]
 mod protocol;
