@@ -222,7 +222,7 @@ pub(crate) struct Batch {
     is_open: bool,
 }
 
-/// Where a frame stands in its batch. Its position is the batch's [`first`](super::Submitted::first) plus `offset`.
+/// Where a frame stands in its batch. Its position is the batch's [`first`](super::log::Submitted::first) plus `offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameAt {
     /// Bytes from the batch's beginning.
