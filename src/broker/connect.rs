@@ -173,7 +173,10 @@ impl Core {
                 let is_failing = self.log.as_ref().is_some_and(|log| log.status().failing);
                 let waits = state.session.queued() > 0 && !is_failing;
                 let acknowledged = self.log.as_ref().map_or(Position::START, |log| log.submitted());
-                turn_log.record(&Record::Session { session: client.key, keep, client_id: &client.id }, waits);
+                turn_log.record(
+                    &Record::Session { session: client.key, keep, client_id: &client.id, epoch: state.epoch },
+                    waits,
+                );
                 // What is in its queue goes when that is on record, CONNACK at once.
                 let recorded = turn_log.commit(self).unwrap_or(Position::START);
                 state.session.attached_at(recorded, acknowledged);
@@ -313,7 +316,10 @@ impl Core {
             state.session.make_durable(&self.ledger);
             let mut turn_log = TurnLog::default();
             let keep = keep_for.time();
-            turn_log.record(&Record::Session { session: client.key, keep, client_id: &client.id }, true);
+            turn_log.record(
+                &Record::Session { session: client.key, keep, client_id: &client.id, epoch: state.epoch },
+                true,
+            );
             if let Some(end) = turn_log.commit(self) {
                 state.on_record = end;
             }

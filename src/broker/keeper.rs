@@ -13,11 +13,12 @@ use std::time::Duration;
 use ahash::RandomState;
 
 use super::lifecycle::begun;
+use super::turn_log::will_record;
 use super::{Client, ClientState, Core};
 use crate::ledger::Position;
 use crate::storage::{
     Batch, DeliverRecord, FrameAt, Log, MessageRecord, Numbers, Record, Records, SegmentInfo,
-    SubscribeRecord, Urgency, WillRecord,
+    SubscribeRecord, Urgency,
 };
 
 /// Bytes of log after which a checkpoint is worth its writing.
@@ -206,27 +207,15 @@ impl Core {
         let session = if durable { client.key } else { 0 };
         let delayed = state.delayed_will.as_ref().map(|delayed| &delayed.1);
         for will in [state.session.will(), delayed, state.leaving_will.as_deref()].into_iter().flatten() {
-            if will.key == 0 {
-                continue;
+            if will.key != 0 {
+                will_record(will, session).write(body);
             }
-            let record = WillRecord {
-                will: will.key,
-                session,
-                qos: will.qos,
-                retain: will.retain,
-                delay: will.delay,
-                expiry_seconds: will.expiry_seconds,
-                topic: &will.topic,
-                properties: &will.forwarded,
-                payload: &will.payload,
-            };
-            Record::Will(record).write(body);
         }
     }
 
     fn tell_session(&self, client: &Client, state: &ClientState, body: &mut Vec<u8>) {
         let (session, keep) = (client.key, state.keep_for.time());
-        Record::Session { session, keep, client_id: &client.id }.write(body);
+        Record::Session { session, keep, client_id: &client.id, epoch: state.epoch }.write(body);
         if state.link.is_none() {
             let ends = self.wall_clock(state.expires_at.unwrap_or_else(|| self.now()));
             let kept = u64::try_from(keep.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);

@@ -116,7 +116,8 @@ impl Core {
         let client = Client::new(key, Arc::from(&*recovered.client_id), session, None);
         let mut guard = client.lock();
         let state = &mut *guard;
-        state.epoch = 1;
+        // It has had a connection, whatever the record says.
+        state.epoch = recovered.epoch.max(1);
         state.keep_for = recovered.keep.map_or(KeepFor::Ever, KeepFor::Time);
         if let KeepFor::Time(time) = state.keep_for {
             let since = recovered.detached.map_or(self.started_wall, |(since, _)| since);

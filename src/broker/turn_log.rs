@@ -130,21 +130,9 @@ impl TurnLog {
 
     /// A will is to be published if its client goes without a word. `session`: the client's, if it outlives the connection.
     pub(super) fn begin_will(&mut self, will: &Will, session: u64) {
-        if will.key == 0 {
-            return;
+        if will.key != 0 {
+            self.record(&will_record(will, session), false);
         }
-        let record = WillRecord {
-            will: will.key,
-            session,
-            qos: will.qos,
-            retain: will.retain,
-            delay: will.delay,
-            expiry_seconds: will.expiry_seconds,
-            topic: &will.topic,
-            properties: &will.forwarded,
-            payload: &will.payload,
-        };
-        self.record(&Record::Will(record), false);
     }
 
     /// A will is off the record, with the next batch or (`waited`) with one of its own.
@@ -225,4 +213,19 @@ impl TurnLog {
         }
         (waited && !planted(Fault::AckBeforeWrite)).then_some(submitted.end)
     }
+}
+
+/// What the log tells of a will. `session`: the client's, if it outlives the connection, else 0.
+pub(super) fn will_record(will: &Will, session: u64) -> Record<'_> {
+    Record::Will(WillRecord {
+        will: will.key,
+        session,
+        qos: will.qos,
+        retain: will.retain,
+        delay: will.delay,
+        expiry_seconds: will.expiry_seconds,
+        topic: &will.topic,
+        properties: &will.forwarded,
+        payload: &will.payload,
+    })
 }

@@ -44,8 +44,8 @@ use terms::TopicAliases;
 pub use time::{KeepAlive, Timestamp};
 pub use will::Will;
 
+use crate::protocol::PacketId;
 use crate::protocol::encode;
-use crate::protocol::{PacketId, ReasonCode};
 
 /// Bounds that come from the broker's configuration; one value is shared by all sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -358,18 +358,6 @@ impl Session {
     /// Filters the session is subscribed to.
     pub fn subscriptions(&self) -> usize {
         self.subscriptions.len()
-    }
-
-    /// Appends SUBACK with one code per filter, in their order ([MQTT-3.9.3-1]).
-    pub fn send_suback(&mut self, id: PacketId, codes: &[ReasonCode]) {
-        let version = self.terms.version;
-        self.answer(|out| encode::suback(out, version, id, codes));
-    }
-
-    /// Appends UNSUBACK with one code per filter, in their order.
-    pub fn send_unsuback(&mut self, id: PacketId, codes: &[ReasonCode]) {
-        let version = self.terms.version;
-        self.answer(|out| encode::unsuback(out, version, id, codes));
     }
 
     /// Appends PINGRESP.

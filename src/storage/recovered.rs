@@ -44,6 +44,8 @@ pub(crate) struct Recovered {
 pub(crate) struct RecoveredSession {
     pub(crate) client_id: Box<str>,
     pub(crate) keep: Keep,
+    /// How many connections it has had.
+    pub(crate) epoch: u64,
     /// When its connection ended, and what had been sent; `None`: it had one.
     pub(crate) detached: Option<(u64, Begun)>,
     pub(crate) next_sequence: u64,
@@ -152,11 +154,12 @@ impl Recovered {
     /// A record of a checkpoint or behind it.
     fn apply(&mut self, record: Record<'_>) {
         match record {
-            Record::Session { session, keep, client_id } => {
+            Record::Session { session, keep, client_id, epoch } => {
                 self.note_key(session);
                 let known = self.sessions.entry(session).or_default();
                 known.client_id = Box::from(client_id);
                 known.keep = keep;
+                known.epoch = known.epoch.max(epoch);
                 known.detached = None;
             }
             Record::SessionEnd { session } => {
@@ -358,5 +361,30 @@ impl Visitor for Recovered {
             }
         }
         self.unreadable_frames += u64::from(!records.is_whole());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(record: Record<'_>) -> Vec<u8> {
+        let mut body = Vec::new();
+        record.write(&mut body);
+        body
+    }
+
+    #[test]
+    fn the_epoch_of_a_session_never_falls_and_may_be_missing() {
+        let mut recovered = Recovered::default();
+        for epoch in [3, 7, 5] {
+            let record = Record::Session { session: 1, keep: None, client_id: "c", epoch };
+            recovered.frame(Position::new(1, epoch as u32), 20, &body(record));
+        }
+        // As the first form of the record has it: kind, length, session, keep, client id.
+        recovered.frame(Position::new(1, 9), 20, &[9, 4, 0, 0, 0, 2, 0, 1, b'd']);
+        recovered.finish();
+        let epoch = |key| recovered.sessions.get(&key).map(|session| (&*session.client_id, session.epoch));
+        assert_eq!((epoch(1), epoch(2)), (Some(("c", 7)), Some(("d", 0))));
     }
 }

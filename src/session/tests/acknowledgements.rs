@@ -78,23 +78,17 @@ fn acknowledgements_for_a_session_without_connection_put_nothing_into_its_output
     acknowledge(&mut session, PubRec, 99);
     session.send_acks(&[0x40, 2, 0, 1]);
     session.send_pingresp();
-    session.send_suback(id(5), &[]);
-    session.send_unsuback(id(6), &[]);
     assert!(!session.out.has_output());
     assert_eq!(session.held_bytes(), 0);
 }
 
 #[test]
 fn answers_stand_in_the_output_in_the_order_of_the_calls() {
-    use crate::protocol::ReasonCode;
     let mut session = connected(limits());
-    session.send_suback(
-        id(5),
-        &[ReasonCode::granted(AtLeastOnce), ReasonCode::NotAuthorized, ReasonCode::granted(ExactlyOnce)],
-    );
+    session.send_acks(&[0x90, 5, 0, 5, 1, 0x80, 2]);
     session.send_acks(&[0x40, 2, 0, 1, 0x50, 2, 0, 2]);
     session.send_pingresp();
-    session.send_unsuback(id(6), &[]);
+    session.send_acks(&[0xb0, 2, 0, 6]);
     let expected = [
         Sent::SubAck(5, vec![1, 0x80, 2]),
         Sent::Ack(PubAck, 1),

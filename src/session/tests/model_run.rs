@@ -271,11 +271,11 @@ impl Pair {
                 return;
             }
             7 | 8 => {
-                self.session.send_suback(packet_id(id), &[ReasonCode::QuotaExceeded]);
+                self.session.send_acks(&[0x90, 3, high, low, 0x80]);
                 &[0x90, 3, high, low, 0x80]
             }
             9 | 10 => {
-                self.session.send_unsuback(packet_id(id), &[ReasonCode::Success]);
+                self.session.send_acks(&[0xb0, 2, high, low]);
                 &[0xb0, 2, high, low]
             }
             11 | 12 => {

@@ -15,7 +15,7 @@
 //! | 6 | Released | session n, packet id n: its PUBREL |
 //! | 7 | Finished | session n, count n, sequences n each: deliveries that are over |
 //! | 8 | Completing | session n, sequence n, packet id n: PUBREC came, PUBREL goes |
-//! | 9 | Session | session n, keep n (0: for ever, else seconds + 1), client id text: it exists and has a connection |
+//! | 9 | Session | session n, keep n (0: for ever, else seconds + 1), client id text, epoch n (0 if it is missing): it exists, and has the connection that is counted so |
 //! | 10 | SessionEnd | session n |
 //! | 11 | Subscribe | session n, flags u8 (bits 0-1 QoS, 2 No Local, 3 Retain As Published), identifier n (0: none), filter text |
 //! | 12 | Unsubscribe | session n, filter text |
@@ -114,7 +114,7 @@ pub(crate) enum Record<'a> {
     Released { session: u64, id: u16 },
     Finished { session: u64, sequences: Numbers<'a, u64> },
     Completing { session: u64, sequence: u64, id: u16 },
-    Session { session: u64, keep: Keep, client_id: &'a str },
+    Session { session: u64, keep: Keep, client_id: &'a str, epoch: u64 },
     SessionEnd { session: u64 },
     Subscribe(SubscribeRecord<'a>),
     Unsubscribe { session: u64, filter: &'a str },
@@ -234,10 +234,11 @@ impl Record<'_> {
                 number(out, sequence);
                 number(out, id.into());
             }
-            Self::Session { session, keep: kept, client_id } => {
+            Self::Session { session, keep: kept, client_id, epoch } => {
                 number(out, session);
                 keep(out, kept);
                 bytes(out, client_id.as_bytes());
+                number(out, epoch);
             }
             Self::SessionEnd { session } => number(out, session),
             Self::Subscribe(subscribe) => {

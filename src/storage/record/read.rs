@@ -79,7 +79,10 @@ fn read_record<'a>(kind: u8, mut r: Reader<'a>) -> Option<Record<'a>> {
         6 => Record::Released { session: r.number()?, id: r.id()? },
         7 => Record::Finished { session: r.number()?, sequences: r.numbers()? },
         8 => Record::Completing { session: r.number()?, sequence: r.number()?, id: r.id()? },
-        9 => Record::Session { session: r.number()?, keep: r.keep()?, client_id: r.text()? },
+        9 => {
+            let (session, keep, client_id) = (r.number()?, r.keep()?, r.text()?);
+            Record::Session { session, keep, client_id, epoch: r.number().unwrap_or(0) }
+        }
         10 => Record::SessionEnd { session: r.number()? },
         11 => {
             let (session, flags) = (r.number()?, r.byte()?);

@@ -52,8 +52,8 @@ fn every_kind() -> Vec<Record<'static>> {
         Record::Released { session: 5, id: 1 },
         Record::Finished { session: 5, sequences: Numbers::Slice(&[3, 1, 128]) },
         Record::Completing { session: 5, sequence: 65_536, id: 2 },
-        Record::Session { session: 6, keep: None, client_id: "client" },
-        Record::Session { session: 6, keep: second, client_id: "" },
+        Record::Session { session: 6, keep: None, client_id: "client", epoch: 300 },
+        Record::Session { session: 6, keep: second, client_id: "", epoch: 0 },
         Record::SessionEnd { session: 6 },
         Record::Subscribe(SubscribeRecord {
             session: 6,
