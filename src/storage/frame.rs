@@ -16,7 +16,7 @@
 //!
 //! Every later version keeps these 32 bytes as they are, so that it is known for what it is.
 //!
-//! Frames follow, without gaps, up to the file's end:
+//! Frames follow, without gaps, up to the file's end, or in a segment to zeros there, at most 64 KiB: room made for frames to come:
 //!
 //! | bytes | |
 //! |---|---|
@@ -42,6 +42,8 @@ use crate::ledger::Position;
 pub(super) const FILE_HEADER: usize = 32;
 /// Bytes before a frame's body.
 pub(super) const FRAME_HEADER: usize = 12;
+/// Bytes of zeros that may follow the last frame of a segment.
+pub(super) const ROOM: usize = 64 * 1024;
 const MAGIC: [u8; 8] = *b"TernMQ\r\n";
 const FORMAT_VERSION: u16 = 1;
 /// A batch that held one large message gives the memory back.

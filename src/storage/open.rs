@@ -337,6 +337,10 @@ impl Recovery<'_> {
                         self.report.frames += 1;
                     }
                 }
+                Found::Damage { at, bytes } if at + bytes == loaded.len && scan.is_room(at, bytes) => {
+                    end = at;
+                    break;
+                }
                 Found::Damage { at, bytes } => {
                     let synced = *last_mark.get_or_insert_with(|| scan.last_mark()) > Some(at);
                     if may_be_torn && !synced && scan.may_be_torn(at, bytes) {

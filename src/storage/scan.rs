@@ -3,7 +3,7 @@
 //! Errors of reading are damage too: what cannot be read counts as zeros, and [`Scan::unreadable`] says so.
 
 use super::files::LogFile;
-use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, is_intact, number};
+use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, ROOM, is_intact, number};
 
 /// Bytes read at once. A longer frame needs its own length, which is checked against the file's first.
 const BUFFER: usize = 1024 * 1024;
@@ -95,6 +95,11 @@ impl<'f> Scan<'f> {
             }
         }
         last
+    }
+
+    /// Whether these bytes, up to the file's end, are no more than room that was made for frames which never came.
+    pub(super) fn is_room(&mut self, at: u64, bytes: u64) -> bool {
+        bytes <= ROOM as u64 && self.is_zero(at, bytes) && !self.unreadable
     }
 
     /// Whether these bytes are all zero.

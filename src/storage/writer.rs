@@ -224,6 +224,7 @@ impl Writer {
                 file
             }
         };
+        let mut batch = 0;
         for part in tail.held.range_mut(from..) {
             let header_len = part.header_len();
             if earlier_synced && tail.synced == part.offset {
@@ -234,8 +235,17 @@ impl Writer {
             let bytes = part.bytes.len() as u64;
             self.shared.counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);
             tail.written = part.end();
-            self.shared.segments.grown(tail.header.segment, tail.written, at + bytes);
+            self.shared.segments.grown(tail.header.segment, tail.written, tail.room.max(at + bytes));
             self.shared.set_written(Position::new(tail.header.segment, tail.written));
+            batch += bytes;
+        }
+        let segment_bytes = self.shared.options.segment_bytes;
+        tail.count_batch(batch);
+        if mode == Sync::Always
+            && let Some(zeros) = tail.make_room(&*file, segment_bytes)
+        {
+            self.shared.counters.bytes_written.fetch_add(zeros, Ordering::Relaxed);
+            self.shared.segments.grown(tail.header.segment, tail.written, tail.room);
         }
         if mode == Sync::Never {
             self.let_go(index);
@@ -361,6 +371,7 @@ impl Writer {
         let tail = &mut self.tails[index];
         tail.header = header;
         tail.file = Some(file);
+        tail.room = 0;
         (tail.distrusted, tail.name_unsynced) = (false, false);
         let bytes = tail.at(tail.written);
         self.shared.segments.add_file(header, bytes);

@@ -10,6 +10,7 @@ mod group_commit;
 mod model;
 mod power_cut;
 mod reading;
+mod room;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! The power goes at every step of a workload, and again at every step of the recovery.
 
 use super::*;
+use crate::storage::tail::SMALL_BATCHES;
 
 const SEEDS: u64 = 24;
 
@@ -43,8 +44,17 @@ fn deeds() -> Vec<Deed> {
     ]
 }
 
-/// Runs the deeds on a new disk; some steps fail, at one the power goes.
+/// Runs the deeds above on a new disk; some steps fail, at one the power goes.
 fn run(options: LogOptions, failing: &[u64], cut: Option<u64>) -> (SimulatedFiles, Account) {
+    run_deeds(&deeds(), options, failing, cut)
+}
+
+fn run_deeds(
+    deeds: &[Deed],
+    options: LogOptions,
+    failing: &[u64],
+    cut: Option<u64>,
+) -> (SimulatedFiles, Account) {
     let files = SimulatedFiles::new(1);
     let failing = failing.to_vec();
     files.on_step(move |step| {
@@ -56,7 +66,7 @@ fn run(options: LogOptions, failing: &[u64], cut: Option<u64>) -> (SimulatedFile
     });
     let mut account = Account::default();
     if let Ok(mut rig) = Rig::try_open(Arc::new(files.clone()), options) {
-        perform(&deeds(), &mut rig, &files, &mut account);
+        perform(deeds, &mut rig, &files, &mut account);
     }
     (files, account)
 }
@@ -88,12 +98,12 @@ fn check(found: &SimulatedFiles, options: LogOptions, account: &Account) -> Foun
     first
 }
 
-fn at_every_step(options: LogOptions, failing: &[u64]) -> usize {
-    let (all, account) = run(options, failing, None);
+fn at_every_step(deeds: &[Deed], options: LogOptions) -> usize {
+    let (all, account) = run_deeds(deeds, options, &[], None);
     check(&all, options, &account);
     let steps = all.steps().len() as u64;
     for cut in 1..=steps {
-        let (files, account) = run(options, failing, Some(cut));
+        let (files, account) = run_deeds(deeds, options, &[], Some(cut));
         for seed in 0..SEEDS {
             check(&files.after_power_cut(seed * 1000 + cut), options, &account);
         }
@@ -103,7 +113,17 @@ fn at_every_step(options: LogOptions, failing: &[u64]) -> usize {
 
 #[test]
 fn what_is_committed_survives_a_power_cut_at_every_step() {
-    assert!(at_every_step(SMALL, &[]) > 60);
+    assert!(at_every_step(&deeds(), SMALL) > 60);
+}
+
+#[test]
+fn what_is_committed_survives_where_room_was_made_for_it() {
+    let small =
+        |count| (0..count).flat_map(|len| [Deed::Submit(vec![len % 40], Urgency::Waited), Deed::Turn(1)]);
+    let mut deeds: Vec<Deed> = small(SMALL_BATCHES as usize + 12).collect();
+    deeds.extend([Deed::Submit(vec![1000, 5], Urgency::Waited), Deed::Turn(1)]);
+    deeds.extend(small(5));
+    assert!(at_every_step(&deeds, SMALL) > 60);
 }
 
 #[test]
