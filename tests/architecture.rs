@@ -37,7 +37,6 @@ const MODULES: [(&str, &[&str]); 15] = [
             "config",
             "escape",
             "faults",
-            "faults",
             "ledger",
             "protocol",
             "session",

@@ -30,6 +30,8 @@ pub(crate) mod signal {
     pub(crate) const CLOSE: u8 = 2;
     /// The keep alive has passed: read what there is, then judge.
     pub(crate) const KEEP_ALIVE: u8 = 4;
+    /// A successor is about to take the session over: read what there is, then say so.
+    pub(crate) const READ: u8 = 8;
 }
 
 /// One session. It lives as long as the session: a clean start makes a new one.

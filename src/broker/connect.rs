@@ -22,6 +22,9 @@ use crate::storage::{Log, Record};
 /// How long a new connection waits for the task of the one it replaces to close its socket. That task only has to run once.
 const TAKE_OVER_WAIT: Duration = Duration::from_secs(2);
 
+/// How long it waits for that task to read what came before: a DISCONNECT that lies there counts.
+const TAKE_OVER_READ: Duration = Duration::from_millis(100);
+
 /// A CONNECT on its way in, with what the connection brings along.
 pub(crate) struct ConnectRequest<'a> {
     pub(crate) connect: &'a Connect<'a>,
@@ -241,6 +244,13 @@ impl Core {
     /// Ends the connection that a session has, if any, and waits until its socket is closed ([MQTT-3.1.4-2]). Its will is published:
     /// a take-over is not a DISCONNECT.
     async fn take_over(&self, client: &Arc<Client>, new_peer: SocketAddr, continues: Continues) {
+        let reading = client.lock().link.as_ref().map(|link| {
+            link.signal(signal::READ);
+            Arc::clone(&link.handle)
+        });
+        if let Some(reading) = reading {
+            let _ = tokio::time::timeout(TAKE_OVER_READ, reading.read()).await;
+        }
         let (taken, closing) = {
             let mut guard = client.lock();
             let state = &mut *guard;

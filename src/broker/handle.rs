@@ -11,9 +11,12 @@ use tokio::sync::Notify;
 pub(crate) struct Handle {
     signals: AtomicU8,
     is_gone: AtomicBool,
+    /// What lay in its socket when a successor asked was read.
+    is_read: AtomicBool,
     /// The client was told why its connection ends, or cannot be.
     is_told: AtomicBool,
-    gone: Notify,
+    /// One of the two above has come true.
+    news: Notify,
 }
 
 impl Handle {
@@ -40,17 +43,36 @@ impl Handle {
     /// The task is gone and its socket closed.
     pub(crate) fn set_gone(&self) {
         self.is_gone.store(true, Ordering::Release);
-        self.gone.notify_waiters();
+        self.news.notify_waiters();
+    }
+
+    /// The task has read what there was.
+    pub(crate) fn set_read(&self) {
+        self.is_read.store(true, Ordering::Release);
+        self.news.notify_waiters();
     }
 
     /// Waits until the task is gone.
     pub(super) async fn gone(&self) {
-        let gone = self.gone.notified();
-        tokio::pin!(gone);
-        // Registered before the flag is read, so that an end between the two is not missed.
-        gone.as_mut().enable();
-        if !self.is_gone.load(Ordering::Acquire) {
-            gone.await;
+        self.wait_until(|| self.is_gone.load(Ordering::Acquire)).await;
+    }
+
+    /// Waits until the task has read what there was, or is gone.
+    pub(super) async fn read(&self) {
+        self.wait_until(|| self.is_read.load(Ordering::Acquire) || self.is_gone.load(Ordering::Acquire))
+            .await;
+    }
+
+    async fn wait_until(&self, is_true: impl Fn() -> bool) {
+        loop {
+            let news = self.news.notified();
+            tokio::pin!(news);
+            // Registered before the flags are read, so that news between the two is not missed.
+            news.as_mut().enable();
+            if is_true() {
+                return;
+            }
+            news.await;
         }
     }
 }

@@ -126,10 +126,24 @@ impl Connection {
             }
             match self.poll_input(cx) {
                 Ok(Progress::Read) => {}
-                Ok(Progress::Waiting) => return Poll::Pending,
+                Ok(Progress::Waiting) => {
+                    self.gone.0.set_read();
+                    return Poll::Pending;
+                }
                 Err(cause) => return Poll::Ready(cause),
             }
         }
+    }
+
+    /// A client that has sent DISCONNECT and connects anew is not to be told by its own successor that it was taken over.
+    fn read_before_take_over(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
+        for _ in 0..READS_PER_POLL {
+            if let Progress::Waiting = self.poll_input(cx)? {
+                break;
+            }
+        }
+        self.gone.0.set_read();
+        Ok(())
     }
 
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
@@ -140,6 +154,9 @@ impl Connection {
         let signals = self.gone.0.take_signals();
         if signals & signal::CLOSE != 0 {
             return Err(self.close_cause());
+        }
+        if signals & signal::READ != 0 {
+            self.read_before_take_over(cx)?;
         }
         if self.durable || self.holding {
             self.poll_log(cx)?;
