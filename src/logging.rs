@@ -160,7 +160,7 @@ fn one_line(value: &str, writer: &mut impl Write) -> fmt::Result {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use parking_lot::Mutex;
@@ -169,8 +169,15 @@ mod tests {
     use super::*;
     use crate::escape::escape;
 
+    /// A place for log lines.
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().clone()).expect("UTF-8")
+        }
+    }
 
     impl io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -190,10 +197,7 @@ mod tests {
             &log,
         );
         tracing::subscriber::with_default(Registry::default().with(json(move || json_writer.clone())), &log);
-        let lines = |of: Lines| -> Vec<String> {
-            let bytes = of.0.lock().clone();
-            String::from_utf8(bytes).expect("UTF-8").lines().map(str::to_owned).collect()
-        };
+        let lines = |of: Lines| -> Vec<String> { of.text().lines().map(str::to_owned).collect() };
         let text = lines(text_lines).into_iter();
         (
             text.map(|l| l.split_once(": ").map_or_else(|| l.clone(), |(_, rest)| rest.to_owned())).collect(),

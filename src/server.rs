@@ -127,7 +127,7 @@ impl Broker {
                 Core::new(config.limits, methods)
             }
             Some(path) => {
-                tracing::info!(data_dir = %path.display(), sync = ?config.storage.sync, "durable log");
+                tracing::info!(data_dir = %path.display(), sync = config.storage.sync.name(), "durable log");
                 let (directory, storage, limits) = (path.to_owned(), config.storage, config.limits);
                 let opened =
                     tokio::task::spawn_blocking(move || Core::open(&directory, &storage, limits, methods));

@@ -246,6 +246,17 @@ pub enum SyncMode {
     Never,
 }
 
+impl SyncMode {
+    /// As the file has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Interval => "interval",
+            Self::Never => "never",
+        }
+    }
+}
+
 /// What is logged, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {

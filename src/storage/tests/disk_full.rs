@@ -1,6 +1,7 @@
 //! The disk fails or is full: nothing committed is lost, nothing spins, and all is well when space returns.
 
 use super::*;
+use crate::logging::tests::Lines;
 
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -103,6 +104,31 @@ fn a_full_disk_is_tried_four_times_a_second_and_no_more() {
     rig.pass(RETRY);
     assert_eq!(rig.turn(), Next { at: None, patient: false });
     assert!(rig.log.committed() > end_of(&unsafe_[0]) && !rig.log.status().failing);
+}
+
+#[test]
+fn a_disk_that_fails_is_told_of_once_and_so_is_its_return() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(log, || {
+        let files = SimulatedFiles::new(3);
+        let mut rig = Rig::open(&files, SMALL);
+        for _ in 0..2 {
+            files.on_step(|_| Some(Fault::Full));
+            for _ in 0..20 {
+                rig.submit(&[b"waits"], Urgency::Waited);
+                rig.turn();
+                rig.pass(RETRY);
+            }
+            files.heal();
+            rig.turn();
+        }
+    });
+    let lines = lines.text();
+    let told: Vec<bool> =
+        lines.lines().map(|line| line.contains("ERROR") && line.contains("data_dir")).collect();
+    assert_eq!(told, [true, false, true, false], "{lines}");
 }
 
 #[test]
