@@ -14,7 +14,7 @@ use crate::metrics::MetricsSnapshot;
 use crate::net::{self, BindError, TlsError};
 use crate::protocol::{QoS, TopicError, validate_topic_filter, validate_topic_name};
 use crate::router::{ReplayCursor, SubscriptionOptions};
-use crate::session::{Message, Session};
+use crate::session::{Message, Owner, Session};
 
 /// A running broker. Dropping it does not stop it; call [`shutdown`](Self::shutdown).
 pub struct Broker {
@@ -200,7 +200,7 @@ impl Broker {
         let session = Session::new(Arc::clone(core.session_limits()), false);
         let client = Client::new(
             core.next_key(),
-            Arc::from("in-process"),
+            Owner { client_id: Arc::from("in-process"), user: None },
             session,
             Some(Box::new(LocalQueue::default())),
         );

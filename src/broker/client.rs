@@ -20,7 +20,8 @@ use super::local::LocalQueue;
 use super::shared::Group;
 use crate::ledger::Position;
 use crate::router::{ReplayCursor, Subscriber, SubscriptionOptions};
-use crate::session::{KeepAlive, Session, SessionLimits, Timestamp, Will};
+use crate::session::{KeepAlive, Owner, Session, SessionLimits, Timestamp, Will};
+use crate::storage::{Record, SessionRecord};
 
 /// What a connection's task is woken for, besides its socket.
 pub(crate) mod signal {
@@ -39,6 +40,8 @@ pub(crate) struct Client {
     /// Unique in this broker's run; the identity of a subscriber.
     pub(crate) key: u64,
     pub(crate) id: Arc<str>,
+    /// The user who made the session: nobody else gets it.
+    pub(crate) user: Option<Arc<str>>,
     /// Set for what is no session but a shared subscription's group.
     pub(crate) group: Option<Box<Group>>,
     /// Milliseconds of the broker's clock at the last packet.
@@ -129,7 +132,7 @@ pub(crate) struct Link {
 }
 
 impl Client {
-    pub(crate) fn new(key: u64, id: Arc<str>, session: Session, local: Option<Box<LocalQueue>>) -> Arc<Self> {
+    pub(crate) fn new(key: u64, owner: Owner, session: Session, local: Option<Box<LocalQueue>>) -> Arc<Self> {
         let state = ClientState {
             session,
             link: None,
@@ -144,13 +147,21 @@ impl Client {
             epoch: 0,
             on_record: Position::START,
         };
-        Arc::new(Self { key, id, group: None, last_packet: AtomicU64::new(0), state: Mutex::new(state) })
+        let Owner { client_id: id, user } = owner;
+        Arc::new(Self {
+            key,
+            id,
+            user,
+            group: None,
+            last_packet: AtomicU64::new(0),
+            state: Mutex::new(state),
+        })
     }
 
     /// A group of members, which stands in the router like a session.
     pub(crate) fn new_group(key: u64, group: Group, limits: Arc<SessionLimits>) -> Arc<Self> {
-        let id = Arc::from("shared subscription");
-        let mut client = Self::new(key, id, Session::new(limits, false), None);
+        let owner = Owner { client_id: Arc::from("shared subscription"), user: None };
+        let mut client = Self::new(key, owner, Session::new(limits, false), None);
         if let Some(client) = Arc::get_mut(&mut client) {
             client.group = Some(Box::new(group));
         }
@@ -165,6 +176,12 @@ impl Client {
     /// The same, if nobody has it.
     pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, ClientState>> {
         self.state.try_lock()
+    }
+
+    /// What the log has of it: that it exists.
+    pub(super) fn record<'a>(&'a self, state: &ClientState, keep: Option<Duration>) -> Record<'a> {
+        let (client_id, user) = (&*self.id, self.user.as_deref());
+        Record::Session(SessionRecord { session: self.key, keep, client_id, epoch: state.epoch, user })
     }
 
     /// A complete packet came in.

@@ -16,8 +16,8 @@ use crate::faults::{Fault, planted};
 use crate::ledger::Position;
 use crate::protocol::encode::{self, ConnackProperties};
 use crate::protocol::{Connect, ConnectWill, ReasonCode, SessionExpiry};
-use crate::session::{KeepAlive, Session, Terms, Will};
-use crate::storage::{Log, Record};
+use crate::session::{KeepAlive, Owner, Session, Terms, Will};
+use crate::storage::Log;
 
 /// How long a new connection waits for the task of the one it replaces to close its socket. That task only has to run once.
 const TAKE_OVER_WAIT: Duration = Duration::from_secs(2);
@@ -29,6 +29,8 @@ const TAKE_OVER_READ: Duration = Duration::from_millis(100);
 pub(crate) struct ConnectRequest<'a> {
     pub(crate) connect: &'a Connect<'a>,
     pub(crate) peer: SocketAddr,
+    /// The user that the client has proved to be; `None`: anonymous.
+    pub(crate) user: Option<Arc<str>>,
     pub(crate) socket: Option<Arc<TcpStream>>,
     /// Name and last data of the method of enhanced authentication that let the client in.
     pub(crate) authentication: Option<(&'a str, Option<&'a [u8]>)>,
@@ -69,7 +71,8 @@ impl Core {
             return Err(ReasonCode::ServerUnavailable);
         }
         let id = if made_id { self.make_client_id() } else { Arc::from(connect.client_id) };
-        let will = connect.will.as_ref().map(|will| self.own_will(will));
+        let owner = Owner { client_id: id, user: request.user };
+        let will = connect.will.as_ref().map(|will| self.own_will(will, &owner));
         let (keep_for, told_expiry) = self.keep_for(connect.session_expiry);
         let terms = Terms {
             version: connect.version,
@@ -84,7 +87,7 @@ impl Core {
             session_expiry: told_expiry,
             receive_maximum: self.limits.receive_maximum,
             maximum_packet_size: u32::try_from(self.limits.packet_bytes_max).ok(),
-            assigned_client_id: made_id.then_some(&id),
+            assigned_client_id: made_id.then_some(&owner.client_id),
             topic_alias_maximum: self.limits.topic_alias_max,
             auth_method: request.authentication.map(|(method, _)| method),
             auth_data: request.authentication.and_then(|(_, data)| data),
@@ -115,10 +118,11 @@ impl Core {
         let mut replaced = None;
         let outlives = keep_for != KeepFor::Nothing;
         loop {
-            if self.clients.len() >= self.limits.sessions_max && !self.clients.contains_key(&id) {
+            if self.clients.len() >= self.limits.sessions_max && !self.clients.contains_key(&owner.client_id)
+            {
                 return Err(ReasonCode::QuotaExceeded);
             }
-            let client = self.find_session(&id, connect.clean_start, &mut replaced);
+            let client = self.find_session(&owner, connect.clean_start, &mut replaced)?;
             while let Some(old) = &replaced {
                 self.take_over(old, request.peer, Continues::No).await;
                 // A CONNECT that found this session before it was replaced may have attached to it meanwhile.
@@ -176,10 +180,7 @@ impl Core {
                 let is_failing = self.log.as_ref().is_some_and(|log| log.status().failing);
                 let waits = state.session.queued() > 0 && !is_failing;
                 let acknowledged = self.log.as_ref().map_or(Position::START, |log| log.submitted());
-                turn_log.record(
-                    &Record::Session { session: client.key, keep, client_id: &client.id, epoch: state.epoch },
-                    waits,
-                );
+                turn_log.record(&client.record(state, keep), waits);
                 // What is in its queue goes when that is on record, CONNACK at once.
                 let recorded = turn_log.commit(self).unwrap_or(Position::START);
                 state.session.attached_at(recorded, acknowledged);
@@ -211,32 +212,53 @@ impl Core {
 
     /// The session for this client id: the stored one, or a new one that takes its place in the registry. The one replaced is handed
     /// out for its end; it must not be ended under the registry's lock.
-    fn find_session(&self, id: &Arc<str>, clean: bool, replaced: &mut Option<Arc<Client>>) -> Arc<Client> {
-        let make = |id: Arc<str>| {
+    ///
+    /// A session belongs to the user who made it. One that an anonymous client made belongs to nobody: a user gets the client id, and not
+    /// what the session holds.
+    ///
+    /// # Errors
+    /// Another user has a session of this client id.
+    fn find_session(
+        &self,
+        owner: &Owner,
+        clean: bool,
+        replaced: &mut Option<Arc<Client>>,
+    ) -> Result<Arc<Client>, ReasonCode> {
+        let make = || {
             // Whether it stays is settled when the connection attaches. Until then nobody else joins one that is to begin anew.
             let session = Session::new(Arc::clone(self.session_limits()), !clean);
-            Client::new(self.next_key(), id, session, None)
+            Client::new(self.next_key(), owner.clone(), session, None)
         };
-        match self.clients.entry(Arc::clone(id)) {
+        match self.clients.entry(Arc::clone(&owner.client_id)) {
             Entry::Vacant(entry) => {
-                let client = make(Arc::clone(id));
+                let client = make();
                 entry.insert(Arc::clone(&client));
-                client
+                Ok(client)
             }
             Entry::Occupied(mut entry) => {
+                let is_same_user = entry.get().user == owner.user;
+                if !is_same_user && entry.get().user.is_some() {
+                    tracing::warn!(
+                        client_id = %escape(&owner.client_id),
+                        user_name = owner.user.as_deref().map(|name| tracing::field::display(escape(name))),
+                        "refused: the session of this client id belongs to another user"
+                    );
+                    return Err(ReasonCode::NotAuthorized);
+                }
                 let state = entry.get().lock();
-                if !clean && !state.session.is_ended() && state.session.outlives_connection() {
+                if is_same_user && !clean && !state.session.is_ended() && state.session.outlives_connection()
+                {
                     drop(state);
-                    return Arc::clone(entry.get());
+                    return Ok(Arc::clone(entry.get()));
                 }
                 // Another CONNECT that finds the new session must wait for the old connection as well.
                 let closing = state.link.as_ref().map(|link| Arc::clone(&link.handle));
                 let closing = closing.or_else(|| state.closing.clone());
                 drop(state);
-                let client = make(Arc::clone(id));
+                let client = make();
                 client.lock().closing = closing;
                 *replaced = Some(entry.insert(Arc::clone(&client)));
-                client
+                Ok(client)
             }
         }
     }
@@ -309,8 +331,8 @@ impl Core {
         }
     }
 
-    fn own_will(&self, will: &ConnectWill<'_>) -> Will {
-        own_will(will, if self.log.is_some() { self.next_key() } else { 0 })
+    fn own_will(&self, will: &ConnectWill<'_>, owner: &Owner) -> Will {
+        own_will(will, owner, if self.log.is_some() { self.next_key() } else { 0 })
     }
 
     /// Puts on record that a session exists from now on, if it is to be durable and is not yet; `Some`: CONNACK must wait until the log is there.
@@ -326,10 +348,7 @@ impl Core {
             state.session.make_durable(&self.ledger);
             let mut turn_log = TurnLog::default();
             let keep = keep_for.time();
-            turn_log.record(
-                &Record::Session { session: client.key, keep, client_id: &client.id, epoch: state.epoch },
-                true,
-            );
+            turn_log.record(&client.record(&state, keep), true);
             if let Some(end) = turn_log.commit(self) {
                 state.on_record = end;
             }
@@ -412,11 +431,12 @@ fn say_taken_over(link: &Link, state: &super::ClientState) {
     }
 }
 
-fn own_will(will: &ConnectWill<'_>, key: u64) -> Will {
+fn own_will(will: &ConnectWill<'_>, owner: &Owner, key: u64) -> Will {
     let mut forwarded = Vec::new();
     will.properties.write_forwardable(&mut forwarded);
     Will {
         key,
+        owner: owner.clone(),
         topic: Arc::from(will.topic),
         payload: Box::from(will.payload),
         qos: will.qos,

@@ -215,7 +215,7 @@ impl Core {
 
     fn tell_session(&self, client: &Client, state: &ClientState, body: &mut Vec<u8>) {
         let (session, keep) = (client.key, state.keep_for.time());
-        Record::Session { session, keep, client_id: &client.id, epoch: state.epoch }.write(body);
+        client.record(state, keep).write(body);
         if state.link.is_none() {
             let ends = self.wall_clock(state.expires_at.unwrap_or_else(|| self.now()));
             let kept = u64::try_from(keep.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);

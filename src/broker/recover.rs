@@ -16,7 +16,7 @@ use crate::faults::{Fault, planted};
 use crate::ledger::Stored;
 use crate::protocol::{PacketId, QoS};
 use crate::router::SubscriptionOptions;
-use crate::session::{Message, RestoredMessage, Session, Will, message_cost};
+use crate::session::{Message, Owner, RestoredMessage, Session, Will, message_cost};
 use crate::storage::{Begun, OwnedMessage, Record, Recovered, RecoveredSession, RecoveredWill};
 
 /// What a start has found, for the log.
@@ -113,7 +113,8 @@ impl Core {
         let received: Vec<PacketId> = recovered.received.iter().filter_map(|id| PacketId::new(*id)).collect();
         session.restore(recovered.next_sequence, messages, &completing, &received);
 
-        let client = Client::new(key, Arc::from(&*recovered.client_id), session, None);
+        let owner = owner(&recovered.client_id, recovered.user.as_deref());
+        let client = Client::new(key, owner, session, None);
         let mut guard = client.lock();
         let state = &mut *guard;
         // It has had a connection, whatever the record says.
@@ -174,6 +175,7 @@ impl Core {
     fn restore_will(&self, key: u64, recovered: &RecoveredWill) {
         let will = Will {
             key,
+            owner: owner(&recovered.client_id, recovered.user.as_deref()),
             topic: Arc::from(&*recovered.topic),
             payload: recovered.message.payload.clone(),
             qos: recovered.message.qos,
@@ -210,4 +212,8 @@ impl Core {
         Message::new(Arc::from(topic), message.payload.clone(), message.qos)
             .with_properties(&message.properties, expires_at)
     }
+}
+
+fn owner(client_id: &str, user: Option<&str>) -> Owner {
+    Owner { client_id: Arc::from(client_id), user: user.map(Arc::from) }
 }

@@ -48,6 +48,7 @@ impl<'c> Peer<'c> {
             core.connect(ConnectRequest {
                 connect: &connect,
                 peer: PEER,
+                user: None,
                 socket,
                 authentication: None,
                 handle: shared,

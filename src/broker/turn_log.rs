@@ -227,5 +227,7 @@ pub(super) fn will_record(will: &Will, session: u64) -> Record<'_> {
         topic: &will.topic,
         properties: &will.forwarded,
         payload: &will.payload,
+        client_id: &will.owner.client_id,
+        user: will.owner.user.as_deref(),
     })
 }

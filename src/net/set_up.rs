@@ -91,6 +91,7 @@ pub(super) async fn set_up(
     let request = ConnectRequest {
         connect: &connect,
         peer,
+        user: None,
         socket: stream.shared_socket(),
         handle: Arc::clone(&gone.0),
         authentication: authenticated.as_ref().map(|by| (by.method.name(), by.data.as_deref())),

@@ -42,7 +42,7 @@ use subscriptions::Subscriptions;
 pub use terms::Terms;
 use terms::TopicAliases;
 pub use time::{KeepAlive, Timestamp};
-pub use will::Will;
+pub use will::{Owner, Will};
 
 use crate::protocol::PacketId;
 use crate::protocol::encode;

@@ -7,11 +7,22 @@ use super::message::Message;
 use super::time::Timestamp;
 use crate::protocol::QoS;
 
+/// Who has done something: the rules of access are about this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The client's.
+    pub client_id: Arc<str>,
+    /// The user it has proved to be, if any.
+    pub user: Option<Arc<str>>,
+}
+
 /// A will. Whoever ends the connection takes it out of the session and publishes, keeps or drops it.
 #[derive(Debug, Clone)]
 pub struct Will {
     /// Its name in the durable log; 0: it is not stored.
     pub key: u64,
+    /// Whose it is.
+    pub owner: Owner,
     /// Where it is published.
     pub topic: Arc<str>,
     /// What is published.

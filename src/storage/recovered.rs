@@ -12,7 +12,8 @@ use ahash::RandomState;
 
 use super::open::Visitor;
 use super::record::{
-    Begun, DeliverRecord, Keep, MessageRecord, Numbers, Record, Records, SubscribeRecord, WillRecord,
+    Begun, DeliverRecord, Keep, MessageRecord, Numbers, Record, Records, SessionRecord, SubscribeRecord,
+    WillRecord,
 };
 use crate::ledger::Position;
 use crate::protocol::QoS;
@@ -43,6 +44,8 @@ pub(crate) struct Recovered {
 #[derive(Debug, Default)]
 pub(crate) struct RecoveredSession {
     pub(crate) client_id: Box<str>,
+    /// Whose it is.
+    pub(crate) user: Option<Box<str>>,
     pub(crate) keep: Keep,
     /// How many connections it has had.
     pub(crate) epoch: u64,
@@ -120,6 +123,8 @@ pub(crate) struct RecoveredWill {
     pub(crate) expiry_seconds: Option<u32>,
     pub(crate) topic: Box<str>,
     pub(crate) message: OwnedMessage,
+    pub(crate) client_id: Box<str>,
+    pub(crate) user: Option<Box<str>>,
 }
 
 impl Recovered {
@@ -154,12 +159,13 @@ impl Recovered {
     /// A record of a checkpoint or behind it.
     fn apply(&mut self, record: Record<'_>) {
         match record {
-            Record::Session { session, keep, client_id, epoch } => {
+            Record::Session(SessionRecord { session, keep, client_id, epoch, user }) => {
                 self.note_key(session);
                 let known = self.sessions.entry(session).or_default();
                 known.client_id = Box::from(client_id);
                 known.keep = keep;
                 known.epoch = known.epoch.max(epoch);
+                known.user = user.map(Box::from);
                 known.detached = None;
             }
             Record::SessionEnd { session } => {
@@ -265,6 +271,8 @@ impl Recovered {
                 expiry_seconds: will.expiry_seconds,
                 topic: Box::from(will.topic),
                 message,
+                client_id: Box::from(will.client_id),
+                user: will.user.map(Box::from),
             },
         );
     }
@@ -378,7 +386,8 @@ mod tests {
     fn the_epoch_of_a_session_never_falls_and_may_be_missing() {
         let mut recovered = Recovered::default();
         for epoch in [3, 7, 5] {
-            let record = Record::Session { session: 1, keep: None, client_id: "c", epoch };
+            let record =
+                Record::Session(SessionRecord { session: 1, keep: None, client_id: "c", epoch, user: None });
             recovered.frame(Position::new(1, epoch as u32), 20, &body(record));
         }
         // As the first form of the record has it: kind, length, session, keep, client id.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::wire::*;
 use crate::protocol::QoS::{self, AtLeastOnce, AtMostOnce, ExactlyOnce};
-use crate::session::{Delivered, KeepAlive, Session, SubscribeError, Timestamp, Will};
+use crate::session::{Delivered, KeepAlive, Owner, Session, SubscribeError, Timestamp, Will};
 
 fn will_of(text: &[u8], qos: QoS) -> Will {
     Will {
         key: 0,
+        owner: Owner { client_id: Arc::from("c"), user: None },
         topic: Arc::from("will"),
         payload: Box::from(text),
         qos,

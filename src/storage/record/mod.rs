@@ -2,7 +2,7 @@
 //!
 //! A frame's body is a row of records, and takes effect as a whole. Each record is `kind u8, length u32, fields`; numbers are little
 //! endian. `n` below is a variable number (seven bits a byte, lowest first, the top bit says that more follow); `text` and `bytes`
-//! are `n` and so many bytes. A reader passes over kinds it does not know and over what stands behind the fields it knows, so that
+//! are `n` and so many bytes; a user name is 0, or `n` = its bytes + 1 and they. A reader passes over kinds it does not know and over what stands behind the fields it knows, so that
 //! later versions can add both.
 //!
 //! | kind | record | fields |
@@ -15,12 +15,12 @@
 //! | 6 | Released | session n, packet id n: its PUBREL |
 //! | 7 | Finished | session n, count n, sequences n each: deliveries that are over |
 //! | 8 | Completing | session n, sequence n, packet id n: PUBREC came, PUBREL goes |
-//! | 9 | Session | session n, keep n (0: for ever, else seconds + 1), client id text, epoch n (0 if it is missing): it exists, and has the connection that is counted so |
+//! | 9 | Session | session n, keep n (0: for ever, else seconds + 1), client id text, epoch n (0 if it is missing), user name (none if it is missing): it exists, and has the connection that is counted so |
 //! | 10 | SessionEnd | session n |
 //! | 11 | Subscribe | session n, flags u8 (bits 0-1 QoS, 2 No Local, 3 Retain As Published), identifier n (0: none), filter text |
 //! | 12 | Unsubscribe | session n, filter text |
 //! | 13 | Detached | session n, since n (Unix ms), keep n, begun n, begun2 n (`begun` if it is missing): its connection ended; sequences below `begun`, at QoS 2 below `begun2`, were sent |
-//! | 14 | Will | will n, session n (0: none that lasts), flags u8 (bits 0-1 QoS, 2 RETAIN), delay n (s), expiry n (s + 1, 0: none), topic text, properties bytes, payload bytes |
+//! | 14 | Will | will n, session n (0: none that lasts), flags u8 (bits 0-1 QoS, 2 RETAIN), delay n (s), expiry n (s + 1, 0: none), topic text, properties bytes, payload bytes, client id text (empty if it is missing), user name (none if it is missing) |
 //! | 15 | WillEnd | will n: published, or not to be |
 //! | 16 | Snapshot | session n, next sequence n, live: count n and pairs (first n, length n), received: count n and ids n each |
 //! | 17 | Revisions | count n, retained revisions n each, every one as the difference to the one before |
@@ -78,6 +78,21 @@ pub(crate) struct WillRecord<'a> {
     pub(crate) topic: &'a str,
     pub(crate) properties: &'a [u8],
     pub(crate) payload: &'a [u8],
+    /// Whose it is.
+    pub(crate) client_id: &'a str,
+    pub(crate) user: Option<&'a str>,
+}
+
+/// A session as it is stored, without what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionRecord<'a> {
+    pub(crate) session: u64,
+    pub(crate) keep: Keep,
+    pub(crate) client_id: &'a str,
+    /// How many connections it has had.
+    pub(crate) epoch: u64,
+    /// The user it belongs to.
+    pub(crate) user: Option<&'a str>,
 }
 
 /// A subscription as it is stored.
@@ -114,7 +129,7 @@ pub(crate) enum Record<'a> {
     Released { session: u64, id: u16 },
     Finished { session: u64, sequences: Numbers<'a, u64> },
     Completing { session: u64, sequence: u64, id: u16 },
-    Session { session: u64, keep: Keep, client_id: &'a str, epoch: u64 },
+    Session(SessionRecord<'a>),
     SessionEnd { session: u64 },
     Subscribe(SubscribeRecord<'a>),
     Unsubscribe { session: u64, filter: &'a str },
@@ -172,7 +187,7 @@ impl Record<'_> {
             Self::Released { .. } => 6,
             Self::Finished { .. } => 7,
             Self::Completing { .. } => 8,
-            Self::Session { .. } => 9,
+            Self::Session(_) => 9,
             Self::SessionEnd { .. } => 10,
             Self::Subscribe(_) => 11,
             Self::Unsubscribe { .. } => 12,
@@ -234,11 +249,12 @@ impl Record<'_> {
                 number(out, sequence);
                 number(out, id.into());
             }
-            Self::Session { session, keep: kept, client_id, epoch } => {
+            Self::Session(SessionRecord { session, keep: kept, client_id, epoch, user }) => {
                 number(out, session);
                 keep(out, kept);
                 bytes(out, client_id.as_bytes());
                 number(out, epoch);
+                user_name(out, user);
             }
             Self::SessionEnd { session } => number(out, session),
             Self::Subscribe(subscribe) => {
@@ -271,6 +287,8 @@ impl Record<'_> {
                 bytes(out, will.topic.as_bytes());
                 bytes(out, will.properties);
                 bytes(out, will.payload);
+                bytes(out, will.client_id.as_bytes());
+                user_name(out, will.user);
             }
             Self::WillEnd { will } => number(out, will),
             Self::Snapshot { session, next_sequence, live, received } => {
@@ -303,6 +321,11 @@ fn number(out: &mut Vec<u8>, mut number: u64) {
 fn bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     number(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+fn user_name(out: &mut Vec<u8>, name: Option<&str>) {
+    number(out, name.map_or(0, |name| name.len() as u64 + 1));
+    out.extend_from_slice(name.unwrap_or_default().as_bytes());
 }
 
 fn keep(out: &mut Vec<u8>, keep: Keep) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Begun, DeliverRecord, Keep, MessageRecord, NO_LOCAL, Numbers, RETAIN, RETAIN_AS_PUBLISHED, Record,
-    SHARED, SubscribeRecord, WillRecord,
+    SHARED, SessionRecord, SubscribeRecord, WillRecord,
 };
 use crate::protocol::QoS;
 
@@ -81,7 +81,8 @@ fn read_record<'a>(kind: u8, mut r: Reader<'a>) -> Option<Record<'a>> {
         8 => Record::Completing { session: r.number()?, sequence: r.number()?, id: r.id()? },
         9 => {
             let (session, keep, client_id) = (r.number()?, r.keep()?, r.text()?);
-            Record::Session { session, keep, client_id, epoch: r.number().unwrap_or(0) }
+            let epoch = r.number().unwrap_or(0);
+            Record::Session(SessionRecord { session, keep, client_id, epoch, user: r.user_name() })
         }
         10 => Record::SessionEnd { session: r.number()? },
         11 => {
@@ -113,6 +114,8 @@ fn read_record<'a>(kind: u8, mut r: Reader<'a>) -> Option<Record<'a>> {
                 topic: r.text()?,
                 properties: r.bytes()?,
                 payload: r.bytes()?,
+                client_id: r.text().unwrap_or_default(),
+                user: r.user_name(),
             })
         }
         15 => Record::WillEnd { will: r.number()? },
@@ -174,6 +177,12 @@ impl<'a> Reader<'a> {
 
     fn text(&mut self) -> Option<&'a str> {
         std::str::from_utf8(self.bytes()?).ok()
+    }
+
+    /// None if it is missing.
+    fn user_name(&mut self) -> Option<&'a str> {
+        let length = usize::try_from(self.number()?.checked_sub(1)?).ok()?;
+        std::str::from_utf8(self.take(length)?).ok()
     }
 
     fn keep(&mut self) -> Option<Keep> {

@@ -52,8 +52,14 @@ fn every_kind() -> Vec<Record<'static>> {
         Record::Released { session: 5, id: 1 },
         Record::Finished { session: 5, sequences: Numbers::Slice(&[3, 1, 128]) },
         Record::Completing { session: 5, sequence: 65_536, id: 2 },
-        Record::Session { session: 6, keep: None, client_id: "client", epoch: 300 },
-        Record::Session { session: 6, keep: second, client_id: "", epoch: 0 },
+        Record::Session(SessionRecord {
+            session: 6,
+            keep: None,
+            client_id: "client",
+            epoch: 300,
+            user: Some("user"),
+        }),
+        Record::Session(SessionRecord { session: 6, keep: second, client_id: "", epoch: 0, user: None }),
         Record::SessionEnd { session: 6 },
         Record::Subscribe(SubscribeRecord {
             session: 6,
@@ -88,6 +94,8 @@ fn every_kind() -> Vec<Record<'static>> {
             topic: "will",
             properties: &[3, 0, 1, b'x'],
             payload: b"gone",
+            client_id: "sensor",
+            user: Some(""),
         }),
         Record::WillEnd { will: 8 },
         Record::Snapshot {
@@ -131,6 +139,20 @@ fn the_first_form_of_detached_has_one_number_for_both() {
         Records::new(&body).next(),
         Some(Record::Detached { session: 6, since: 1, keep: None, begun })
     );
+}
+
+#[test]
+fn the_first_form_of_session_and_will_names_no_user() {
+    let mut body = vec![9, 4, 0, 0, 0, 6, 0, 1, b'c'];
+    body.extend([14, 9, 0, 0, 0, 8, 6, 1, 0, 0, 1, b't', 0, 0]);
+    let records: Vec<_> = Records::new(&body).collect();
+    let user = None;
+    assert_eq!(
+        records[0],
+        Record::Session(SessionRecord { session: 6, keep: None, client_id: "c", epoch: 0, user })
+    );
+    let Record::Will(will) = records[1] else { panic!("{records:?}") };
+    assert_eq!((will.topic, will.client_id, will.user), ("t", "", None));
 }
 
 #[test]
