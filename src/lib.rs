@@ -25,6 +25,7 @@
 //! `server` puts these together as [`Broker`]. Imports go one way only; ARCHITECTURE.md draws them and `tests/architecture.rs` watches
 //! them.
 
+mod auth;
 pub mod authentication;
 mod broker;
 pub mod config;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use ternmq::config::{
     ClientCertificate, Config, ConfigFaults, Flags, Limits, ListenerConfig, Loaded, LogConfig, LogFormat,
-    Origin, PayloadFormat, Sources, StorageConfig, StorageKind, SyncMode, TlsConfig, Transport, load,
+    Origin, PayloadFormat, RefusedPublish, Sources, StorageConfig, StorageKind, SyncMode, TlsConfig,
+    Transport, load,
 };
 
 /// A directory with a configuration file in it.
@@ -152,6 +153,7 @@ fn a_file_sets_everything() {
         bind = "0.0.0.0:8883"
         transport = "tls"
         allow_anonymous = true
+        refused_publish = "disconnect"
         [listeners.tls]
         certificate = "c.pem"
         private_key = "k.pem"
@@ -193,7 +195,7 @@ fn a_file_sets_everything() {
         },
         log: LogConfig { level: "warn,ternmq=debug".to_owned(), format: LogFormat::Json },
         listeners: vec![
-            ListenerConfig { bind: address("[::1]:1883"), transport: Transport::Tcp, allow_anonymous: true },
+            ListenerConfig { allow_anonymous: true, ..ListenerConfig::tcp(address("[::1]:1883")) },
             ListenerConfig {
                 bind: address("0.0.0.0:8883"),
                 transport: Transport::Tls(TlsConfig {
@@ -203,6 +205,7 @@ fn a_file_sets_everything() {
                     client_certificate: ClientCertificate::Optional,
                 }),
                 allow_anonymous: true,
+                refused_publish: RefusedPublish::Disconnect,
             },
         ],
     };
@@ -210,7 +213,8 @@ fn a_file_sets_everything() {
     assert!(!loaded.has_default_listener());
     for setting in &loaded.settings {
         let is_default = setting.origin == Origin::Default;
-        let may_be = ["listeners[0].transport", "listeners[0].allow_anonymous"];
+        let may_be =
+            ["listeners[0].transport", "listeners[0].allow_anonymous", "listeners[0].refused_publish"];
         assert_eq!(is_default, may_be.contains(&setting.path.as_str()), "{setting}");
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Client {
     pub(crate) id: Arc<str>,
     /// The user who made the session: nobody else gets it.
     pub(crate) user: Option<Arc<str>>,
+    /// It belongs to the program that embeds the broker.
+    pub(crate) in_process: bool,
     /// Set for what is no session but a shared subscription's group.
     pub(crate) group: Option<Box<Group>>,
     /// Milliseconds of the broker's clock at the last packet.
@@ -133,6 +135,8 @@ pub(crate) struct Link {
 
 impl Client {
     pub(crate) fn new(key: u64, owner: Owner, session: Session, local: Option<Box<LocalQueue>>) -> Arc<Self> {
+        let Owner { client_id: id, user } = owner;
+        let in_process = local.is_some();
         let state = ClientState {
             session,
             link: None,
@@ -147,11 +151,11 @@ impl Client {
             epoch: 0,
             on_record: Position::START,
         };
-        let Owner { client_id: id, user } = owner;
         Arc::new(Self {
             key,
             id,
             user,
+            in_process,
             group: None,
             last_packet: AtomicU64::new(0),
             state: Mutex::new(state),

@@ -6,6 +6,7 @@
 //!
 //! Lock order: registry shard → client → router shard, retained store or timers. Never two clients, never across an `.await`.
 
+mod access;
 mod cause;
 mod client;
 mod connect;
@@ -39,6 +40,8 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use tokio::sync::Notify;
 
+use access::AccessControl;
+pub(crate) use access::Verdict;
 pub(crate) use cause::Cause;
 pub(crate) use client::{Client, ClientState, KeepFor, signal};
 pub(crate) use connect::{Attached, ConnectRequest};
@@ -78,6 +81,9 @@ pub(crate) struct Core {
     retained_bytes: AtomicUsize,
     /// A refused retained message was told to the log.
     retained_refusal_told: AtomicBool,
+    pub(super) access: AccessControl,
+    /// `auth.subscribe`: a filter that asks for more than the client may read is refused.
+    pub(super) refuses_subscriptions: bool,
     pub(crate) timers: Timers,
     pub(crate) metrics: Metrics,
     /// The durable log; `None`: everything is in memory only.
@@ -127,6 +133,8 @@ impl Core {
             retained: RetainedStore::new(),
             retained_bytes: AtomicUsize::new(0),
             retained_refusal_told: AtomicBool::new(false),
+            access: AccessControl::default(),
+            refuses_subscriptions: false,
             timers: Timers::default(),
             metrics: Metrics::default(),
             log,

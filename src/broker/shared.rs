@@ -106,6 +106,9 @@ impl Core {
         let mut others = Vec::new();
         for member in in_turn() {
             let client = &member.subscriber;
+            if !self.may_receive(client, outgoing.topic()) {
+                continue;
+            }
             let mut state = client.lock();
             match state.session.readiness() {
                 Readiness::Ready => {

@@ -39,6 +39,11 @@ impl Core {
             let SubscribeOptions { qos, no_local, retain_as_published, retain_handling } = options;
             let subscription_id = subscribe.subscription_id;
             let options = SubscriptionOptions { qos, no_local, retain_as_published, subscription_id };
+            if self.refuses_subscriptions && !self.may_subscribe(client, filter) {
+                codes.push(ReasonCode::NotAuthorized);
+                self.metrics.dropped.add("acl_subscribe", 1);
+                continue;
+            }
             match self.add_subscription(client, state, filter, options) {
                 Ok(Added { filter, new, shared }) => {
                     codes.push(ReasonCode::granted(qos));
@@ -238,6 +243,10 @@ impl Core {
         for Kept { mut message, .. } in found.drain(..) {
             if message.expiry(turn.now) == Expiry::Over {
                 self.forget_expired(&message);
+                continue;
+            }
+            if !self.may_receive(client, message.topic()) {
+                self.metrics.dropped.add("acl_read", 1);
                 continue;
             }
             let on_record = state.session.is_durable()

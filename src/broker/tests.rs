@@ -12,7 +12,7 @@ use super::client::Replay;
 use super::flush::{By, flush, give_spare, take_spare};
 use super::{Attached, Cause, ConnectRequest, Core, Handle, Kept, Publisher, Turn, signal};
 use crate::authentication::AuthenticationMethods;
-use crate::config::Limits;
+use crate::config::{Limits, RefusedPublish};
 use crate::protocol::{
     Connect, Framed, Packet, ProtocolVersion, QoS, ReasonCode, SessionExpiry, decode, frame,
 };
@@ -135,7 +135,7 @@ fn replays_of_filters_that_are_given_up_again_do_not_pile_up() {
     let mut peer = Peer::new(&core, false, None);
     let client = peer.poll().expect("nobody is there yet").client;
     let mut turn = Turn::new();
-    let mut publisher = Publisher::new(ProtocolVersion::V311);
+    let mut publisher = Publisher::new(ProtocolVersion::V311, RefusedPublish::AckAndCount);
     for n in 0..1_000 {
         let filter = format!("{n}/#");
         let with_length = [&(filter.len() as u16).to_be_bytes(), filter.as_bytes()].concat();

@@ -73,6 +73,7 @@ fn of_file(drafts: &[Option<ListenerDraft>], report: &mut Report) -> Vec<Listene
             bind,
             transport: tls.map_or(Transport::Tcp, Transport::Tls),
             allow_anonymous: draft.allow_anonymous.unwrap_or_else(|| is_loopback(&bind)),
+            refused_publish: draft.refused_publish,
         });
     }
     listeners

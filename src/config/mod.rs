@@ -25,8 +25,8 @@ use std::path::PathBuf;
 
 pub use self::fault::{ConfigFaults, Fault, Origin};
 pub use self::types::{
-    ClientCertificate, Config, Limits, ListenerConfig, LogConfig, LogFormat, PayloadFormat, StorageConfig,
-    StorageKind, SyncMode, TlsConfig, Transport,
+    ClientCertificate, Config, Limits, ListenerConfig, LogConfig, LogFormat, PayloadFormat, RefusedPublish,
+    StorageConfig, StorageKind, SyncMode, TlsConfig, Transport,
 };
 
 use self::layers::{Reading, Report};
@@ -189,6 +189,7 @@ impl From<&ListenerConfig> for ListenerDraft {
         let draft = ListenerDraft {
             bind: Some(listener.bind),
             allow_anonymous: Some(listener.allow_anonymous),
+            refused_publish: listener.refused_publish,
             ..ListenerDraft::default()
         };
         match &listener.transport {

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::field::Field;
-use super::types::{ClientCertificate, Config, LogFormat, PayloadFormat, StorageKind, SyncMode};
+use super::types::{
+    ClientCertificate, Config, LogFormat, PayloadFormat, RefusedPublish, StorageKind, SyncMode,
+};
 
 /// One setting of a `T`.
 pub(crate) struct Setting<T: 'static> {
@@ -148,6 +150,7 @@ pub(crate) struct ListenerDraft {
     pub(crate) bind: Option<SocketAddr>,
     pub(crate) is_tls: bool,
     pub(crate) allow_anonymous: Option<bool>,
+    pub(crate) refused_publish: RefusedPublish,
     pub(crate) certificate: Option<PathBuf>,
     pub(crate) private_key: Option<PathBuf>,
     pub(crate) client_ca: Option<PathBuf>,
@@ -159,6 +162,19 @@ pub(crate) const LISTENER_SETTINGS: &[Setting<ListenerDraft>] = &[
     setting("bind", Field::Address(|l: &mut ListenerDraft| &mut l.bind)),
     setting("transport", Field::Choice(&["tcp", "tls"], |l, n| l.is_tls = n == 1, |l| usize::from(l.is_tls))),
     setting("allow_anonymous", Field::Switch(|l| &mut l.allow_anonymous)),
+    setting(
+        "refused_publish",
+        Field::Choice(
+            &["ack_and_count", "disconnect"],
+            |l, n| {
+                l.refused_publish = match n {
+                    0 => RefusedPublish::AckAndCount,
+                    _ => RefusedPublish::Disconnect,
+                }
+            },
+            |l| usize::from(l.refused_publish == RefusedPublish::Disconnect),
+        ),
+    ),
     setting("tls.certificate", Field::Path(|l| &mut l.certificate)),
     setting("tls.private_key", Field::Path(|l| &mut l.private_key)),
     setting("tls.client_ca", Field::Path(|l| &mut l.client_ca)),

@@ -57,12 +57,30 @@ pub struct ListenerConfig {
     pub transport: Transport,
     /// Whether clients that name no user are accepted. Default: on a loopback address yes, elsewhere no.
     pub allow_anonymous: bool,
+    /// What a client of MQTT 3.1.1 gets for a publish that the rules of access forbid.
+    pub refused_publish: RefusedPublish,
+}
+
+/// What a client of MQTT 3.1.1 gets for a publish that the rules of access forbid: its standard has no answer for that
+/// ([MQTT-3.3.5-2]). MQTT 5 has one, reason code 0x87, which is always given there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RefusedPublish {
+    /// It is acknowledged like any other, dropped and counted.
+    #[default]
+    AckAndCount,
+    /// The connection is closed, and counted.
+    Disconnect,
 }
 
 impl ListenerConfig {
     /// A plain TCP listener with the default for anonymous clients (accepted on loopback, refused elsewhere).
     pub fn tcp(bind: SocketAddr) -> Self {
-        ListenerConfig { bind, transport: Transport::Tcp, allow_anonymous: is_loopback(&bind) }
+        ListenerConfig {
+            bind,
+            transport: Transport::Tcp,
+            allow_anonymous: is_loopback(&bind),
+            refused_publish: RefusedPublish::default(),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use super::connection;
 use super::tls::{TlsError, server_config};
 use crate::broker::Core;
-use crate::config::{ListenerConfig, Transport};
+use crate::config::{ListenerConfig, RefusedPublish, Transport};
 
 /// Connections that the kernel completes before we accept them: a fleet that reconnects at once must not run into SYN retries.
 const BACKLOG: i32 = 4_096;
@@ -33,6 +33,7 @@ pub(crate) struct BoundListener {
 pub(super) struct ListenerShared {
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) allow_anonymous: bool,
+    pub(super) refused_publish: RefusedPublish,
 }
 
 /// Why a listener could not be set up.
@@ -50,7 +51,11 @@ pub(crate) fn bind(config: &ListenerConfig) -> Result<BoundListener, BindError> 
     };
     let listener = listen(config.bind).map_err(BindError::Io)?;
     let local_addr = listener.local_addr().map_err(BindError::Io)?;
-    let shared = ListenerShared { tls, allow_anonymous: config.allow_anonymous };
+    let shared = ListenerShared {
+        tls,
+        allow_anonymous: config.allow_anonymous,
+        refused_publish: config.refused_publish,
+    };
     Ok(BoundListener { listener, local_addr, shared: Arc::new(shared) })
 }
 

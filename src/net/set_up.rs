@@ -115,7 +115,7 @@ pub(super) async fn set_up(
         started: false,
         replaying: false,
         terms,
-        publisher: crate::broker::Publisher::new(terms.version),
+        publisher: crate::broker::Publisher::new(terms.version, shared.refused_publish),
         output: None,
         holding: false,
         durable,

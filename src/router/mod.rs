@@ -259,6 +259,12 @@ impl<S: Subscriber> Router<S> {
         Generation(counted.wrapping_add(self.broad_generation.load(Ordering::Acquire)))
     }
 
+    /// Has every kept route computed afresh: what it was judged by has changed.
+    pub fn invalidate(&self) {
+        // One counter is part of all generations.
+        self.broad_generation.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn place(&self, filter: &str) -> Place<'_, S> {
         let (head, _) = split_head(filter);
         if !is_wildcard(filter) {

@@ -127,7 +127,7 @@ proptest! {
             }
             // Whatever the step changed, the cache must know it for each topic it has met.
             for topic in &seen {
-                prop_assert_eq!(plain(cache.get(&router, topic)), model.route(topic), "cached {}", topic);
+                prop_assert_eq!(plain(cache.get(&router, topic, |_| ()).0), model.route(topic), "cached {}", topic);
             }
             prop_assert_eq!(router.subscriptions(), model.0.len());
         }
@@ -231,31 +231,39 @@ fn a_cache_is_bounded_in_topics_bytes_and_routes() {
     let router = Router::new();
     let mut cache = RouteCache::default();
     router.subscribe(&"#".into(), Peer(1), options(QoS::AtMostOnce));
-    let first = Arc::downgrade(cache.get(&router, "t/0"));
+    let first = Arc::downgrade(cache.get(&router, "t/0", |_| ()).0);
     for n in 1..ROUTE_CACHE_TOPICS_MAX {
-        cache.get(&router, &format!("t/{n}"));
+        cache.get(&router, &format!("t/{n}"), |_| ());
     }
     assert!(first.upgrade().is_some(), "as many topics as the bound says are kept");
-    cache.get(&router, "t/more");
+    cache.get(&router, "t/more", |_| ());
     assert!(first.upgrade().is_none(), "one more topic takes the place of the oldest");
 
     let long = "l".repeat(ROUTE_CACHE_TOPIC_BYTES_MAX + 1);
-    let kept = Arc::downgrade(cache.get(&router, &long[1..]));
-    assert_eq!(kept.as_ptr(), Arc::as_ptr(cache.get(&router, &long[1..])), "the longest topic that is kept");
-    let one = Arc::downgrade(cache.get(&router, &long));
-    assert_ne!(one.as_ptr(), Arc::as_ptr(cache.get(&router, &long)), "a longer one is not found again");
+    let kept = Arc::downgrade(cache.get(&router, &long[1..], |_| ()).0);
+    assert_eq!(
+        kept.as_ptr(),
+        Arc::as_ptr(cache.get(&router, &long[1..], |_| ()).0),
+        "the longest topic that is kept"
+    );
+    let one = Arc::downgrade(cache.get(&router, &long, |_| ()).0);
+    assert_ne!(
+        one.as_ptr(),
+        Arc::as_ptr(cache.get(&router, &long, |_| ()).0),
+        "a longer one is not found again"
+    );
 
     for key in 0..ROUTE_CACHE_ROUTES_MAX as u64 {
         router.subscribe(&"large".into(), Peer(key), options(QoS::AtMostOnce));
     }
-    let small = Arc::downgrade(cache.get(&router, "small"));
-    let large = Arc::downgrade(cache.get(&router, "large"));
+    let small = Arc::downgrade(cache.get(&router, "small", |_| ()).0);
+    let large = Arc::downgrade(cache.get(&router, "large", |_| ()).0);
     assert!(small.upgrade().is_none(), "a topic with very many subscribers is kept alone");
-    assert_eq!(large.as_ptr(), Arc::as_ptr(cache.get(&router, "large")));
-    cache.get(&router, "small");
+    assert_eq!(large.as_ptr(), Arc::as_ptr(cache.get(&router, "large", |_| ()).0));
+    cache.get(&router, "small", |_| ());
     assert!(large.upgrade().is_none());
     cache.clear();
-    assert_eq!(plain(cache.get(&router, "small")), [(1, 0)]);
+    assert_eq!(plain(cache.get(&router, "small", |_| ()).0), [(1, 0)]);
 }
 
 /// A subscriber that can be counted.
@@ -302,7 +310,10 @@ fn a_topic_of_65_535_slashes_takes_little_per_level() {
     for (key, filter) in [deep.as_str(), &plus, &mixed, "#", "/#", "//+/#"].into_iter().enumerate() {
         assert!(router.subscribe(&filter.into(), Peer(key as u64), options(QoS::AtMostOnce)));
     }
-    assert_eq!(plain(RouteCache::default().get(&router, &deep)), [(0, 0), (2, 0), (3, 0), (4, 0), (5, 0)]);
+    assert_eq!(
+        plain(RouteCache::default().get(&router, &deep, |_| ()).0),
+        [(0, 0), (2, 0), (3, 0), (4, 0), (5, 0)]
+    );
     assert_eq!(routed(&router, &"/".repeat(32_767)), [(1, 0), (3, 0), (4, 0), (5, 0)]);
 
     let store = RetainedStore::new();
@@ -349,7 +360,7 @@ fn a_route_knows_each_change_that_has_returned() {
                 std::thread::yield_now();
             }
             let before: Vec<u64> = progress.iter().map(|it| it.load(Ordering::SeqCst)).collect();
-            let routes = plain(cache.get(&router, "t/a"));
+            let routes = plain(cache.get(&router, "t/a", |_| ()).0);
             for (key, before) in before.into_iter().enumerate() {
                 let after = progress[key].load(Ordering::SeqCst);
                 if before != after || before % 2 == 1 {
