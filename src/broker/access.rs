@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 
 use super::{Client, Core};
 use crate::auth::acl::{Access, Acl, Decision, Who};
+use crate::authentication::AuthenticationMethods;
 use crate::escape::escape;
 use crate::router::Route;
 use crate::session::{Owner, Timestamp};
@@ -30,8 +31,17 @@ impl Verdict {
     const FREE: Self = Self { may_publish: true, left_out: 0 };
 }
 
-/// The rules of a broker.
+/// What a broker is given to judge its clients by.
 #[derive(Default)]
+pub(crate) struct Security {
+    pub(crate) methods: AuthenticationMethods,
+    /// `None`: everybody may do everything.
+    pub(crate) rules: Option<Arc<Acl>>,
+    /// `auth.subscribe = "refuse"`.
+    pub(crate) refuses_subscriptions: bool,
+}
+
+/// The rules of a broker.
 pub(crate) struct AccessControl {
     is_active: AtomicBool,
     /// `None`: everybody may do everything.
@@ -47,6 +57,12 @@ impl AccessControl {
 
     fn rules(&self) -> Option<Arc<Acl>> {
         if self.is_active() { self.rules.read().clone() } else { None }
+    }
+
+    pub(super) fn new(rules: Option<Arc<Acl>>) -> Self {
+        let access = Self::default();
+        access.set(rules);
+        access
     }
 
     fn set(&self, rules: Option<Arc<Acl>>) {

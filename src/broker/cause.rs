@@ -38,6 +38,8 @@ pub(crate) enum Cause {
     TopicAliasInvalid,
     /// A publish that the rules of access forbid, where the listener's `refused_publish` is `disconnect`.
     PublishRefused,
+    /// The token by which the client came in counts no longer.
+    LoginExpired,
     /// The answer would be larger than the client's own Maximum Packet Size ([MQTT-3.1.2-24]).
     AnswerTooLarge,
     /// The first packet was not CONNECT ([MQTT-3.1.0-1]).
@@ -77,6 +79,7 @@ impl Cause {
             Self::ReceiveMaximumExceeded => "receive_maximum",
             Self::TopicAliasInvalid => "topic_alias_invalid",
             Self::PublishRefused => "acl_write",
+            Self::LoginExpired => "login_expired",
             Self::AnswerTooLarge => "answer_too_large",
             Self::NotConnect { .. } => "not_connect",
             Self::ConnectTimeout => "connect_timeout",
@@ -86,6 +89,7 @@ impl Cause {
                 ReasonCode::ServerUnavailable => "refused_service_unavailable",
                 ReasonCode::BadUserNameOrPassword => "refused_bad_credentials",
                 ReasonCode::NotAuthorized => "refused_not_authorized",
+                ReasonCode::Banned => "refused_banned",
                 ReasonCode::QuotaExceeded => "sessions_max",
                 ReasonCode::BadAuthenticationMethod => "refused_authentication_method",
                 _ => "refused",
@@ -109,6 +113,7 @@ impl Cause {
             Self::ReceiveMaximumExceeded => Some(ReasonCode::ReceiveMaximumExceeded),
             Self::TopicAliasInvalid => Some(ReasonCode::TopicAliasInvalid),
             Self::PublishRefused => Some(ReasonCode::NotAuthorized),
+            Self::LoginExpired => Some(ReasonCode::MaximumConnectTime),
             Self::AnswerTooLarge => Some(ReasonCode::PacketTooLarge),
             Self::KeepAliveExpired => Some(ReasonCode::KeepAliveTimeout),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
@@ -149,6 +154,7 @@ impl fmt::Display for Cause {
             Self::PublishRefused => {
                 f.write_str("publish refused by the rules of access, and refused_publish = \"disconnect\"")
             }
+            Self::LoginExpired => f.write_str("the token by which the client came in has expired"),
             Self::AnswerTooLarge => f.write_str("answer larger than the client's Maximum Packet Size"),
             Self::NotConnect { looks_like: Some(what) } => {
                 write!(f, "first packet is not CONNECT; it looks like {what}")

@@ -114,6 +114,8 @@ pub(crate) struct Link {
     /// For plain TCP: whoever has output for this client may write it. `None`: only its own task can.
     pub(crate) socket: Option<Arc<TcpStream>>,
     pub(crate) keep_alive: Option<KeepAlive>,
+    /// When the client has to leave, whatever it does.
+    pub(crate) login_ends: Option<Timestamp>,
     /// Set by the connection's task when it first runs.
     pub(crate) waker: Option<Waker>,
     /// Somebody has promised to write the output at the end of his turn.
@@ -199,6 +201,12 @@ impl Client {
 }
 
 impl Link {
+    /// When the timers have to look at it next, if its client was last heard then.
+    pub(super) fn deadline(&self, last_heard: Timestamp) -> Option<Timestamp> {
+        let silence = self.keep_alive.map(|keep_alive| keep_alive.deadline(last_heard));
+        [silence, self.login_ends].into_iter().flatten().min()
+    }
+
     /// Leaves a signal for the connection's task and wakes it.
     pub(crate) fn signal(&self, bits: u8) {
         if self.handle.leave(bits)

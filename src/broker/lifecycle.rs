@@ -188,9 +188,13 @@ impl Core {
             Some(tick) if tick <= now.as_millis() / TICK_MS => state.timer = None,
             _ => return,
         }
-        if let Some(link) = &state.link {
-            let Some(keep_alive) = link.keep_alive else { return };
-            let deadline = keep_alive.deadline(client.last_heard());
+        if let Some(link) = &mut state.link {
+            if link.login_ends.is_some_and(|ends| ends <= now) {
+                link.close_cause.get_or_insert(Cause::LoginExpired);
+                link.signal(signal::CLOSE);
+                return;
+            }
+            let Some(deadline) = link.deadline(client.last_heard()) else { return };
             let next = if now < deadline {
                 deadline
             } else {

@@ -41,7 +41,7 @@ use dashmap::DashMap;
 use tokio::sync::Notify;
 
 use access::AccessControl;
-pub(crate) use access::Verdict;
+pub(crate) use access::{Security, Verdict};
 pub(crate) use cause::Cause;
 pub(crate) use client::{Client, ClientState, KeepFor, signal};
 pub(crate) use connect::{Attached, ConnectRequest};
@@ -105,14 +105,14 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(limits: Limits, authentication_methods: AuthenticationMethods) -> Arc<Self> {
-        Arc::new(Self::with_log(limits, authentication_methods, None, Arc::default()))
+    pub(crate) fn new(limits: Limits, security: Security) -> Arc<Self> {
+        Arc::new(Self::with_log(limits, security, None, Arc::default()))
     }
 
     /// A core whose durable sessions and retained messages are kept in `log`.
     pub(crate) fn with_log(
         limits: Limits,
-        authentication_methods: AuthenticationMethods,
+        security: Security,
         log: Option<Arc<Log>>,
         ledger: Arc<Ledger>,
     ) -> Self {
@@ -125,7 +125,7 @@ impl Core {
         });
         Self {
             limits,
-            authentication_methods,
+            authentication_methods: security.methods,
             session_limits,
             clients: DashMap::default(),
             groups: DashMap::default(),
@@ -133,8 +133,8 @@ impl Core {
             retained: RetainedStore::new(),
             retained_bytes: AtomicUsize::new(0),
             retained_refusal_told: AtomicBool::new(false),
-            access: AccessControl::default(),
-            refuses_subscriptions: false,
+            access: AccessControl::new(security.rules),
+            refuses_subscriptions: security.refuses_subscriptions,
             timers: Timers::default(),
             metrics: Metrics::default(),
             log,

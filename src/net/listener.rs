@@ -12,7 +12,8 @@ use tokio_rustls::TlsAcceptor;
 use super::connection;
 use super::tls::{TlsError, server_config};
 use crate::broker::Core;
-use crate::config::{ListenerConfig, RefusedPublish, Transport};
+use crate::auth::gate::Gate;
+use crate::config::{AuthMethod, ListenerConfig, RefusedPublish, Transport};
 
 /// Connections that the kernel completes before we accept them: a fleet that reconnects at once must not run into SYN retries.
 const BACKLOG: i32 = 4_096;
@@ -34,6 +35,8 @@ pub(super) struct ListenerShared {
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) allow_anonymous: bool,
     pub(super) refused_publish: RefusedPublish,
+    pub(super) methods: Option<Vec<AuthMethod>>,
+    pub(super) gate: Arc<Gate>,
 }
 
 /// Why a listener could not be set up.
@@ -44,7 +47,7 @@ pub(crate) enum BindError {
 }
 
 /// Binds the address and loads the certificates; nothing is accepted yet.
-pub(crate) fn bind(config: &ListenerConfig) -> Result<BoundListener, BindError> {
+pub(crate) fn bind(config: &ListenerConfig, gate: Arc<Gate>) -> Result<BoundListener, BindError> {
     let tls = match &config.transport {
         Transport::Tcp => None,
         Transport::Tls(tls) => Some(TlsAcceptor::from(server_config(tls).map_err(BindError::Tls)?)),
@@ -55,6 +58,8 @@ pub(crate) fn bind(config: &ListenerConfig) -> Result<BoundListener, BindError> 
         tls,
         allow_anonymous: config.allow_anonymous,
         refused_publish: config.refused_publish,
+        methods: config.auth.clone(),
+        gate,
     };
     Ok(BoundListener { listener, local_addr, shared: Arc::new(shared) })
 }

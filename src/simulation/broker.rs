@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::authentication::AuthenticationMethods;
 use crate::broker::Core;
 use crate::config::{Limits, ListenerConfig};
 use crate::ledger::Position;
@@ -38,7 +37,7 @@ impl TestBroker {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let inside = runtime.enter();
-        let core = Core::open_with(files, options, limits, AuthenticationMethods(Vec::new()))?;
+        let core = Core::open_with(files, options, limits, Security::default())?;
         let config = ListenerConfig::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let listener = net::bind(&config).map_err(|error| io::Error::other(format!("{error:?}")))?;
         let addr = listener.local_addr;
