@@ -5,18 +5,20 @@
 
 mod cli;
 mod process;
+mod reload;
 
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use ternmq::config::{self, Loaded};
-use ternmq::logging;
+use ternmq::config::{self, Loaded, Sources};
+use ternmq::logging::{self, LogControl};
 use ternmq::{Broker, StartError};
 use tracing::{info, warn};
 
-use self::process::Signals;
+use self::process::{Asked, Signals};
+use self::reload::Reloader;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
@@ -37,7 +39,7 @@ fn main() -> ExitCode {
         let _ = cli::print(&loaded);
         return ExitCode::SUCCESS;
     }
-    match start(loaded) {
+    match start(sources, loaded) {
         Ok(code) => code,
         Err(error) => {
             complain(&format_args!("ternmq: {error}"));
@@ -51,23 +53,23 @@ fn complain(what: &dyn fmt::Display) {
     let _ = writeln!(io::stderr(), "{what}");
 }
 
-fn start(loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    logging::init(&loaded.config.log)?;
+fn start(sources: Sources, loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let log = logging::init(&loaded.config.log)?;
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     process::raise_descriptor_limit(&loaded.config.limits);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(run(loaded));
+    let result = runtime.block_on(run(sources, loaded, log));
     // The broker has had its time to finish; a task that is stuck must not keep the process.
     runtime.shutdown_background();
     result
 }
 
-async fn run(loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
+async fn run(sources: Sources, loaded: Loaded, log: LogControl) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut signals = Signals::new()?;
     let is_default_listener = loaded.has_default_listener();
     let is_default_data_dir = loaded.has_default_data_dir();
     let broker = tokio::select! {
-        broker = Broker::start(loaded.config) => match broker {
+        broker = Broker::start(loaded.config.clone()) => match broker {
             Err(error @ StartError::DataDir(_)) if is_default_data_dir => {
                 return Err(process::with_ways_out(&error).into());
             }
@@ -82,7 +84,16 @@ async fn run(loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
         process::log_default_listener();
     }
     info!(version = env!("CARGO_PKG_VERSION"), "started");
-    let signal = signals.stop().await;
+    let mut reloader = Reloader::new(sources, loaded, log);
+    let signal = loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop(signal) => break signal,
+                Asked::Reload => reloader.reload(&broker, "SIGHUP"),
+            },
+            () = reloader.changed() => reloader.reload(&broker, "a file has changed"),
+        }
+    };
     info!(signal = signal.name(), "shutting down; a second signal ends at once");
     tokio::select! {
         () = broker.shutdown() => {

@@ -1,0 +1,92 @@
+//! Methods, rules and certificates: read at start, where a fault in them keeps the broker from starting, and read again while it runs, where
+//! a fault leaves in force what was.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{Broker, StartError};
+use crate::auth::acl::{self, Acl};
+use crate::auth::gate::{Gate, Methods};
+use crate::config::{AuthConfig, Config, ListenerConfig, Transport};
+
+/// What is read from the files that say who may come in and do what.
+pub(super) struct Loaded {
+    pub(super) gate: Arc<Gate>,
+    pub(super) rules: Option<Arc<Acl>>,
+}
+
+/// # Errors
+/// [`StartError::Security`]: with less than what is configured the broker would be open to more than is meant.
+pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
+    let rules = rules(config).map_err(StartError::Security)?;
+    let methods = methods(config).map_err(StartError::Security)?;
+    let gate = Gate::new(methods, config.auth.throttle_limits());
+    let gate = gate.map_err(|error| StartError::Security(error.to_string()))?;
+    Ok(Loaded { gate: Arc::new(gate), rules })
+}
+
+fn rules(config: &Config) -> Result<Option<Arc<Acl>>, String> {
+    acl::load(config).map(|rules| rules.map(Arc::new)).map_err(|faults| faults.to_string())
+}
+
+fn methods(config: &Config) -> Result<Methods, String> {
+    let named = |listener: &ListenerConfig| matches!(&listener.transport, Transport::Tls(tls) if tls.user_name.is_some());
+    Methods::load(&config.auth, config.listeners.iter().any(named)).map_err(|error| error.to_string())
+}
+
+/// One line for each listener: who gets in there, and what decides what they may do.
+pub(super) fn announce_policy(config: &Config, gate: &Gate, rules: Option<&Acl>) {
+    let AuthConfig { acl_file, subscribe, .. } = &config.auth;
+    let rules = match rules {
+        None => "none: every client may publish and read everything".to_owned(),
+        Some(rules) => format!(
+            "{} (users: {}, file: {})",
+            rules.rules_count(),
+            rules.users_count(),
+            acl_file.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string())
+        ),
+    };
+    for listener in &config.listeners {
+        tracing::info!(
+            bind = %listener.bind,
+            anonymous = if listener.allow_anonymous { "may come in" } else { "are refused" },
+            login = gate.methods().names(listener.auth.as_deref()),
+            rules,
+            subscribe = subscribe.name(),
+            refused_publish = listener.refused_publish.name(),
+            "policy"
+        );
+    }
+}
+
+impl Broker {
+    /// Takes up what can change while the broker runs: methods of authentication with their files, the rules of access, and the
+    /// certificates, keys, CAs and revocation lists of TLS listeners. Who is connected stays; rules that have changed hold for
+    /// living sessions, for what waits in queues, and for retained messages from now on. Everything else in `config` needs a restart.
+    ///
+    /// Each part is taken up as a whole or, if something is wrong with it, not at all; returned is what was not. Reads files: blocks for a
+    /// moment.
+    pub fn reload(&self, config: &Config) -> Vec<String> {
+        let mut failures = Vec::new();
+        match methods(config) {
+            Ok(methods) => self.gate.replace(methods),
+            Err(error) => failures.push(error),
+        }
+        match rules(config) {
+            Ok(rules) => {
+                announce_policy(config, &self.gate, rules.as_deref());
+                self.core.set_rules(rules);
+            }
+            Err(error) => failures.push(error),
+        }
+        for certificates in &self.certificates {
+            failures.extend(certificates.reload(&config.listeners).err());
+        }
+        failures
+    }
+
+    /// Whole days until the first certificate of any TLS listener ends; negative when it is over. `None` without TLS.
+    pub fn certificate_days_left(&self) -> Option<i64> {
+        days_left(&self.certificates)
+    }
+}
