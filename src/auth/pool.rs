@@ -135,7 +135,8 @@ impl Pool {
             let _ = sender.send(job());
         });
         let mut queue = self.shared.queue.lock();
-        let put_out = queue.make_room(peer, self.shared.limits).inspect_err(|Busy| queue.counts.refused += 1)?;
+        let put_out =
+            queue.make_room(peer, self.shared.limits).inspect_err(|Busy| queue.counts.refused += 1)?;
         let id = queue.next_id;
         queue.next_id += 1;
         queue.push(peer, Job { id, run });
@@ -303,12 +304,7 @@ mod tests {
     }
 
     /// Submits a job that says its name when it runs.
-    fn named(
-        pool: &Pool,
-        n: u8,
-        name: &'static str,
-        to: &Sender<&'static str>,
-    ) -> Result<Pending<()>, Busy> {
+    fn named(pool: &Pool, n: u8, name: &'static str, to: &Sender<&'static str>) -> Result<Pending<()>, Busy> {
         let to = to.clone();
         pool.submit(peer(n), move || to.send(name).expect("the test listens"))
     }
@@ -321,7 +317,8 @@ mod tests {
     #[test]
     fn results_come_back() {
         let pool = pool(2, 10, 10);
-        let pending: Vec<_> = (0..10_u8).map(|n| pool.submit(peer(n), move || n * 2).expect("room")).collect();
+        let pending: Vec<_> =
+            (0..10_u8).map(|n| pool.submit(peer(n), move || n * 2).expect("room")).collect();
         let results: Vec<_> = pending.into_iter().map(wait).collect();
         assert_eq!(results, (0..10).map(|n| Ok(n * 2)).collect::<Vec<_>>());
     }
@@ -393,7 +390,8 @@ mod tests {
         let abandoned = [named(&pool, 1, "a1", &names), named(&pool, 1, "a2", &names)];
         drop(abandoned);
         assert_eq!(pool.counts(), PoolCounts { abandoned: 2, ..PoolCounts::default() });
-        let _kept = [named(&pool, 1, "a3", &names).expect("room"), named(&pool, 1, "a4", &names).expect("room")];
+        let _kept =
+            [named(&pool, 1, "a3", &names).expect("room"), named(&pool, 1, "a4", &names).expect("room")];
         drop(release);
         assert_eq!(all(names, &ran), ["a3", "a4"]);
     }

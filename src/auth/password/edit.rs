@@ -64,7 +64,9 @@ pub fn set(file: &[u8], user: &str, hash: &str) -> Result<Vec<u8>, NameError> {
     let (mut edited, was_there) = rewrite(file, user, Some(new_line.as_bytes()));
     if !was_there {
         let end: &[u8] = if has_windows_ends(file) { b"\r\n" } else { b"\n" };
-        if !edited.is_empty() && !edited.ends_with(b"\n") {
+        if edited.ends_with(b"\r") {
+            edited.push(b'\n');
+        } else if !edited.is_empty() && !edited.ends_with(b"\n") {
             edited.extend_from_slice(end);
         }
         edited.extend_from_slice(new_line.as_bytes());
@@ -132,6 +134,7 @@ mod tests {
             ("# note\n\nbob:x\n", "# note\n\nbob:x\nada:H\n"),
             ("bob:x", "bob:x\nada:H\n"),
             ("bob:x\r\n", "bob:x\r\nada:H\r\n"),
+            ("bob:x\r", "bob:x\r\nada:H\r\n"),
             ("#ada:x\nadam:x\n", "#ada:x\nadam:x\nada:H\n"),
             ("Ada:x\n", "Ada:x\nada:H\n"),
         ] {

@@ -8,7 +8,8 @@
 //! | `PBKDF2$sha512$iterations$salt$hash`, or `sha256` | PBKDF2 | mosquitto-go-auth, Home Assistant's add-on |
 //! | `$2a$`, `$2b$`, `$2y$` | bcrypt; it looks at the first 72 bytes of a password | mosquitto-go-auth |
 //!
-//! Salt and hash are base 64, with or without padding. A hash that would take unreasonably long or much memory to compute is refused when
+//! Salt and hash are base 64, with or without padding. (NUL bytes at the end of a short password are nothing to PBKDF2, as HMAC fills its key
+//! with them.) A hash that would take unreasonably long or much memory to compute is refused when
 //! it is read, so that no file can hang the broker. The text of a hash is in no message.
 
 use std::num::NonZeroU32;
@@ -252,7 +253,11 @@ fn parse_argon2id(rest: &str) -> Result<Hash, HashError> {
     }
     let at_most = |what, value, max: u32| at_most(name, what, value, max);
     let memory_kib = at_most("m (memory in KiB)", memory_kib, ARGON2_MEMORY_KIB_MAX)?;
-    at_most("m times t (memory in KiB and passes)", passes.saturating_mul(memory_kib.into()), ARGON2_WORK_KIB_MAX)?;
+    at_most(
+        "m times t (memory in KiB and passes)",
+        passes.saturating_mul(memory_kib.into()),
+        ARGON2_WORK_KIB_MAX,
+    )?;
     let passes = at_most("t (passes)", passes, ARGON2_WORK_KIB_MAX)?;
     let lanes = at_most("p (lanes)", lanes, ARGON2_LANES_MAX)?;
     let hash = hash_of(
@@ -315,7 +320,8 @@ fn hash_of(
 ) -> Result<Hash, HashError> {
     let decode = |text: &str| {
         let unpadded = text.trim_end_matches('=');
-        let is_padding_right = text.len() == unpadded.len() || text.len() == unpadded.len().next_multiple_of(4);
+        let is_padding_right =
+            text.len() == unpadded.len() || text.len() == unpadded.len().next_multiple_of(4);
         is_padding_right.then(|| Base64Unpadded::decode_vec(unpadded).ok()).flatten()
     };
     let salt = decode(salt).filter(|salt| (1..=SALT_LEN_MAX).contains(&salt.len()));

@@ -24,8 +24,8 @@ use std::path::Path;
 
 pub use self::fault::{PasswordFault, PasswordFileError};
 pub use self::hash::{
-    ARGON2_LANES_MAX, ARGON2_MEMORY_KIB_MAX, ARGON2_WORK_KIB_MAX, BCRYPT_COST_MAX, NewHashError, PBKDF2_ITERATIONS_MAX,
-    new_hash,
+    ARGON2_LANES_MAX, ARGON2_MEMORY_KIB_MAX, ARGON2_WORK_KIB_MAX, BCRYPT_COST_MAX, NewHashError,
+    PBKDF2_ITERATIONS_MAX, new_hash,
 };
 use self::hash::{Hash, Kind};
 use crate::escape::escape;

@@ -106,7 +106,8 @@ fn replace(target: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         _ => {}
     }
     let written = write(&new, bytes, target);
-    let renamed = written.and_then(|()| fs::rename(&new, target).map_err(|error| ("renaming the new file", error)));
+    let renamed =
+        written.and_then(|()| fs::rename(&new, target).map_err(|error| ("renaming the new file", error)));
     if let Err((action, error)) = renamed {
         let _ = fs::remove_file(&new);
         return Err(failed(action)(error));
@@ -123,7 +124,8 @@ fn write(new: &Path, bytes: &[u8], old: &Path) -> Result<(), (&'static str, io::
     let mut file = options.open(new).map_err(|error| ("making a new file beside it", error))?;
     let made = file.metadata().map_err(|error| ("looking at the new file", error))?;
     if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
-        fchown(&file, Some(old.uid()), Some(old.gid())).map_err(|error| ("keeping its owner and group", error))?;
+        fchown(&file, Some(old.uid()), Some(old.gid()))
+            .map_err(|error| ("keeping its owner and group", error))?;
     }
     // After the owner: a change of owner may take bits away.
     let permissions = Permissions::from_mode(new_mode(old.mode()));
@@ -235,7 +237,9 @@ mod tests {
         thread::scope(|scope| {
             for n in 0..8 {
                 let path = &path;
-                scope.spawn(move || (0..10).for_each(|m| append(path, &format!("{n}-{m}\n")).expect("appended")));
+                scope.spawn(move || {
+                    (0..10).for_each(|m| append(path, &format!("{n}-{m}\n")).expect("appended"))
+                });
             }
         });
         assert_eq!(fs::read_to_string(&path).expect("there").lines().count(), 80);
