@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use ternmq::config::{Flags, Loaded, Sources};
 
+use crate::passwd;
+
 /// An MQTT broker. Settings come from defaults, the file, TERNMQ_… environment variables and flags; later ones win.
 #[derive(Debug, Parser)]
 #[command(name = "ternmq", version)]
@@ -37,16 +39,26 @@ pub(crate) struct Arguments {
     command: Option<Command>,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Command {
     /// Print the effective configuration and where each value comes from, or every fault in it
     Check,
+    /// Add a user to a password file, change the password, delete the user, or check a password
+    Passwd(passwd::Arguments),
 }
 
 impl Arguments {
     /// Whether the configuration is to be shown and nothing started.
     pub(crate) fn is_check(&self) -> bool {
         matches!(self.command, Some(Command::Check))
+    }
+
+    /// What is to be done with a password file, if that is what was asked for.
+    pub(crate) fn passwd(&self) -> Option<&passwd::Arguments> {
+        match &self.command {
+            Some(Command::Passwd(arguments)) => Some(arguments),
+            _ => None,
+        }
     }
 
     /// Where the configuration comes from; values are judged when they are loaded, with all others.

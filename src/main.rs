@@ -1,9 +1,10 @@
 //! The `ternmq` program: flags, configuration, logs, broker, signals, exit code. Everything else is in the library.
 //!
 //! Exit codes: 0 stopped as asked or `check` found nothing, 1 the broker could not start, 2 faults in the flags or the
-//! configuration, 128 + n a second signal ended a shutdown under way.
+//! configuration, 128 + n a second signal ended a shutdown under way. Those of `passwd` are in its module.
 
 mod cli;
+mod passwd;
 mod process;
 mod reload;
 
@@ -22,6 +23,9 @@ use self::reload::Reloader;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
+    if let Some(arguments) = arguments.passwd() {
+        return passwd::run(arguments);
+    }
     let is_check = arguments.is_check();
     let sources = arguments.into_sources(std::env::vars_os().collect());
     let loaded = match config::load(&sources) {
