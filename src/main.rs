@@ -1,7 +1,7 @@
 //! The `ternmq` program: flags, configuration, logs, broker, signals, exit code. Everything else is in the library.
 //!
 //! Exit codes: 0 stopped as asked or `check` found nothing, 1 the broker could not start, 2 faults in the flags or the
-//! configuration, 128 + n a second signal ended a shutdown under way. Those of `passwd` are in its module.
+//! configuration, 128 + n a second signal ended a shutdown under way. Those of `passwd` are in its module. `acl explain`: 0 allowed, 1 denied, 2 faults.
 
 mod cli;
 mod passwd;
@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use ternmq::auth::acl;
 use ternmq::config::{self, Loaded, Sources};
 use ternmq::logging::{self, LogControl};
 use ternmq::{Broker, StartError};
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         return passwd::run(arguments);
     }
     let is_check = arguments.is_check();
+    let question = arguments.question();
     let sources = arguments.into_sources(std::env::vars_os().collect());
     let loaded = match config::load(&sources) {
         Ok(mut loaded) => {
@@ -38,7 +40,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(question) = question {
+        return answer(&loaded, &question);
+    }
     if is_check {
+        if let Err(faults) = acl::load(&loaded.config) {
+            complain(&faults);
+            return ExitCode::from(2);
+        }
         // Whoever closed the pipe has read enough.
         let _ = cli::print(&loaded);
         return ExitCode::SUCCESS;
@@ -55,6 +64,20 @@ fn main() -> ExitCode {
 /// One line (or one per fault) on standard error, whatever the log's level and form.
 fn complain(what: &dyn fmt::Display) {
     let _ = writeln!(io::stderr(), "{what}");
+}
+
+/// Says what the access rules say to the question.
+fn answer(loaded: &Loaded, question: &cli::Question) -> ExitCode {
+    match acl::explain(&loaded.config, question.who(), question.access(), &question.topic) {
+        Ok(explanation) => {
+            let _ = writeln!(io::stdout(), "{explanation}");
+            ExitCode::from(u8::from(!explanation.allowed))
+        }
+        Err(faults) => {
+            complain(&faults);
+            ExitCode::from(2)
+        }
+    }
 }
 
 fn start(sources: Sources, loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {

@@ -58,7 +58,7 @@ const MODULES: [(&str, &[&str]); 16] = [
             "storage",
         ],
     ),
-    ("auth", &["escape"]),
+    ("auth", &["config", "escape", "protocol"]),
     ("authentication", &["protocol"]),
     ("session", &["faults", "ledger", "protocol"]),
     ("router", &["protocol"]),

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use ternmq::config::{
-    ClientCertificate, Config, ConfigFaults, Flags, Limits, ListenerConfig, Loaded, LogConfig, LogFormat,
-    Origin, PayloadFormat, RefusedPublish, Sources, StorageConfig, StorageKind, SyncMode, TlsConfig,
-    Transport, load,
+    AclAccess, AclTable, AclTopics, AclWho, AuthConfig, ClientCertificate, Config, ConfigFaults, Flags,
+    Limits, ListenerConfig, Loaded, LogConfig, LogFormat, Origin, PayloadFormat, RefusedPublish, Sources,
+    StorageConfig, StorageKind, SyncMode, TlsConfig, Transport, load,
 };
 
 /// A directory with a configuration file in it.
@@ -115,12 +115,29 @@ fn the_fixed_defaults_are_these() {
     assert_eq!(storage.sync_interval, Duration::from_secs(1));
 }
 
+fn acl(who: AclWho, access: AclAccess, topics: AclTopics) -> AclTable {
+    AclTable { who, access, topics }
+}
+
 #[test]
 fn a_file_sets_everything() {
     let written = Written::new(
         r#"
         data_dir = "/srv/mqtt"
         sys_interval = "0s"
+        [auth]
+        acl_file = "acl.txt"
+        [[acl]]
+        user = "bob"
+        access = "write"
+        topics = ["a", "b/#"]
+        [[acl]]
+        anonymous = true
+        access = "deny"
+        topic = "a"
+        [[acl]]
+        access = "readwrite"
+        patterns = ["%u", "%c"]
         [storage]
         kind = "disk"
         sync = "interval"
@@ -161,6 +178,7 @@ fn a_file_sets_everything() {
         client_certificate = "optional"
         "#,
     )
+    .with("acl.txt")
     .with("c.pem")
     .with("k.pem")
     .with("ca.pem");
@@ -193,6 +211,20 @@ fn a_file_sets_everything() {
             handshake_bytes_max: 64_000,
             shutdown_timeout: Duration::from_secs(60),
         },
+        auth: AuthConfig { acl_file: Some(written.path("acl.txt")) },
+        acl: vec![
+            acl(
+                AclWho::User("bob".to_owned()),
+                AclAccess::Write,
+                AclTopics::Topics(vec!["a".to_owned(), "b/#".to_owned()]),
+            ),
+            acl(AclWho::Anonymous, AclAccess::Deny, AclTopics::Topics(vec!["a".to_owned()])),
+            acl(
+                AclWho::Everyone,
+                AclAccess::ReadWrite,
+                AclTopics::Patterns(vec!["%u".to_owned(), "%c".to_owned()]),
+            ),
+        ],
         log: LogConfig { level: "warn,ternmq=debug".to_owned(), format: LogFormat::Json },
         listeners: vec![
             ListenerConfig { allow_anonymous: true, ..ListenerConfig::tcp(address("[::1]:1883")) },
@@ -256,8 +288,12 @@ fn each_layer_overrides_the_one_below() {
 
 #[test]
 fn every_setting_outside_listeners_has_a_variable() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let acl_file = directory.path().join("acl.txt");
+    fs::write(&acl_file, "").expect("a file");
     let loaded = environment(&[
         ("TERNMQ_DATA_DIR", "/d"),
+        ("TERNMQ_AUTH__ACL_FILE", acl_file.to_str().expect("UTF-8")),
         ("TERNMQ_STORAGE__KIND", "memory"),
         ("TERNMQ_STORAGE__SYNC", "never"),
         ("TERNMQ_STORAGE__SYNC_INTERVAL", "1h"),
@@ -661,6 +697,33 @@ fn paths_in_a_file_start_from_its_directory() {
 }
 
 #[test]
+fn access_rules_have_to_be_whole() {
+    let rule = |lines: &str| format!("[[acl]]\naccess = \"read\"\ntopic = \"a\"\n[[acl]]\n{lines}\n");
+    for (lines, path, word) in [
+        ("topic = \"a\"", "acl[1].access", "missing"),
+        ("access = \"read\"", "acl[1]", "missing"),
+        ("access = \"none\"\ntopic = \"a\"", "acl[1].access", "\"readwrite\""),
+        ("access = \"read\"\ntopic = 1", "acl[1].topic", "text"),
+        ("access = \"read\"\ntopics = \"a\"", "acl[1].topics", "list"),
+        ("access = \"read\"\ntopics = [\"a\", 1]", "acl[1].topics", "list"),
+        ("access = \"read\"\ntopics = []", "acl[1]", "at least one"),
+        ("access = \"read\"\ntopic = \"a\"\npattern = \"b\"", "acl[1].pattern", "one of"),
+        ("access = \"read\"\ntopic = \"a\"\nuser = \"\"", "acl[1].user", "anonymous"),
+        ("access = \"read\"\ntopic = \"a\"\nanonymous = false", "acl[1].anonymous", "true"),
+        ("access = \"read\"\ntopic = \"a\"\nuser = \"b\"\nanonymous = true", "acl[1].anonymous", "both"),
+        ("access = \"read\"\npattern = \"a\"\nuser = \"b\"", "acl[1].user", "everyone"),
+        ("access = \"read\"\npatterns = [\"a\"]\nanonymous = true", "acl[1].anonymous", "everyone"),
+        ("access = \"read\"\ntopc = \"a\"\ntopic = \"a\"", "acl[1].topc", "acl[1].topic"),
+    ] {
+        one_fault(&rule(lines), path, &[word]);
+    }
+    one_fault("acl = []", "acl", &["at least one"]);
+    one_fault("acl = 1", "acl", &["[[acl]]"]);
+    one_fault("acl = [1]", "acl[0]", &["[[acl]]"]);
+    one_fault("[auth]\nacl_file = \"none.txt\"", "auth.acl_file", &["cannot read"]);
+}
+
+#[test]
 fn a_data_directory_must_not_be_a_file() {
     let written = Written::new("data_dir = \"ternmq.toml\"");
     let found = written.load().expect_err("a file").to_string();
@@ -763,11 +826,13 @@ fn the_sample_is_the_default_and_names_every_setting() {
     let loaded = Written::new(&text).load().expect("the sample is good");
     assert_eq!(loaded.config, Config::default());
     for setting in &loaded.settings {
-        let is_off = setting.path == "data_dir";
+        let is_off = ["data_dir", "auth.acl_file"].contains(&setting.path.as_str());
         assert_eq!(setting.origin == Origin::Default, is_off, "{setting}");
     }
 
-    let loaded = Written::new(&all).with("server.crt").with("server.key").with("ca.crt").load().expect(&all);
+    let written = Written::new(&all).with("server.crt").with("server.key").with("ca.crt").with("acl.txt");
+    let loaded = written.load().expect(&all);
+    assert_eq!(loaded.config.acl.len(), 4);
     for setting in &loaded.settings {
         assert!(matches!(setting.origin, Origin::File(_)), "not in the sample: {setting}");
     }

@@ -151,6 +151,13 @@ pub(crate) fn data_dir(reading: &mut Reading) {
     }
 }
 
+/// Files that say who may do what must be there; what is in them is judged by those who read them.
+pub(crate) fn auth(reading: &mut Reading) {
+    if let Some(path) = &reading.config.auth.acl_file {
+        check_file(path, "auth.acl_file", &mut reading.report);
+    }
+}
+
 /// What is allowed but hardly meant, one sentence each.
 pub(crate) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = storage_warnings(config);

@@ -34,6 +34,10 @@ pub(crate) enum Field<T: 'static> {
     Path(At<T, Option<PathBuf>>),
     /// An IP address and a port.
     Address(At<T, Option<SocketAddr>>),
+    /// Any text.
+    Text(At<T, Option<String>>),
+    /// A list of texts.
+    Texts(At<T, Option<Vec<String>>>),
     /// `true` or `false`.
     Switch(At<T, Option<bool>>),
     /// A log level or filter directives.
@@ -58,6 +62,15 @@ impl Written<'_> {
             ValueKind::String(text) => Some(text),
             _ => None,
         }
+    }
+
+    fn texts(&self) -> Option<Vec<String>> {
+        let ValueKind::Array(values) = self.kind else { return None };
+        let text = |value: &config::Value| match &value.kind {
+            ValueKind::String(text) => Some(text.clone()),
+            _ => None,
+        };
+        values.iter().map(text).collect()
     }
 
     fn integer(&self) -> Option<u64> {
@@ -123,6 +136,8 @@ impl<T> Field<T> {
                 *at(target) = Some(written.directory.join(path));
             }
             Field::Address(at) => *at(target) = Some(written.text()?.parse().ok()?),
+            Field::Text(at) => *at(target) = Some(written.text()?.to_owned()),
+            Field::Texts(at) => *at(target) = Some(written.texts()?),
             Field::Switch(at) => *at(target) = Some(written.switch()?),
             Field::Level(at) => {
                 let log = at(target);
@@ -154,6 +169,8 @@ impl<T> Field<T> {
             Field::Address(_) => {
                 "an IP address and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\"".to_owned()
             }
+            Field::Text(_) => "text in quotes".to_owned(),
+            Field::Texts(_) => "a list of texts, such as [\"a\", \"b\"]".to_owned(),
             Field::Switch(_) => "true or false".to_owned(),
             Field::Level(_) => {
                 "error, warn, info, debug, trace, off, or directives such as \"info,ternmq=debug\"".to_owned()
@@ -178,6 +195,8 @@ impl<T> Field<T> {
             }
             Field::Path(at) => at(target).as_ref().map(|path| format!("{path:?}")),
             Field::Address(at) => at(target).map(|address| quoted(&address.to_string())),
+            Field::Text(at) => at(target).as_deref().map(quoted),
+            Field::Texts(at) => at(target).as_ref().map(|texts| format!("{texts:?}")),
             Field::Switch(at) => at(target).map(|value| value.to_string()),
             Field::Level(at) => Some(quoted(&at(target).level)),
             Field::Choice(names, _, get) => names.get(get(target)).map(|name| quoted(name)),

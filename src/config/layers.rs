@@ -11,6 +11,7 @@ use std::path::Path;
 use config::{Environment, FileFormat, Map, Source, Value, ValueKind};
 
 use super::Flags;
+use super::acl::{ACL_SETTINGS, AclDraft};
 use super::fault::{Fault, Origin};
 use super::field::Written;
 use super::nearest::nearest;
@@ -26,6 +27,8 @@ pub(crate) struct Reading {
     pub(crate) config: Config,
     /// The listeners of the file, `None` in the place of what is no table; `None` when it has no listeners.
     pub(crate) drafts: Option<Vec<Option<ListenerDraft>>>,
+    /// The access rules of the file, `None` in the place of what is no table.
+    pub(crate) acl: Vec<Option<AclDraft>>,
     pub(crate) bind: BindOverride,
     pub(crate) report: Report,
 }
@@ -91,6 +94,9 @@ impl Reading {
         if let Some(listeners) = table.remove("listeners") {
             self.read_listeners(&listeners, directory, &origin);
         }
+        if let Some(acl) = table.remove("acl") {
+            self.read_acl(&acl, directory, &origin);
+        }
         let walk = Walk { prefix: "", directory, origin: &origin };
         walk.table(SETTINGS, &table, "", &mut self.config, &mut self.report);
     }
@@ -120,6 +126,30 @@ impl Reading {
             let walk = Walk { prefix: &prefix, directory, origin };
             walk.table(LISTENER_SETTINGS, table, "", &mut draft, &mut self.report);
             drafts.push(Some(draft));
+        }
+    }
+
+    fn read_acl(&mut self, acl: &Value, directory: &Path, origin: &Origin) {
+        const EXPECTED: &str = "expected tables, each under a line [[acl]]";
+        let ValueKind::Array(tables) = &acl.kind else {
+            self.report.fault("acl", None, EXPECTED.to_owned(), origin);
+            return;
+        };
+        if tables.is_empty() {
+            // Rules that allow nothing, or no rules, which allow everything? Better asked than guessed.
+            let problem = "expected at least one rule".to_owned();
+            self.report.fault("acl", Some("[]".to_owned()), problem, origin);
+        }
+        for (n, rule) in tables.iter().enumerate() {
+            let ValueKind::Table(table) = &rule.kind else {
+                self.report.fault(&format!("acl[{n}]"), None, EXPECTED.to_owned(), origin);
+                self.acl.push(None);
+                continue;
+            };
+            let mut draft = AclDraft::default();
+            let walk = Walk { prefix: &format!("acl[{n}]."), directory, origin };
+            walk.table(ACL_SETTINGS, table, "", &mut draft, &mut self.report);
+            self.acl.push(Some(draft));
         }
     }
 

@@ -7,8 +7,10 @@
 //! - `types`: what the broker reads, and the defaults.
 //! - `schema`: the one table of settings. `field`: how one setting is read and written. `units`: sizes and times.
 //! - `layers`: the sources. `check`: rules over several settings. `nearest`: the key that was meant.
+//! - `acl`: the tables of access rules.
 //! - `default_dir`: the data directory of the program when nothing sets one.
 
+mod acl;
 mod check;
 mod default_dir;
 mod fault;
@@ -23,12 +25,14 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use self::acl::{AclAccess, AclTable, AclTopics, AclWho};
 pub use self::fault::{ConfigFaults, Fault, Origin};
 pub use self::types::{
-    ClientCertificate, Config, Limits, ListenerConfig, LogConfig, LogFormat, PayloadFormat, RefusedPublish,
+    AuthConfig, ClientCertificate, Config, Limits, ListenerConfig, LogConfig, LogFormat, PayloadFormat, RefusedPublish,
     StorageConfig, StorageKind, SyncMode, TlsConfig, Transport,
 };
 
+use self::acl::{ACL_SETTINGS, AclDraft};
 use self::layers::{Reading, Report};
 use self::schema::{LISTENER_SETTINGS, ListenerDraft, SETTINGS};
 
@@ -66,7 +70,7 @@ pub struct Flags {
 pub struct Loaded {
     /// What the broker is started with.
     pub config: Config,
-    /// Every setting with its value and origin, listeners last.
+    /// Every setting with its value and origin, listeners and access rules last.
     pub settings: Vec<EffectiveSetting>,
     /// What is allowed but hardly meant; the program logs these.
     pub warnings: Vec<String>,
@@ -151,11 +155,13 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigFaults> {
     reading.read_environment(&sources.environment);
     reading.read_flags(&sources.flags);
     check::data_dir(&mut reading);
+    check::auth(&mut reading);
+    let acl = acl::tables(&mut reading);
     let listeners = check::listeners(&mut reading);
     if !reading.report.faults.is_empty() {
         return Err(ConfigFaults(reading.report.faults));
     }
-    let config = Config { listeners, ..reading.config };
+    let config = Config { listeners, acl, ..reading.config };
     let settings = effective(&config, &reading.report);
     let mut warnings = reading.report.warnings;
     warnings.extend(check::warnings(&config));
@@ -179,6 +185,16 @@ fn effective(config: &Config, report: &Report) -> Vec<EffectiveSetting> {
             let path = format!("listeners[{n}].{}", setting.path);
             let origin = report.origin(&path);
             settings.push(EffectiveSetting { path, value: setting.field.show(&mut draft), origin });
+        }
+    }
+    for (n, table) in config.acl.iter().enumerate() {
+        let mut draft = AclDraft::from(table);
+        for setting in ACL_SETTINGS {
+            let path = format!("acl[{n}].{}", setting.path);
+            // A key that a rule does not have is no default: it would be another rule.
+            let Some(value) = setting.field.show(&mut draft) else { continue };
+            let origin = report.origin(&path);
+            settings.push(EffectiveSetting { path, value: Some(value), origin });
         }
     }
     settings

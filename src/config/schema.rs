@@ -24,7 +24,7 @@ pub(crate) struct Setting<T: 'static> {
     pub(crate) flag: Option<&'static str>,
 }
 
-const fn setting<T>(path: &'static str, field: Field<T>) -> Setting<T> {
+pub(crate) const fn setting<T>(path: &'static str, field: Field<T>) -> Setting<T> {
     Setting { path, field, flag: None }
 }
 
@@ -129,6 +129,7 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
         "limits.shutdown_timeout",
         Field::Time(|c| &mut c.limits.shutdown_timeout, (Duration::ZERO, ONE_HOUR)),
     ),
+    setting("auth.acl_file", Field::Path(|c| &mut c.auth.acl_file)),
     Setting { path: "log.level", field: Field::Level(|c| &mut c.log), flag: Some("--log") },
     Setting {
         path: "log.format",
@@ -239,7 +240,7 @@ mod tests {
     fn every_field_of_the_types_is_a_setting() {
         let mut fields =
             field_names(&format!("{:#?}", Config { listeners: Vec::new(), ..Config::default() }));
-        for group in ["limits", "log", "listeners", "storage"] {
+        for group in ["acl", "auth", "limits", "log", "listeners", "storage"] {
             assert!(fields.remove(group), "{group}");
         }
         let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();

@@ -11,6 +11,8 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::acl::AclTable;
+
 /// Everything a broker is started with. `Config::default()` is the broker without any configuration: one plain
 /// listener on 127.0.0.1:1883 that accepts anonymous clients; without a `data_dir` nothing is kept on disk.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +28,10 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// The bounds on what clients can make the broker hold.
     pub limits: Limits,
+    /// Who is let in, and the files that say so.
+    pub auth: AuthConfig,
+    /// The rules of access control that stand in the configuration itself; with those of `auth.acl_file` they are one list. Default: none.
+    pub acl: Vec<AclTable>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// Interval at which the `$SYS` topics are published; `None` (written "0s") switches them off. Default: 10 s.
@@ -39,6 +45,8 @@ impl Default for Config {
             storage: StorageConfig::default(),
             listeners: vec![ListenerConfig::tcp(DEFAULT_BIND)],
             limits: Limits::default(),
+            auth: AuthConfig::default(),
+            acl: Vec::new(),
             log: LogConfig::default(),
             sys_interval: Some(Duration::from_secs(10)),
         }
@@ -273,6 +281,14 @@ impl SyncMode {
             Self::Never => "never",
         }
     }
+}
+
+/// Who is let in, and what they may do: the files that say so.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuthConfig {
+    /// A file of access rules as mosquitto has them. Default: none. Without it and without `[[acl]]` everything is allowed; with one of
+    /// them, what no rule grants is denied.
+    pub acl_file: Option<PathBuf>,
 }
 
 /// What is logged, and how.
