@@ -5,11 +5,14 @@
 //! It reads nothing but what it is handed and the files named there: the environment is an argument.
 //!
 //! - `types`: what the broker reads, and the defaults.
+//! - `auth`: the same for `[auth]`.
 //! - `schema`: the one table of settings. `field`: how one setting is read and written. `units`: sizes and times.
-//! - `layers`: the sources. `check`: rules over several settings. `nearest`: the key that was meant.
+//! - `layers`: the sources. `check`, `check_auth`: rules over several settings. `nearest`: the key that was meant.
 //! - `default_dir`: the data directory of the program when nothing sets one.
 
+mod auth;
 mod check;
+mod check_auth;
 mod default_dir;
 mod fault;
 mod field;
@@ -23,14 +26,15 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use self::auth::{AuthConfig, AuthMethod, HttpConfig, HttpFormat, HttpHeaders, JwtAlgorithm, JwtConfig};
 pub use self::fault::{ConfigFaults, Fault, Origin};
 pub use self::types::{
-    ClientCertificate, Config, Limits, ListenerConfig, LogConfig, LogFormat, PayloadFormat, StorageConfig,
-    StorageKind, SyncMode, TlsConfig, Transport,
+    CertificateFiles, CertificateName, ClientCertificate, Config, Limits, ListenerConfig, LogConfig,
+    LogFormat, PayloadFormat, StorageConfig, StorageKind, SyncMode, TlsConfig, Transport,
 };
 
 use self::layers::{Reading, Report};
-use self::schema::{LISTENER_SETTINGS, ListenerDraft, SETTINGS};
+use self::schema::{CERTIFICATE_SETTINGS, CertificateDraft, LISTENER_SETTINGS, ListenerDraft, SETTINGS};
 
 /// Where a configuration is read from.
 #[derive(Debug, Clone, Default)]
@@ -152,6 +156,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigFaults> {
     reading.read_flags(&sources.flags);
     check::data_dir(&mut reading);
     let listeners = check::listeners(&mut reading);
+    check_auth::auth(&mut reading, &listeners);
     if !reading.report.faults.is_empty() {
         return Err(ConfigFaults(reading.report.faults));
     }
@@ -159,6 +164,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigFaults> {
     let settings = effective(&config, &reading.report);
     let mut warnings = reading.report.warnings;
     warnings.extend(check::warnings(&config));
+    warnings.extend(check_auth::warnings(&config));
     Ok(Loaded { config, settings, warnings })
 }
 
@@ -180,6 +186,13 @@ fn effective(config: &Config, report: &Report) -> Vec<EffectiveSetting> {
             let origin = report.origin(&path);
             settings.push(EffectiveSetting { path, value: setting.field.show(&mut draft), origin });
         }
+        for (m, certificate) in draft.certificates.iter_mut().flatten().enumerate() {
+            for setting in CERTIFICATE_SETTINGS {
+                let path = format!("listeners[{n}].tls.certificates[{m}].{}", setting.path);
+                let origin = report.origin(&path);
+                settings.push(EffectiveSetting { path, value: setting.field.show(certificate), origin });
+            }
+        }
     }
     settings
 }
@@ -199,8 +212,20 @@ impl From<&ListenerConfig> for ListenerDraft {
                 private_key: Some(tls.private_key.clone()),
                 client_ca: tls.client_ca.clone(),
                 client_certificate: tls.client_certificate,
+                crl: tls.crl.clone(),
+                user_name: tls.user_name,
+                certificates: tls.certificates.iter().map(|files| Some(files.into())).collect(),
                 ..draft
             },
+        }
+    }
+}
+
+impl From<&CertificateFiles> for CertificateDraft {
+    fn from(files: &CertificateFiles) -> Self {
+        CertificateDraft {
+            certificate: Some(files.certificate.clone()),
+            private_key: Some(files.private_key.clone()),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth::AuthConfig;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// How clients prove who they are.
+    pub auth: AuthConfig,
     /// Interval at which the `$SYS` topics are published; `None` (written "0s") switches them off. Default: 10 s.
     pub sys_interval: Option<Duration>,
 }
@@ -40,6 +43,7 @@ impl Default for Config {
             listeners: vec![ListenerConfig::tcp(DEFAULT_BIND)],
             limits: Limits::default(),
             log: LogConfig::default(),
+            auth: AuthConfig::default(),
             sys_interval: Some(Duration::from_secs(10)),
         }
     }
@@ -98,6 +102,34 @@ pub struct TlsConfig {
     pub client_ca: Option<PathBuf>,
     /// Whether clients show a certificate; anything but `None` needs `client_ca`.
     pub client_certificate: ClientCertificate,
+    /// Revocation lists (PEM). If there are any, each certificate that a client shows, below the CA, must have been issued by
+    /// somebody whose list is among them, is in force, and does not name it.
+    pub crl: Vec<PathBuf>,
+    /// Which name of a client's certificate is its user name. Anything but `None` needs `client_certificate`.
+    pub user_name: CertificateName,
+    /// Further certificates, for clients that ask (SNI) for one of the DNS names in them. All others get `certificate`.
+    pub certificates: Vec<CertificateFiles>,
+}
+
+/// A server's certificate and its key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CertificateFiles {
+    /// The certificate, followed by its intermediates.
+    pub certificate: PathBuf,
+    /// The private key of `certificate`.
+    pub private_key: PathBuf,
+}
+
+/// Which name of a client's certificate is its user name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CertificateName {
+    /// None: a certificate says that a client may come in, and not who it is.
+    #[default]
+    None,
+    /// The Common Name of the subject, if there is exactly one.
+    Cn,
+    /// The Subject Alternative Name that is a DNS name, an email address or a URI, if there is exactly one.
+    San,
 }
 
 /// Whether a TLS listener asks clients for a certificate.

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
 use super::connection;
-use super::tls::{TlsError, server_config};
+use super::tls::{TlsError, TlsServer};
 use crate::broker::Core;
 use crate::config::{ListenerConfig, Transport};
 
@@ -31,7 +30,7 @@ pub(crate) struct BoundListener {
 
 /// What the connections of one listener share.
 pub(super) struct ListenerShared {
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<TlsServer>,
     pub(super) allow_anonymous: bool,
 }
 
@@ -46,7 +45,7 @@ pub(crate) enum BindError {
 pub(crate) fn bind(config: &ListenerConfig) -> Result<BoundListener, BindError> {
     let tls = match &config.transport {
         Transport::Tcp => None,
-        Transport::Tls(tls) => Some(TlsAcceptor::from(server_config(tls).map_err(BindError::Tls)?)),
+        Transport::Tls(tls) => Some(TlsServer::load(tls).map_err(BindError::Tls)?),
     };
     let listener = listen(config.bind).map_err(BindError::Io)?;
     let local_addr = listener.local_addr().map_err(BindError::Io)?;

@@ -28,8 +28,8 @@ pub(super) async fn set_up(
     let first = async {
         let mut stream = match &shared.tls {
             None => Stream::Tcp(Arc::new(stream)),
-            Some(acceptor) => {
-                let accepted = acceptor.accept(stream).await;
+            Some(tls) => {
+                let accepted = tls.acceptor().accept(stream).await;
                 Stream::Tls(Box::new(accepted.map_err(|error| Cause::Tls(error.to_string()))?))
             }
         };
