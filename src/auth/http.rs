@@ -17,7 +17,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::{error::Unspecified, hmac};
@@ -178,14 +178,14 @@ impl HttpAuth {
     /// dropped, and its answer is remembered. Has to be called within a tokio runtime.
     pub async fn check(&self, question: Question<'_>) -> HttpAnswer {
         let shared = &self.0;
-        let mut receiver = match shared.answers.look_up(question.digest(&shared.key)) {
+        let mut receiver = match shared.answers.look_up(question.digest(&shared.key), Instant::now()) {
             Lookup::Known(answer) => return answer,
             Lookup::Full => return HttpAnswer::Unavailable(Unavailable::Busy),
             Lookup::Wait(receiver) => receiver,
             Lookup::Ask(asking, receiver) => {
                 let Some(body) = question.body(shared.format) else {
                     // What cannot be asked is nobody's password.
-                    return asking.finish(HttpAnswer::Denied);
+                    return asking.finish(HttpAnswer::Denied, Instant::now());
                 };
                 tokio::spawn(Arc::clone(shared).ask(body, asking));
                 receiver
@@ -206,7 +206,7 @@ impl Shared {
             self.request(body).await
         });
         let answer = answer.await.unwrap_or(HttpAnswer::Unavailable(Unavailable::TimedOut));
-        asking.finish(answer);
+        asking.finish(answer, Instant::now());
     }
 
     async fn request(&self, body: Vec<u8>) -> HttpAnswer {

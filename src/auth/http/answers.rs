@@ -6,11 +6,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::HttpAnswer;
 use crate::config::HttpConfig;
@@ -68,10 +67,10 @@ impl Answers {
         }
     }
 
-    pub(super) fn look_up(self: &Arc<Self>, digest: Digest) -> Lookup {
+    pub(super) fn look_up(self: &Arc<Self>, digest: Digest, now: Instant) -> Lookup {
         let mut tables = self.tables.lock();
         if let Some((answer, end)) = tables.known.get(&digest)
-            && *end > Instant::now()
+            && *end > now
         {
             return Lookup::Known(answer.clone());
         }
@@ -86,7 +85,7 @@ impl Answers {
         Lookup::Ask(Asking { answers: Arc::clone(self), digest, sender }, receiver)
     }
 
-    fn remember(&self, tables: &mut Tables, digest: Digest, answer: &HttpAnswer) {
+    fn remember(&self, tables: &mut Tables, digest: Digest, answer: &HttpAnswer, now: Instant) {
         let time = match answer {
             HttpAnswer::Allowed => self.cache_time,
             HttpAnswer::Denied => self.cache_time_denied,
@@ -101,7 +100,7 @@ impl Answers {
             let Some((_, oldest)) = tables.ends.first().copied() else { break };
             tables.forget(oldest);
         }
-        let end = Instant::now() + time;
+        let end = now + time;
         tables.known.insert(digest, (answer.clone(), end));
         tables.ends.insert((end, digest));
     }
@@ -117,8 +116,8 @@ impl Tables {
 
 impl Asking {
     /// Gives the answer to all who wait for it, and back.
-    pub(super) fn finish(self, answer: HttpAnswer) -> HttpAnswer {
-        self.answers.remember(&mut self.answers.tables.lock(), self.digest, &answer);
+    pub(super) fn finish(self, answer: HttpAnswer, now: Instant) -> HttpAnswer {
+        self.answers.remember(&mut self.answers.tables.lock(), self.digest, &answer, now);
         self.sender.send_replace(Some(answer.clone()));
         answer
     }
@@ -132,6 +131,7 @@ impl Drop for Asking {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Unavailable;
     use super::*;
 
     fn answers(entries_max: usize) -> Arc<Answers> {
@@ -143,62 +143,65 @@ mod tests {
         }))
     }
 
-    fn learn(answers: &Arc<Answers>, n: u8, answer: HttpAnswer) {
-        let Lookup::Ask(asking, _) = answers.look_up([n; 32]) else { panic!("{n} is known") };
-        asking.finish(answer);
+    fn learn(answers: &Arc<Answers>, n: u8, answer: HttpAnswer, now: Instant) {
+        let Lookup::Ask(asking, _) = answers.look_up([n; 32], now) else { panic!("{n} is known") };
+        asking.finish(answer, now);
     }
 
-    fn known(answers: &Arc<Answers>, n: u8) -> Option<HttpAnswer> {
-        match answers.look_up([n; 32]) {
+    fn known(answers: &Arc<Answers>, n: u8, now: Instant) -> Option<HttpAnswer> {
+        match answers.look_up([n; 32], now) {
             Lookup::Known(answer) => Some(answer),
             _ => None,
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn answers_end_at_their_time() {
+    #[test]
+    fn answers_end_at_their_time() {
         let answers = answers(10);
-        learn(&answers, 1, HttpAnswer::Allowed);
-        learn(&answers, 2, HttpAnswer::Denied);
-        learn(&answers, 3, HttpAnswer::Unavailable(super::super::Unavailable::TimedOut));
-        assert_eq!(known(&answers, 1), Some(HttpAnswer::Allowed));
-        assert_eq!(known(&answers, 2), Some(HttpAnswer::Denied));
-        assert_eq!(known(&answers, 3), None);
-        tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(known(&answers, 2), None);
-        tokio::time::advance(Duration::from_millis(54_999)).await;
-        assert_eq!(known(&answers, 1), Some(HttpAnswer::Allowed));
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(known(&answers, 1), None);
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        learn(&answers, 1, HttpAnswer::Allowed, start);
+        learn(&answers, 2, HttpAnswer::Denied, start);
+        learn(&answers, 3, HttpAnswer::Unavailable(Unavailable::TimedOut), start);
+        assert_eq!(known(&answers, 1, start), Some(HttpAnswer::Allowed));
+        assert_eq!(known(&answers, 3, start), None);
+        assert_eq!(known(&answers, 2, after(4_999)), Some(HttpAnswer::Denied));
+        assert_eq!(known(&answers, 2, after(5_000)), None);
+        assert_eq!(known(&answers, 1, after(59_999)), Some(HttpAnswer::Allowed));
+        assert_eq!(known(&answers, 1, after(60_000)), None);
         // A second answer to a question takes the place of the first.
-        learn(&answers, 1, HttpAnswer::Denied);
-        assert_eq!(known(&answers, 1), Some(HttpAnswer::Denied));
-        assert_eq!(answers.tables.lock().ends.len(), answers.tables.lock().known.len());
+        learn(&answers, 1, HttpAnswer::Denied, after(60_000));
+        assert_eq!(known(&answers, 1, after(60_001)), Some(HttpAnswer::Denied));
+        let tables = answers.tables.lock();
+        assert_eq!((tables.known.len(), tables.ends.len()), (2, 2));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_flood_of_refusals_does_not_put_out_permissions() {
+    #[test]
+    fn a_flood_of_refusals_does_not_put_out_permissions() {
         let answers = answers(4);
-        learn(&answers, 0, HttpAnswer::Allowed);
+        let start = Instant::now();
+        learn(&answers, 0, HttpAnswer::Allowed, start);
         for n in 1..100 {
-            learn(&answers, n, HttpAnswer::Denied);
-            tokio::time::advance(Duration::from_millis(10)).await;
+            let now = start + Duration::from_millis(u64::from(n) * 10);
+            learn(&answers, n, HttpAnswer::Denied, now);
             assert!(answers.tables.lock().known.len() <= 4);
         }
-        assert_eq!(known(&answers, 0), Some(HttpAnswer::Allowed));
-        assert_eq!(known(&answers, 99), Some(HttpAnswer::Denied));
-        assert_eq!(known(&answers, 1), None);
+        let now = start + Duration::from_secs(1);
+        assert_eq!(known(&answers, 0, now), Some(HttpAnswer::Allowed));
+        assert_eq!(known(&answers, 99, now), Some(HttpAnswer::Denied));
+        assert_eq!(known(&answers, 1, now), None);
     }
 
     #[tokio::test]
     async fn questions_under_way_are_bounded_and_end_when_given_up() {
         let answers = answers(4);
-        let asked: Vec<Lookup> = (0..3).map(|n| answers.look_up([n; 32])).collect();
+        let now = Instant::now();
+        let asked: Vec<Lookup> = (0..3).map(|n| answers.look_up([n; 32], now)).collect();
         assert!(asked.iter().all(|lookup| matches!(lookup, Lookup::Ask(..))));
-        assert!(matches!(answers.look_up([3; 32]), Lookup::Full));
-        let Lookup::Wait(mut waiting) = answers.look_up([0; 32]) else { panic!("0 is not under way") };
+        assert!(matches!(answers.look_up([3; 32], now), Lookup::Full));
+        let Lookup::Wait(mut waiting) = answers.look_up([0; 32], now) else { panic!("0 is not under way") };
         drop(asked);
         assert!(waiting.wait_for(Option::is_some).await.is_err());
-        assert!(matches!(answers.look_up([3; 32]), Lookup::Ask(..)));
+        assert!(matches!(answers.look_up([3; 32], now), Lookup::Ask(..)));
     }
 }
