@@ -280,5 +280,4 @@ fn rsa_bits(der: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-#[path = "jwt_tests.rs"]
 mod tests;
