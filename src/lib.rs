@@ -20,7 +20,7 @@
 //! - `broker`: the engine that ties the rest together: who gets what, take-over, ends;
 //! - [`session`]: what MQTT asks to be remembered about one client, as a plain value; sans-IO;
 //! - [`router`]: subscriptions, route caches, retained topics; data structures without I/O;
-//! - [`auth`]: who may connect and do what: passwords, what slows down those who guess them, rules; leaves that `broker` and `net` call;
+//! - [`auth`]: who may come in and what they may do; leaves that `broker` and `net` call;
 //! - [`config`]: settings with their layers; `metrics`: what is counted; `escape`: peers' text made safe for logs.
 //!
 //! `server` puts these together as [`Broker`]. Imports go one way only; ARCHITECTURE.md draws them and `tests/architecture.rs` watches

@@ -12,8 +12,8 @@ use std::fmt::{self, Write};
 use std::io::{self, IsTerminal};
 
 use tracing::field::{Field, Visit};
-use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt as log_format;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, MakeWriter};

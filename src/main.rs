@@ -91,7 +91,11 @@ fn start(sources: Sources, loaded: Loaded) -> Result<ExitCode, Box<dyn std::erro
     result
 }
 
-async fn run(sources: Sources, loaded: Loaded, log: LogControl) -> Result<ExitCode, Box<dyn std::error::Error>> {
+async fn run(
+    sources: Sources,
+    loaded: Loaded,
+    log: LogControl,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut signals = Signals::new()?;
     let is_default_listener = loaded.has_default_listener();
     let is_default_data_dir = loaded.has_default_data_dir();

@@ -6,7 +6,9 @@ mod support;
 use std::fs;
 use std::net::SocketAddr;
 
-use support::{Connect, Connect5, RawClient, RawClient5, ServerPacket, ServerPacket5, TestBroker, wire, wire5};
+use support::{
+    Connect, Connect5, RawClient, RawClient5, ServerPacket, ServerPacket5, TestBroker, wire, wire5,
+};
 use tempfile::TempDir;
 use ternmq::Extensions;
 use ternmq::config::{AclSubscribe, Config, RefusedPublish};
@@ -223,7 +225,14 @@ fn a_subscription_gives_what_may_be_read() {
 fn subscriptions_are_refused_where_the_configuration_says_so() {
     let house = House::new(|config| config.auth.subscribe = AclSubscribe::Refuse);
     let mut bob = open(&house, "b", "bob");
-    let filters = [("open/#", 1), ("#", 1), ("secret/x", 0), ("$share/g/open/+", 1), ("$share/g/#", 1), ("open/+/x", 2)];
+    let filters = [
+        ("open/#", 1),
+        ("#", 1),
+        ("secret/x", 0),
+        ("$share/g/open/+", 1),
+        ("$share/g/#", 1),
+        ("open/+/x", 2),
+    ];
     assert_eq!(bob.subscribe_all(&filters), [1, 0x80, 0x80, 1, 0x80, 2]);
     let connect = Connect5::new("b5").user_name("bob").password("builder");
     let (mut bob, ..) = RawClient5::open(house.addr(), &connect);
@@ -369,7 +378,8 @@ fn files_that_cannot_be_read_let_nobody_in_and_leave_what_was() {
     assert_eq!(house.dropped("acl_write"), 1);
     // A broker that begins so does not begin.
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let error = runtime.block_on(ternmq::Broker::start(house.config.clone())).err().expect("it does not start");
+    let error =
+        runtime.block_on(ternmq::Broker::start(house.config.clone())).err().expect("it does not start");
     assert!(error.to_string().contains("acl:1"), "{error}");
     let missing = Config { acl: Vec::new(), ..house.config.clone() };
     fs::remove_file(house.directory.path().join("acl")).expect("removed");

@@ -59,6 +59,7 @@ impl TestCa {
                 private_key: self.file("server.key"),
                 client_ca: (client_certificate != ClientCertificate::None).then(|| self.file("ca.pem")),
                 client_certificate,
+                ..TlsConfig::default()
             }),
             allow_anonymous,
             ..ListenerConfig::default()

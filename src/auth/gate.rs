@@ -22,17 +22,24 @@ use super::throttle::{AddressGroup, Admission, Throttle, ThrottleLimits};
 use crate::config::{AuthConfig, AuthMethod};
 use crate::escape::escape;
 
+/// What a client's certificate says of it; its listener's CA has signed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Certificate {
+    /// Nothing: there is none, or it lacks the name that it is asked for.
+    None,
+    /// That it may come in, on a listener that asks for no name in it.
+    Good,
+    /// Its user.
+    Names(String),
+}
+
 /// What a client shows.
-#[derive(Clone, Copy)]
 pub(crate) struct Login<'a> {
     pub(crate) peer: SocketAddr,
     pub(crate) client_id: &'a str,
     pub(crate) user: Option<&'a str>,
     pub(crate) password: Option<&'a [u8]>,
-    /// A certificate that its listener's CA has signed.
-    pub(crate) has_certificate: bool,
-    /// The name in it, where the listener takes one.
-    pub(crate) certificate_user: Option<&'a str>,
+    pub(crate) certificate: Certificate,
     /// Whether the listener takes clients that show nothing.
     pub(crate) allow_anonymous: bool,
     /// The listener's own choice of methods.
@@ -99,13 +106,18 @@ impl Methods {
         Ok(Self { order, password_file, jwt, http })
     }
 
+    /// Whether any method is asked on a listener with this choice.
+    pub(crate) fn asks(&self, listener: Option<&[AuthMethod]>) -> bool {
+        self.of(listener).next().is_some()
+    }
+
     /// For people: which methods are asked.
     pub(crate) fn names(&self, of_listener: Option<&[AuthMethod]>) -> String {
         let names: Vec<&str> = self.of(of_listener).map(|method| method.name()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
 
-    fn of(&self, listener: Option<&[AuthMethod]>) -> impl Iterator<Item = AuthMethod> {
+    fn of<'a>(&'a self, listener: Option<&'a [AuthMethod]>) -> impl Iterator<Item = AuthMethod> + 'a {
         let chosen = listener.unwrap_or(&self.order);
         chosen.iter().copied().filter(|method| self.order.contains(method))
     }
@@ -159,18 +171,18 @@ impl Gate {
     ///
     /// # Errors
     /// Why it may not; said in the log.
-    pub(crate) async fn admit(&self, login: Login<'_>) -> Result<Admitted, Refused> {
+    pub(crate) async fn admit(&self, login: &Login<'_>) -> Result<Admitted, Refused> {
         let methods = self.methods();
-        if let Some(user) = login.certificate_user
+        if let Certificate::Names(user) = &login.certificate
             && methods.of(login.methods).any(|method| method == AuthMethod::Certificate)
         {
-            return Ok(Admitted { user: Some(Arc::from(user)), until: None });
+            return Ok(Admitted { user: Some(Arc::from(user.as_str())), until: None });
         }
         let asked = methods.of(login.methods).any(|method| method != AuthMethod::Certificate);
         let shows_login = login.user.is_some() || login.password.is_some();
         if !shows_login || !asked {
             // A name that nobody can confirm is none.
-            return if login.allow_anonymous || login.has_certificate {
+            return if login.allow_anonymous || login.certificate != Certificate::None {
                 Ok(Admitted { user: None, until: None })
             } else if shows_login {
                 Err(Refused::Unknown)
@@ -207,7 +219,7 @@ impl Gate {
         }
     }
 
-    async fn ask(&self, methods: &Methods, login: Login<'_>) -> Answer {
+    async fn ask(&self, methods: &Methods, login: &Login<'_>) -> Answer {
         let mut result = Answer::NotAsked;
         for method in methods.of(login.methods) {
             let answer = match method {
@@ -221,13 +233,12 @@ impl Gate {
                 (Answer::Unavailable, _) | (_, Answer::Unavailable) => Answer::Unavailable,
                 (before, Answer::NotAsked) => before,
                 (_, Answer::No) => Answer::No,
-                (Answer::In(admitted), _) => return Answer::In(admitted),
             };
         }
         result
     }
 
-    async fn ask_file(&self, methods: &Methods, login: Login<'_>) -> Answer {
+    async fn ask_file(&self, methods: &Methods, login: &Login<'_>) -> Answer {
         let (Some(file), Some(user)) = (&methods.password_file, login.user) else { return Answer::NotAsked };
         let (file, name) = (Arc::clone(file), user.to_owned());
         let password = login.password.unwrap_or_default().to_vec();
@@ -247,7 +258,7 @@ impl Gate {
     }
 
     /// Counts a failure, says it in one line that tools can look for, and answers late if there were many.
-    async fn failed(&self, login: Login<'_>) {
+    async fn failed(&self, login: &Login<'_>) {
         let name = login.user.unwrap_or_default();
         let failure = self.throttle.lock().failed(self.now(), login.peer.ip(), name);
         tracing::warn!(
@@ -274,7 +285,7 @@ impl Gate {
     }
 }
 
-fn ask_jwt(methods: &Methods, login: Login<'_>) -> Answer {
+fn ask_jwt(methods: &Methods, login: &Login<'_>) -> Answer {
     let (Some(jwt), Some(token)) = (&methods.jwt, login.password) else { return Answer::NotAsked };
     match jwt.check(token, login.user, wall_clock()) {
         Ok(identity) => {
@@ -288,13 +299,10 @@ fn ask_jwt(methods: &Methods, login: Login<'_>) -> Answer {
     }
 }
 
-async fn ask_http(methods: &Methods, login: Login<'_>) -> Answer {
+async fn ask_http(methods: &Methods, login: &Login<'_>) -> Answer {
     let (Some(http), Some(user)) = (&methods.http, login.user) else { return Answer::NotAsked };
-    let question = Question {
-        user,
-        password: login.password.unwrap_or_default(),
-        client_id: login.client_id,
-    };
+    let question =
+        Question { user, password: login.password.unwrap_or_default(), client_id: login.client_id };
     match http.check(question).await {
         HttpAnswer::Allowed => Answer::In(Admitted { user: Some(Arc::from(user)), until: None }),
         HttpAnswer::Denied => Answer::No,

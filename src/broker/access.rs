@@ -60,9 +60,8 @@ impl AccessControl {
     }
 
     pub(super) fn new(rules: Option<Arc<Acl>>) -> Self {
-        let access = Self::default();
-        access.set(rules);
-        access
+        let is_active = AtomicBool::new(rules.is_some());
+        Self { is_active, rules: RwLock::new(rules), told: AtomicU64::new(0) }
     }
 
     fn set(&self, rules: Option<Arc<Acl>>) {
@@ -123,7 +122,7 @@ impl Core {
         });
         let may_publish = publisher.is_none_or(|publisher| {
             let decision = rules.decide(who(publisher), Access::Write, topic);
-            self.tell(&publisher.id, publisher.user.as_deref(), "publish", topic, &decision);
+            self.tell(&rules, who(publisher), "publish", topic, decision);
             decision.allowed
         });
         Verdict { may_publish, left_out }
@@ -134,7 +133,7 @@ impl Core {
         let Some(rules) = self.access.rules() else { return true };
         let who = Who { user: owner.user.as_deref(), client_id: &owner.client_id };
         let decision = rules.decide(who, Access::Write, topic);
-        self.tell(&owner.client_id, owner.user.as_deref(), "will", topic, &decision);
+        self.tell(&rules, who, "will", topic, decision);
         decision.allowed
     }
 
@@ -150,27 +149,20 @@ impl Core {
         }
         let Some(rules) = self.access.rules() else { return true };
         let decision = rules.may_subscribe(who(client), filter);
-        self.tell(&client.id, client.user.as_deref(), "subscribe", filter, &decision);
+        self.tell(&rules, who(client), "subscribe", filter, decision);
         decision.allowed
     }
 
-    fn tell(
-        &self,
-        client_id: &str,
-        user: Option<&str>,
-        what: &'static str,
-        topic: &str,
-        decision: &Decision,
-    ) {
+    fn tell(&self, rules: &Acl, who: Who<'_>, what: &'static str, topic: &str, decision: Decision) {
         if decision.allowed || !self.access.may_tell(self.now()) {
             return;
         }
         tracing::warn!(
-            client_id = %escape(client_id),
-            user_name = user.map(|name| tracing::field::display(escape(name))),
+            client_id = %escape(who.client_id),
+            user_name = who.user.map(|name| tracing::field::display(escape(name))),
             access = what,
             topic = %escape(topic),
-            rule = decision.rule.as_ref().map_or_else(|| "no rule allows it".to_owned(), ToString::to_string),
+            rule = rules.why(decision),
             "refused by the rules of access; said at most ten times a second"
         );
     }

@@ -48,6 +48,9 @@ fn publish_counters(core: &Core) {
     for (name, value) in numbers {
         publish(core, &format!("$SYS/broker/{name}"), &value.to_string());
     }
+    if let Some(days) = metrics.certificate_days_left {
+        publish(core, "$SYS/broker/tls/certificate days left", &days.to_string());
+    }
     if let Some(storage) = metrics.storage {
         for (name, value) in [
             ("failing", storage.failing),

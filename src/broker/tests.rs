@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::client::Replay;
 use super::flush::{By, flush, give_spare, take_spare};
-use super::{Attached, Cause, ConnectRequest, Core, Handle, Kept, Publisher, Turn, signal};
+use super::{Attached, Cause, ConnectRequest, Core, Handle, Kept, Publisher, Security, Turn, signal};
 use crate::config::{Limits, RefusedPublish};
 use crate::protocol::{
     Connect, Framed, Packet, ProtocolVersion, QoS, ReasonCode, SessionExpiry, decode, frame,
@@ -48,6 +48,7 @@ impl<'c> Peer<'c> {
                 connect: &connect,
                 peer: PEER,
                 user: None,
+                login_ends_in: None,
                 socket,
                 authentication: None,
                 handle: shared,

@@ -3,7 +3,7 @@
 //! Whether a topic is a valid filter is not judged here but by `auth::acl`, which has to judge those of its own files as well.
 
 use super::fault::Origin;
-use super::field::Field;
+use super::field::{Field, TextTest};
 use super::layers::{Reading, Report};
 use super::schema::{Setting, setting};
 
@@ -65,9 +65,11 @@ pub(crate) struct AclDraft {
 
 const ACCESS: [AclAccess; 4] = [AclAccess::Read, AclAccess::Write, AclAccess::ReadWrite, AclAccess::Deny];
 
+const ANY_TEXT: TextTest = (|_| true, "text in quotes");
+
 /// The settings of one `[[acl]]`.
 pub(crate) const ACL_SETTINGS: &[Setting<AclDraft>] = &[
-    setting("user", Field::Text(|a: &mut AclDraft| &mut a.user)),
+    setting("user", Field::OptionalText(|a: &mut AclDraft| &mut a.user, ANY_TEXT)),
     setting("anonymous", Field::Switch(|a| &mut a.anonymous)),
     setting(
         "access",
@@ -78,9 +80,9 @@ pub(crate) const ACL_SETTINGS: &[Setting<AclDraft>] = &[
             |a| ACCESS.iter().position(|access| Some(*access) == a.access).unwrap_or(ACCESS.len()),
         ),
     ),
-    setting("topic", Field::Text(|a| &mut a.topic)),
+    setting("topic", Field::OptionalText(|a| &mut a.topic, ANY_TEXT)),
     setting("topics", Field::Texts(|a| &mut a.topics)),
-    setting("pattern", Field::Text(|a| &mut a.pattern)),
+    setting("pattern", Field::OptionalText(|a| &mut a.pattern, ANY_TEXT)),
     setting("patterns", Field::Texts(|a| &mut a.patterns)),
 ];
 

@@ -16,8 +16,8 @@ use super::fault::{Fault, Origin};
 use super::field::Written;
 use super::nearest::nearest;
 use super::schema::{
-    BIND_SETTINGS, BindOverride, ENVIRONMENT_PREFIX, LISTENER_SETTINGS, ListenerDraft, SETTINGS, Setting,
-    environment_name,
+    BIND_SETTINGS, BindOverride, CERTIFICATE_SETTINGS, CertificateDraft, ENVIRONMENT_PREFIX,
+    LISTENER_SETTINGS, ListenerDraft, SETTINGS, Setting, environment_name,
 };
 use super::types::Config;
 
@@ -124,7 +124,12 @@ impl Reading {
             }
             let mut draft = ListenerDraft::default();
             let walk = Walk { prefix: &prefix, directory, origin };
-            walk.table(LISTENER_SETTINGS, table, "", &mut draft, &mut self.report);
+            let mut table = table.clone();
+            if let Some(certificates) = take_certificates(&mut table) {
+                let prefix = format!("{prefix}tls.certificates");
+                draft.certificates = walk.certificates(&certificates, &prefix, &mut self.report);
+            }
+            walk.table(LISTENER_SETTINGS, &table, "", &mut draft, &mut self.report);
             drafts.push(Some(draft));
         }
     }
@@ -265,6 +270,29 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Reads the further certificates of a listener, which stand at `path`.
+    fn certificates(&self, value: &Value, path: &str, report: &mut Report) -> Vec<Option<CertificateDraft>> {
+        const EXPECTED: &str = "expected tables, each under a line [[listeners.tls.certificates]]";
+        let ValueKind::Array(tables) = &value.kind else {
+            report.fault(path, None, EXPECTED.to_owned(), self.origin);
+            return Vec::new();
+        };
+        let mut drafts = Vec::new();
+        for (n, value) in tables.iter().enumerate() {
+            let ValueKind::Table(table) = &value.kind else {
+                report.fault(&format!("{path}[{n}]"), None, EXPECTED.to_owned(), self.origin);
+                drafts.push(None);
+                continue;
+            };
+            let prefix = format!("{path}[{n}].");
+            let walk = Walk { prefix: &prefix, ..*self };
+            let mut draft = CertificateDraft::default();
+            walk.table(CERTIFICATE_SETTINGS, table, "", &mut draft, report);
+            drafts.push(Some(draft));
+        }
+        drafts
+    }
+
     /// Reads `table`, whose keys stand below `level` (empty, or a path with a dot at its end). The settings bound the
     /// depth: a table is entered only if settings live in it.
     fn table<T>(
@@ -300,6 +328,14 @@ impl Walk<'_> {
                 report.fault(&shown.escape_debug().to_string(), None, problem, self.origin);
             }
         }
+    }
+}
+
+/// Takes `tls.certificates` out of a listener's table: tables of their own, which the settings of a listener do not know.
+fn take_certificates(listener: &mut Map<String, Value>) -> Option<Value> {
+    match listener.get_mut("tls").map(|tls| &mut tls.kind) {
+        Some(ValueKind::Table(tls)) => tls.remove("certificates"),
+        _ => None,
     }
 }
 

@@ -5,13 +5,16 @@
 //! It reads nothing but what it is handed and the files named there: the environment is an argument.
 //!
 //! - `types`: what the broker reads, and the defaults.
+//! - `auth`: the same for `[auth]`.
 //! - `schema`: the one table of settings. `field`: how one setting is read and written. `units`: sizes and times.
-//! - `layers`: the sources. `check`: rules over several settings. `nearest`: the key that was meant.
+//! - `layers`: the sources. `check`, `check_auth`: rules over several settings. `nearest`: the key that was meant.
 //! - `acl`: the tables of access rules.
 //! - `default_dir`: the data directory of the program when nothing sets one.
 
 mod acl;
+mod auth;
 mod check;
+mod check_auth;
 mod default_dir;
 mod fault;
 mod field;
@@ -26,15 +29,18 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use self::acl::{AclAccess, AclTable, AclTopics, AclWho};
+pub use self::auth::{
+    AclSubscribe, AuthConfig, AuthMethod, HttpConfig, HttpFormat, HttpHeaders, JwtAlgorithm, JwtConfig,
+};
 pub use self::fault::{ConfigFaults, Fault, Origin};
 pub use self::types::{
-    AuthConfig, ClientCertificate, Config, Limits, ListenerConfig, LogConfig, LogFormat, PayloadFormat, RefusedPublish,
-    StorageConfig, StorageKind, SyncMode, TlsConfig, Transport,
+    CertificateFiles, CertificateName, ClientCertificate, Config, Limits, ListenerConfig, LogConfig,
+    LogFormat, PayloadFormat, RefusedPublish, StorageConfig, StorageKind, SyncMode, TlsConfig, Transport,
 };
 
 use self::acl::{ACL_SETTINGS, AclDraft};
 use self::layers::{Reading, Report};
-use self::schema::{LISTENER_SETTINGS, ListenerDraft, SETTINGS};
+use self::schema::{CERTIFICATE_SETTINGS, CertificateDraft, LISTENER_SETTINGS, ListenerDraft, SETTINGS};
 
 /// Where a configuration is read from.
 #[derive(Debug, Clone, Default)]
@@ -155,9 +161,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigFaults> {
     reading.read_environment(&sources.environment);
     reading.read_flags(&sources.flags);
     check::data_dir(&mut reading);
-    check::auth(&mut reading);
     let acl = acl::tables(&mut reading);
     let listeners = check::listeners(&mut reading);
+    check_auth::auth(&mut reading, &listeners);
     if !reading.report.faults.is_empty() {
         return Err(ConfigFaults(reading.report.faults));
     }
@@ -165,6 +171,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigFaults> {
     let settings = effective(&config, &reading.report);
     let mut warnings = reading.report.warnings;
     warnings.extend(check::warnings(&config));
+    warnings.extend(check_auth::warnings(&config));
     Ok(Loaded { config, settings, warnings })
 }
 
@@ -186,6 +193,13 @@ fn effective(config: &Config, report: &Report) -> Vec<EffectiveSetting> {
             let origin = report.origin(&path);
             settings.push(EffectiveSetting { path, value: setting.field.show(&mut draft), origin });
         }
+        for (m, certificate) in draft.certificates.iter_mut().flatten().enumerate() {
+            for setting in CERTIFICATE_SETTINGS {
+                let path = format!("listeners[{n}].tls.certificates[{m}].{}", setting.path);
+                let origin = report.origin(&path);
+                settings.push(EffectiveSetting { path, value: setting.field.show(certificate), origin });
+            }
+        }
     }
     for (n, table) in config.acl.iter().enumerate() {
         let mut draft = AclDraft::from(table);
@@ -206,6 +220,7 @@ impl From<&ListenerConfig> for ListenerDraft {
             bind: Some(listener.bind),
             allow_anonymous: Some(listener.allow_anonymous),
             refused_publish: listener.refused_publish,
+            auth: listener.auth.clone(),
             ..ListenerDraft::default()
         };
         match &listener.transport {
@@ -216,8 +231,20 @@ impl From<&ListenerConfig> for ListenerDraft {
                 private_key: Some(tls.private_key.clone()),
                 client_ca: tls.client_ca.clone(),
                 client_certificate: tls.client_certificate,
+                crl: tls.crl.clone(),
+                user_name: tls.user_name,
+                certificates: tls.certificates.iter().map(|files| Some(files.into())).collect(),
                 ..draft
             },
+        }
+    }
+}
+
+impl From<&CertificateFiles> for CertificateDraft {
+    fn from(files: &CertificateFiles) -> Self {
+        CertificateDraft {
+            certificate: Some(files.certificate.clone()),
+            private_key: Some(files.private_key.clone()),
         }
     }
 }

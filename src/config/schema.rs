@@ -9,9 +9,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::field::Field;
+use super::auth::{AclSubscribe, AuthMethod, HttpFormat, JwtAlgorithm};
+use super::field::{Field, TextTest};
 use super::types::{
-    ClientCertificate, Config, LogFormat, PayloadFormat, RefusedPublish, StorageKind, SyncMode,
+    CertificateName, ClientCertificate, Config, LogFormat, PayloadFormat, RefusedPublish, StorageKind,
+    SyncMode,
 };
 
 /// One setting of a `T`.
@@ -32,6 +34,7 @@ pub(crate) const fn setting<T>(path: &'static str, field: Field<T>) -> Setting<T
 pub(crate) const UNBOUNDED: u64 = isize::MAX as u64;
 const ANY: usize = isize::MAX as usize;
 const ONE_HOUR: Duration = Duration::from_secs(3_600);
+const ONE_DAY: Duration = Duration::from_secs(86_400);
 /// A hundred years: far enough for every purpose, and no sum with it overflows a clock or MQTT's 32-bit seconds.
 const CENTURY: Duration = Duration::from_secs(36_500 * 86_400);
 /// The largest packet MQTT can describe: one byte of type, four of length, 268,435,455 that follow.
@@ -143,7 +146,114 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
         ),
         flag: Some("--log-format"),
     },
+    setting(
+        "auth.methods",
+        Field::Words(
+            METHOD_NAMES,
+            |c, chosen| {
+                c.auth.methods = Some(chosen.iter().filter_map(|n| METHODS.get(*n).copied()).collect());
+            },
+            |c| {
+                let place = |method| METHODS.iter().position(|m| m == method);
+                Some(c.auth.methods.as_ref()?.iter().filter_map(place).collect())
+            },
+        ),
+    ),
+    setting(
+        "auth.subscribe",
+        Field::Choice(
+            &["filter", "refuse"],
+            |c, n| c.auth.subscribe = if n == 0 { AclSubscribe::Filter } else { AclSubscribe::Refuse },
+            |c| usize::from(c.auth.subscribe == AclSubscribe::Refuse),
+        ),
+    ),
+    setting("auth.failures_max", Field::Count(|c| &mut c.auth.failures_max, (0, FAILURES_CAP))),
+    setting(
+        "auth.address_failures_max",
+        Field::Count(|c| &mut c.auth.address_failures_max, (0, FAILURES_CAP)),
+    ),
+    setting("auth.user_failures_max", Field::Count(|c| &mut c.auth.user_failures_max, (0, FAILURES_CAP))),
+    setting(
+        "auth.failures_time",
+        Field::Time(|c| &mut c.auth.failures_time, (Duration::from_secs(1), ONE_DAY)),
+    ),
+    setting("auth.delay_max", Field::Time(|c| &mut c.auth.delay_max, (Duration::ZERO, ONE_HOUR))),
+    setting("auth.ban_time", Field::Time(|c| &mut c.auth.ban_time, (Duration::from_secs(1), ONE_DAY))),
+    setting("auth.password_file", Field::Path(|c| &mut c.auth.password_file)),
+    setting(
+        "auth.http.url",
+        Field::OptionalText(
+            |c| &mut c.auth.http.url,
+            (is_url, "an http:// or https:// URL without a login in it"),
+        ),
+    ),
+    setting(
+        "auth.http.format",
+        Field::Choice(
+            &["json", "form"],
+            |c, n| c.auth.http.format = if n == 0 { HttpFormat::Json } else { HttpFormat::Form },
+            |c| usize::from(c.auth.http.format == HttpFormat::Form),
+        ),
+    ),
+    setting(
+        "auth.http.timeout",
+        Field::Time(|c| &mut c.auth.http.timeout, (Duration::from_millis(1), ONE_HOUR)),
+    ),
+    setting("auth.http.requests_max", Field::Count(|c| &mut c.auth.http.requests_max, (1, 10_000))),
+    setting("auth.http.waiting_max", Field::Count(|c| &mut c.auth.http.waiting_max, (0, 1_000_000))),
+    setting("auth.http.cache_time", Field::Time(|c| &mut c.auth.http.cache_time, (Duration::ZERO, ONE_DAY))),
+    setting(
+        "auth.http.cache_time_denied",
+        Field::Time(|c| &mut c.auth.http.cache_time_denied, (Duration::ZERO, ONE_DAY)),
+    ),
+    setting(
+        "auth.http.cache_entries_max",
+        Field::Count(|c| &mut c.auth.http.cache_entries_max, (0, 10_000_000)),
+    ),
+    setting("auth.http.headers", Field::Headers(|c| &mut c.auth.http.headers)),
+    setting("auth.http.token_file", Field::Path(|c| &mut c.auth.http.token_file)),
+    setting(
+        "auth.http.token_header",
+        Field::Text(|c| &mut c.auth.http.token_header, (is_header_name, "the name of an HTTP header")),
+    ),
+    setting("auth.http.ca", Field::Path(|c| &mut c.auth.http.ca)),
+    setting(
+        "auth.jwt.algorithm",
+        Field::Choice(
+            &["HS256", "RS256", "ES256", "EdDSA"],
+            |c, n| c.auth.jwt.algorithm = ALGORITHMS.get(n).copied(),
+            // Beyond the list when it is not set, which shows it so.
+            |c| ALGORITHMS.iter().position(|a| c.auth.jwt.algorithm == Some(*a)).unwrap_or(usize::MAX),
+        ),
+    ),
+    setting("auth.jwt.key_file", Field::Path(|c| &mut c.auth.jwt.key_file)),
+    setting("auth.jwt.issuer", Field::OptionalText(|c| &mut c.auth.jwt.issuer, SOME_TEXT)),
+    setting("auth.jwt.audience", Field::OptionalText(|c| &mut c.auth.jwt.audience, SOME_TEXT)),
+    setting("auth.jwt.user_claim", Field::Text(|c| &mut c.auth.jwt.user_claim, SOME_TEXT)),
+    setting("auth.jwt.leeway", Field::Time(|c| &mut c.auth.jwt.leeway, (Duration::ZERO, ONE_HOUR))),
+    setting("auth.jwt.username_must_match", Field::OnOff(|c| &mut c.auth.jwt.username_must_match)),
 ];
+
+const METHOD_NAMES: &[&str] = &["certificate", "password_file", "jwt", "http"];
+const METHODS: [AuthMethod; 4] =
+    [AuthMethod::Certificate, AuthMethod::PasswordFile, AuthMethod::Jwt, AuthMethod::Http];
+const ALGORITHMS: [JwtAlgorithm; 4] =
+    [JwtAlgorithm::Hs256, JwtAlgorithm::Rs256, JwtAlgorithm::Es256, JwtAlgorithm::EdDsa];
+/// Failures above this count as this many.
+const FAILURES_CAP: usize = 1_000_000_000;
+const SOME_TEXT: TextTest = (|text| !text.is_empty(), "text that is not empty");
+
+fn is_url(text: &str) -> bool {
+    text.parse::<hyper::Uri>().is_ok_and(|uri| {
+        let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+        // A login in a URL would be shown by `check`, and is not sent.
+        is_http && uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
+    })
+}
+
+fn is_header_name(text: &str) -> bool {
+    hyper::header::HeaderName::try_from(text).is_ok()
+}
 
 /// A listener while it is being read: everything may be missing.
 #[derive(Debug, Clone, Default)]
@@ -152,11 +262,29 @@ pub(crate) struct ListenerDraft {
     pub(crate) is_tls: bool,
     pub(crate) allow_anonymous: Option<bool>,
     pub(crate) refused_publish: RefusedPublish,
+    pub(crate) auth: Option<Vec<AuthMethod>>,
     pub(crate) certificate: Option<PathBuf>,
     pub(crate) private_key: Option<PathBuf>,
     pub(crate) client_ca: Option<PathBuf>,
     pub(crate) client_certificate: ClientCertificate,
+    pub(crate) crl: Vec<PathBuf>,
+    pub(crate) user_name: CertificateName,
+    /// Tables of their own, [`CERTIFICATE_SETTINGS`]; `None` in the place of what is no table.
+    pub(crate) certificates: Vec<Option<CertificateDraft>>,
 }
+
+/// A further certificate of a listener while it is being read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CertificateDraft {
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) private_key: Option<PathBuf>,
+}
+
+/// The settings of one `[[listeners.tls.certificates]]`.
+pub(crate) const CERTIFICATE_SETTINGS: &[Setting<CertificateDraft>] = &[
+    setting("certificate", Field::Path(|c: &mut CertificateDraft| &mut c.certificate)),
+    setting("private_key", Field::Path(|c| &mut c.private_key)),
+];
 
 /// The settings of one `[[listeners]]`.
 pub(crate) const LISTENER_SETTINGS: &[Setting<ListenerDraft>] = &[
@@ -174,6 +302,17 @@ pub(crate) const LISTENER_SETTINGS: &[Setting<ListenerDraft>] = &[
                 }
             },
             |l| usize::from(l.refused_publish == RefusedPublish::Disconnect),
+        ),
+    ),
+    setting(
+        "auth",
+        Field::Words(
+            METHOD_NAMES,
+            |l, chosen| l.auth = Some(chosen.iter().filter_map(|n| METHODS.get(*n).copied()).collect()),
+            |l| {
+                let place = |method| METHODS.iter().position(|known| known == method);
+                Some(l.auth.as_ref()?.iter().filter_map(place).collect())
+            },
         ),
     ),
     setting("tls.certificate", Field::Path(|l| &mut l.certificate)),
@@ -194,6 +333,25 @@ pub(crate) const LISTENER_SETTINGS: &[Setting<ListenerDraft>] = &[
                 ClientCertificate::None => 0,
                 ClientCertificate::Optional => 1,
                 ClientCertificate::Required => 2,
+            },
+        ),
+    ),
+    setting("tls.crl", Field::Paths(|l| &mut l.crl)),
+    setting(
+        "tls.user_name",
+        Field::Choice(
+            &["none", "cn", "san"],
+            |l, n| {
+                l.user_name = match n {
+                    0 => CertificateName::None,
+                    1 => CertificateName::Cn,
+                    _ => CertificateName::San,
+                }
+            },
+            |l| match l.user_name {
+                CertificateName::None => 0,
+                CertificateName::Cn => 1,
+                CertificateName::San => 2,
             },
         ),
     ),
@@ -240,7 +398,7 @@ mod tests {
     fn every_field_of_the_types_is_a_setting() {
         let mut fields =
             field_names(&format!("{:#?}", Config { listeners: Vec::new(), ..Config::default() }));
-        for group in ["acl", "auth", "limits", "log", "listeners", "storage"] {
+        for group in ["acl", "limits", "log", "listeners", "storage", "auth", "http", "jwt"] {
             assert!(fields.remove(group), "{group}");
         }
         let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();
@@ -250,6 +408,8 @@ mod tests {
         let mut fields = field_names(&format!("{:#?}", ListenerDraft::default()));
         assert!(fields.remove("is_tls"));
         fields.insert("transport".to_owned());
+        // Tables of their own, in a table of settings of their own.
+        assert!(fields.remove("certificates"));
         assert_eq!(fields, LISTENER_SETTINGS.iter().map(|s| last(s.path)).collect());
     }
 
@@ -260,7 +420,10 @@ mod tests {
             let Some(text) = setting.field.show(&mut defaults) else { continue };
             let kind = match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
                 Some(inner) => config::ValueKind::from(inner),
-                None => config::ValueKind::I64(text.parse().expect("a number")),
+                None => match text.parse() {
+                    Ok(switch) => config::ValueKind::Boolean(switch),
+                    Err(_) => config::ValueKind::I64(text.parse().expect("a number")),
+                },
             };
             let written =
                 super::super::field::Written { kind: &kind, untyped: false, directory: "".as_ref() };

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::acl::AclTable;
+use super::auth::{AuthConfig, AuthMethod};
 
 /// Everything a broker is started with. `Config::default()` is the broker without any configuration: one plain
 /// listener on 127.0.0.1:1883 that accepts anonymous clients; without a `data_dir` nothing is kept on disk.
@@ -28,7 +29,7 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// The bounds on what clients can make the broker hold.
     pub limits: Limits,
-    /// Who is let in, and the files that say so.
+    /// How clients prove who they are, and what they may do.
     pub auth: AuthConfig,
     /// The rules of access control that stand in the configuration itself; with those of `auth.acl_file` they are one list. Default: none.
     pub acl: Vec<AclTable>,
@@ -56,6 +57,27 @@ impl Default for Config {
 /// The listener of a broker that is told nothing.
 pub(crate) const DEFAULT_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883);
 
+impl Config {
+    /// The files that can change while the broker runs: users, rules, tokens, certificates, keys and lists of revoked certificates.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let AuthConfig { password_file, acl_file, http, jwt, .. } = &self.auth;
+        let mut files: Vec<PathBuf> = [password_file, acl_file, &http.token_file, &http.ca, &jwt.key_file]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        for listener in &self.listeners {
+            let Transport::Tls(tls) = &listener.transport else { continue };
+            files.extend([tls.certificate.clone(), tls.private_key.clone()]);
+            files.extend(tls.client_ca.iter().chain(&tls.crl).cloned());
+            files.extend(
+                tls.certificates.iter().flat_map(|more| [more.certificate.clone(), more.private_key.clone()]),
+            );
+        }
+        files
+    }
+}
+
 /// One address the broker accepts connections on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListenerConfig {
@@ -67,6 +89,8 @@ pub struct ListenerConfig {
     pub allow_anonymous: bool,
     /// What a client of MQTT 3.1.1 gets for a publish that the rules of access forbid.
     pub refused_publish: RefusedPublish,
+    /// Which of the methods in use ([`AuthConfig::methods`]) are asked here. Default `None`: all of them.
+    pub auth: Option<Vec<AuthMethod>>,
 }
 
 /// What a client of MQTT 3.1.1 gets for a publish that the rules of access forbid: its standard has no answer for that
@@ -80,6 +104,16 @@ pub enum RefusedPublish {
     Disconnect,
 }
 
+impl RefusedPublish {
+    /// As the file has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::AckAndCount => "ack_and_count",
+            Self::Disconnect => "disconnect",
+        }
+    }
+}
+
 impl ListenerConfig {
     /// A plain TCP listener with the default for anonymous clients (accepted on loopback, refused elsewhere).
     pub fn tcp(bind: SocketAddr) -> Self {
@@ -88,6 +122,7 @@ impl ListenerConfig {
             transport: Transport::Tcp,
             allow_anonymous: is_loopback(&bind),
             refused_publish: RefusedPublish::default(),
+            auth: None,
         }
     }
 }
@@ -124,6 +159,34 @@ pub struct TlsConfig {
     pub client_ca: Option<PathBuf>,
     /// Whether clients show a certificate; anything but `None` needs `client_ca`.
     pub client_certificate: ClientCertificate,
+    /// Revocation lists (PEM). If there are any, each certificate that a client shows, below the CA, must have been issued by
+    /// somebody whose list is among them, is in force, and does not name it.
+    pub crl: Vec<PathBuf>,
+    /// Which name of a client's certificate is its user name. Anything but `None` needs `client_certificate`.
+    pub user_name: CertificateName,
+    /// Further certificates, for clients that ask (SNI) for one of the DNS names in them. All others get `certificate`.
+    pub certificates: Vec<CertificateFiles>,
+}
+
+/// A server's certificate and its key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CertificateFiles {
+    /// The certificate, followed by its intermediates.
+    pub certificate: PathBuf,
+    /// The private key of `certificate`.
+    pub private_key: PathBuf,
+}
+
+/// Which name of a client's certificate is its user name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CertificateName {
+    /// None: a certificate says that a client may come in, and not who it is.
+    #[default]
+    None,
+    /// The Common Name of the subject, if there is exactly one.
+    Cn,
+    /// The Subject Alternative Name that is a DNS name, an email address or a URI, if there is exactly one.
+    San,
 }
 
 /// Whether a TLS listener asks clients for a certificate.
@@ -281,14 +344,6 @@ impl SyncMode {
             Self::Never => "never",
         }
     }
-}
-
-/// Who is let in, and what they may do: the files that say so.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct AuthConfig {
-    /// A file of access rules as mosquitto has them. Default: none. Without it and without `[[acl]]` everything is allowed; with one of
-    /// them, what no rule grants is denied.
-    pub acl_file: Option<PathBuf>,
 }
 
 /// What is logged, and how.

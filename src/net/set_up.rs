@@ -11,7 +11,7 @@ use super::handshake::read_connect;
 use super::held::FromLog;
 use super::listener::ListenerShared;
 use super::stream::Stream;
-use crate::auth::gate::{Admitted, Login, Refused, time_until};
+use crate::auth::gate::{Admitted, Certificate, Login, Refused, time_until};
 use crate::broker::{Attached, Cause, ConnectRequest, Core, Handle};
 use crate::escape::escape;
 use crate::protocol::encode::{self, ConnackProperties};
@@ -29,8 +29,8 @@ pub(super) async fn set_up(
     let first = async {
         let mut stream = match &shared.tls {
             None => Stream::Tcp(Arc::new(stream)),
-            Some(acceptor) => {
-                let accepted = acceptor.accept(stream).await;
+            Some(tls) => {
+                let accepted = tls.acceptor().accept(stream).await;
                 Stream::Tls(Box::new(accepted.map_err(|error| Cause::Tls(error.to_string()))?))
             }
         };
@@ -186,18 +186,16 @@ async fn admit(
         Stream::Tcp(_) => None,
         Stream::Tls(stream) => stream.get_ref().1.peer_certificates().and_then(<[_]>::first),
     };
-    let certificate_user = certificate.and_then(|certificate| shared.certificate_user(certificate));
     let login = Login {
         peer,
         client_id: connect.client_id,
         user: connect.user_name,
         password: connect.password,
-        has_certificate: certificate.is_some(),
-        certificate_user: certificate_user.as_deref(),
+        certificate: certificate.map_or(Certificate::None, |certificate| shared.credentials(certificate)),
         allow_anonymous: shared.allow_anonymous,
         methods: shared.methods.as_deref(),
     };
-    shared.gate.admit(login).await
+    shared.gate.admit(&login).await
 }
 
 fn refusal_code(why: Refused) -> ReasonCode {

@@ -7,7 +7,15 @@ use std::time::{Duration, SystemTime};
 use super::{Broker, StartError};
 use crate::auth::acl::{self, Acl};
 use crate::auth::gate::{Gate, Methods};
-use crate::config::{AuthConfig, Config, ListenerConfig, Transport};
+use crate::auth::throttle::ThrottleLimits;
+use crate::broker::Core;
+use crate::config::{AuthConfig, CertificateName, Config, ListenerConfig, Transport};
+use crate::net::Certificates;
+
+/// How often the ends of certificates are looked at.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(3_600);
+/// With fewer days left a certificate's end is told in the log, once a day.
+const DAYS_WARNED: i64 = 14;
 
 /// What is read from the files that say who may come in and do what.
 pub(super) struct Loaded {
@@ -20,7 +28,7 @@ pub(super) struct Loaded {
 pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
     let rules = rules(config).map_err(StartError::Security)?;
     let methods = methods(config).map_err(StartError::Security)?;
-    let gate = Gate::new(methods, config.auth.throttle_limits());
+    let gate = Gate::new(methods, throttle_limits(&config.auth));
     let gate = gate.map_err(|error| StartError::Security(error.to_string()))?;
     Ok(Loaded { gate: Arc::new(gate), rules })
 }
@@ -30,8 +38,24 @@ fn rules(config: &Config) -> Result<Option<Arc<Acl>>, String> {
 }
 
 fn methods(config: &Config) -> Result<Methods, String> {
-    let named = |listener: &ListenerConfig| matches!(&listener.transport, Transport::Tls(tls) if tls.user_name.is_some());
+    let named = |listener: &ListenerConfig| match &listener.transport {
+        Transport::Tls(tls) => tls.user_name != CertificateName::None,
+        Transport::Tcp => false,
+    };
     Methods::load(&config.auth, config.listeners.iter().any(named)).map_err(|error| error.to_string())
+}
+
+fn throttle_limits(auth: &AuthConfig) -> ThrottleLimits {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    ThrottleLimits {
+        failures_max: count(auth.failures_max),
+        address_failures_max: count(auth.address_failures_max),
+        user_failures_max: count(auth.user_failures_max),
+        window: auth.failures_time,
+        delay_max: auth.delay_max,
+        ban_time: auth.ban_time,
+        ..ThrottleLimits::default()
+    }
 }
 
 /// One line for each listener: who gets in there, and what decides what they may do.
@@ -79,14 +103,44 @@ impl Broker {
             }
             Err(error) => failures.push(error),
         }
-        for certificates in &self.certificates {
+        for certificates in self.certificates.iter() {
             failures.extend(certificates.reload(&config.listeners).err());
         }
+        self.note_certificates();
         failures
     }
+}
 
-    /// Whole days until the first certificate of any TLS listener ends; negative when it is over. `None` without TLS.
-    pub fn certificate_days_left(&self) -> Option<i64> {
-        days_left(&self.certificates)
+impl Broker {
+    /// Notes how long the certificates of the listeners still hold.
+    pub(super) fn note_certificates(&self) {
+        note_certificates(&self.core, &self.certificates);
+    }
+}
+
+/// Looks at the certificates now and each hour until the broker shuts down.
+pub(super) async fn watch_certificates(core: Arc<Core>, certificates: Arc<[Certificates]>) {
+    let mut ticks = tokio::time::interval(CERTIFICATES_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => note_certificates(&core, &certificates),
+            () = core.shut_down() => return,
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "certificates end by the wall clock")]
+fn note_certificates(core: &Core, certificates: &[Certificates]) {
+    let now = SystemTime::now();
+    let Some(days) = certificates.iter().filter_map(|of_listener| of_listener.days_left(now)).min() else {
+        return;
+    };
+    let before = core.metrics.certificate_days_left.set(days);
+    if days < DAYS_WARNED && before != Some(days) {
+        tracing::warn!(
+            days,
+            "a certificate of a TLS listener ends soon or has ended; replace the file, it is read again by itself"
+        );
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::broker::Core;
+use crate::broker::{Core, Security};
 use crate::config::{Limits, ListenerConfig};
 use crate::ledger::Position;
 use crate::net;

@@ -2,7 +2,7 @@
 
 use std::{fmt, fs};
 
-use super::{Access, Acl, AclFault, AclFaults, Reason, Who};
+use super::{Access, Acl, AclFault, AclFaults, Who};
 use crate::config::Config;
 use crate::protocol::validate_topic_name;
 
@@ -63,12 +63,6 @@ pub fn explain(config: &Config, who: Who<'_>, access: Access, topic: &str) -> Re
         return Ok(Explanation { allowed: true, why });
     };
     let decision = acl.decide(who, access, topic);
-    let why = match decision.reason {
-        Reason::Rule(id) => acl.rule(id).map(|rule| format!("by {rule}")).unwrap_or_default(),
-        Reason::NoRule => "because no rule grants it".to_owned(),
-        Reason::UnsafeName => "because no rule of its own grants it, and a client with + or # in its id or user name gets nothing \
-                               from rules for everyone"
-            .to_owned(),
-    };
+    let why = acl.why(decision);
     Ok(Explanation { allowed: decision.allowed, why })
 }

@@ -232,6 +232,19 @@ impl Acl {
         self.get(id).map(|rule| RuleRef { place: &rule.place, text: &rule.text })
     }
 
+    /// Why a decision of this list is as it is, for people.
+    pub fn why(&self, decision: Decision) -> String {
+        match decision.reason {
+            Reason::Rule(id) => self.rule(id).map(|rule| format!("by {rule}")).unwrap_or_default(),
+            Reason::NoRule => "because no rule grants it".to_owned(),
+            Reason::UnsafeName => {
+                "because no rule of its own grants it, and a client with + or # in its id or user name gets \
+                                   nothing from rules for everyone"
+                    .to_owned()
+            }
+        }
+    }
+
     /// How many rules there are.
     pub fn rules_count(&self) -> usize {
         self.rules.len()
