@@ -282,7 +282,10 @@ mod tests {
     }
 
     fn wait<T>(pending: Pending<T>) -> Result<T, Lost> {
-        tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(pending)
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        // Far longer than any of these takes.
+        let patience = std::time::Duration::from_secs(30);
+        runtime.block_on(async { tokio::time::timeout(patience, pending).await.expect("an answer") })
     }
 
     fn pool(threads: usize, waiting: usize, per_peer: usize) -> Pool {
