@@ -76,6 +76,16 @@ fn a_deny_that_matches_part_of_it_refuses_it() {
 }
 
 #[test]
+fn a_deny_below_a_dollar_takes_nothing_from_wildcards_in_front() {
+    judge(
+        "user bob\ntopic read #\ntopic deny $x/#",
+        &[("#", "yes 2"), ("+/a", "yes 2"), ("+", "yes 2"), ("$x/#", "no 3"), ("$x", "no 3")],
+    );
+    // And the other way round: a deny with a wildcard in front takes nothing from what begins with a dollar.
+    judge("user bob\ntopic read $x/#\ntopic deny #", &[("$x/#", "yes 2"), ("a", "no 3")]);
+}
+
+#[test]
 fn a_deny_for_everyone_stands_behind_the_rules_of_the_user() {
     judge(
         "user bob\ntopic read a/#\npattern deny +/s\npattern read #",
