@@ -87,7 +87,8 @@ fn http_warnings(http: &HttpConfig) -> Vec<String> {
     let host = uri.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     // A name of one label is one of this machine or of its containers.
-    let is_near = address.map_or(!host.contains('.'), |address| address.to_canonical().is_loopback());
+    let is_near =
+        address.map_or_else(|_| !host.contains('.'), |address| address.to_canonical().is_loopback());
     if !is_near {
         warnings
             .push(format!("auth.http.url: passwords go to {host} unencrypted; https:// would protect them"));
