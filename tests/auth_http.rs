@@ -1,10 +1,11 @@
 //! The HTTP back end of authentication, against a small server of the test: what is sent, what answers mean, time, bounds, memory.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use ternmq::auth::http::{BODY_BYTES_MAX, HttpAnswer, HttpAuth, Question, Unavailable};
 use ternmq::config::{HttpConfig, HttpFormat, HttpHeaders};
@@ -67,7 +68,7 @@ impl Server {
     }
 
     fn answer(&self, answer: &str) {
-        *self.shared.answer.lock().expect("a lock") = answer.to_owned();
+        *self.shared.answer.lock() = answer.to_owned();
     }
 
     /// Answers wait from here on until [`open`](Self::open).
@@ -80,7 +81,7 @@ impl Server {
     }
 
     fn requests(&self) -> Vec<String> {
-        self.shared.requests.lock().expect("a lock").clone()
+        self.shared.requests.lock().clone()
     }
 
     async fn wait_for_requests(&self, count: usize) {
@@ -119,10 +120,10 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared)
         }
         let rest = bytes.split_off(head + length);
         let request = String::from_utf8(std::mem::replace(&mut bytes, rest)).expect("text");
-        shared.requests.lock().expect("a lock").push(request);
+        shared.requests.lock().push(request);
         shared.arrived.notify_waiters();
         shared.gate.acquire().await.ok()?.forget();
-        let answer = shared.answer.lock().expect("a lock").clone();
+        let answer = shared.answer.lock().clone();
         stream.write_all(answer.as_bytes()).await.ok()?;
         stream.flush().await.ok()?;
     }

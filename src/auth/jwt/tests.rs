@@ -87,12 +87,14 @@ fn judge(verifier: &JwtVerifier, claims: &Value) -> Result<JwtIdentity, JwtFault
     verifier.check(token(json!({"alg": "HS256"}), claims, hs256(SECRET)).as_bytes(), None, at(NOW))
 }
 
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
 /// A key pair of each algorithm: its name, the public key, and how it signs.
 struct Signer {
     algorithm: JwtAlgorithm,
     name: &'static str,
     public: Vec<u8>,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Sign,
 }
 
 fn signers() -> Vec<Signer> {
