@@ -139,9 +139,8 @@ impl Ca {
 fn broker(tls: TlsConfig) -> TestBroker {
     TestBroker::with_config(|config| {
         config.listeners = vec![ListenerConfig {
-            bind: (Ipv4Addr::LOCALHOST, 0).into(),
             transport: Transport::Tls(tls),
-            allow_anonymous: true,
+            ..ListenerConfig::tcp((Ipv4Addr::LOCALHOST, 0).into())
         }];
     })
 }

@@ -126,7 +126,8 @@ impl Methods {
 /// See the module's documentation.
 pub(crate) struct Gate {
     methods: RwLock<Arc<Methods>>,
-    pool: Pool,
+    /// Once there is a password file.
+    pool: Mutex<Option<Arc<Pool>>>,
     throttle: Mutex<Throttle>,
     started: Instant,
 }
@@ -148,13 +149,22 @@ impl Gate {
     /// # Errors
     /// The system gives no thread.
     pub(crate) fn new(methods: Methods, limits: ThrottleLimits) -> Result<Self, GateError> {
-        let pool = Pool::start(Pool::default_threads(), Limits::default())?;
-        Ok(Self {
+        let gate = Self {
             methods: RwLock::new(Arc::new(methods)),
-            pool,
+            pool: Mutex::default(),
             throttle: Mutex::new(Throttle::new(limits)),
             started: Instant::now(),
-        })
+        };
+        gate.start_pool(&gate.methods())?;
+        Ok(gate)
+    }
+
+    fn start_pool(&self, methods: &Methods) -> Result<(), GateError> {
+        let mut pool = self.pool.lock();
+        if pool.is_none() && methods.password_file.is_some() {
+            *pool = Some(Arc::new(Pool::start(Pool::default_threads(), Limits::default())?));
+        }
+        Ok(())
     }
 
     /// The methods in use.
@@ -163,8 +173,13 @@ impl Gate {
     }
 
     /// Asks others from now on. Who is in stays in.
-    pub(crate) fn replace(&self, methods: Methods) {
+    ///
+    /// # Errors
+    /// The system gives no thread; everything stays as it was.
+    pub(crate) fn replace(&self, methods: Methods) -> Result<(), GateError> {
+        self.start_pool(&methods)?;
         *self.methods.write() = Arc::new(methods);
+        Ok(())
     }
 
     /// Who the client is, if it may come in. Slow where it has failed before: the caller bounds the time.
@@ -243,7 +258,9 @@ impl Gate {
         let (file, name) = (Arc::clone(file), user.to_owned());
         let password = login.password.unwrap_or_default().to_vec();
         let job = move || file.verify(&name, &password);
-        let checked = match self.pool.submit(AddressGroup::of(login.peer.ip()), job) {
+        let pool = self.pool.lock().clone();
+        let Some(pool) = pool else { return Answer::Unavailable };
+        let checked = match pool.submit(AddressGroup::of(login.peer.ip()), job) {
             Ok(pending) => pending.await.map_err(|lost| lost.to_string()),
             Err(busy) => Err(busy.to_string()),
         };

@@ -92,10 +92,9 @@ impl Broker {
     /// moment.
     pub fn reload(&self, config: &Config) -> Vec<String> {
         let mut failures = Vec::new();
-        match methods(config) {
-            Ok(methods) => self.gate.replace(methods),
-            Err(error) => failures.push(error),
-        }
+        let replaced =
+            methods(config).and_then(|methods| self.gate.replace(methods).map_err(|error| error.to_string()));
+        failures.extend(replaced.err());
         match rules(config) {
             Ok(rules) => {
                 announce_policy(config, &self.gate, rules.as_deref());

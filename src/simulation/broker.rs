@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
+use crate::auth::gate::{Gate, Methods};
+use crate::auth::throttle::ThrottleLimits;
 use crate::broker::{Core, Security};
-use crate::config::{Limits, ListenerConfig};
+use crate::config::{AuthConfig, Limits, ListenerConfig};
 use crate::ledger::Position;
 use crate::net;
 use crate::storage::simulated::{Fault, SimulatedFiles, Step};
@@ -39,7 +41,10 @@ impl TestBroker {
         let inside = runtime.enter();
         let core = Core::open_with(files, options, limits, Security::default())?;
         let config = ListenerConfig::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let listener = net::bind(&config).map_err(|error| io::Error::other(format!("{error:?}")))?;
+        let gate = Methods::load(&AuthConfig::default(), false)
+            .and_then(|methods| Gate::new(methods, ThrottleLimits::default()));
+        let gate = Arc::new(gate.map_err(io::Error::other)?);
+        let listener = net::bind(&config, gate).map_err(|error| io::Error::other(format!("{error:?}")))?;
         let addr = listener.local_addr;
         runtime.spawn(listener.run(Arc::clone(&core)));
         runtime.spawn(Arc::clone(&core).run_timers());
