@@ -75,7 +75,7 @@ impl Budgets {
     pub(crate) fn from_counts(counts: &[Count], old: Option<&Self>) -> Self {
         let budget = |count: &Count| {
             let tolerance = old.and_then(|old| old.get(count.name)).and_then(|budget| budget.tolerance);
-            (count.name.to_owned(), Budget { count: count.median.ceil(), tolerance })
+            (count.name.to_owned(), Budget { count: count.median.round(), tolerance })
         };
         Self {
             architecture: std::env::consts::ARCH.to_owned(),
@@ -165,7 +165,7 @@ mod tests {
     fn what_is_written_is_read_and_keeps_tolerances() {
         let old = Budgets::parse(TEXT).unwrap();
         let counts = [
-            Count { name: "loose", median: 99.2, spread: 0.0 },
+            Count { name: "loose", median: 99.8, spread: 0.0 },
             Count { name: "big", median: 7.0, spread: 0.0 },
         ];
         let new = Budgets::parse(&Budgets::from_counts(&counts, Some(&old)).text()).unwrap();
