@@ -5,39 +5,41 @@
 //! takes a fraction of the time. What is measured here is what those modules do, nothing of it is written a second time, but for the few
 //! lines of `net/packets.rs` that `cases/turn.rs` says.
 //!
+//! Lints look at those modules where they belong.
+//!
 //! A case prepares what it needs, checks once that the operation does what its name says, and then does nothing but the operation.
 
-#[allow(dead_code, unused_imports)]
+#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/authentication.rs"]
 mod authentication;
-#[allow(dead_code, unused_imports)]
+#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/broker/mod.rs"]
 mod broker;
-#[allow(dead_code, unused_imports)]
+#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/config/mod.rs"]
 mod config;
-#[allow(dead_code, unused_imports)]
+#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/escape.rs"]
 mod escape;
-#[allow(dead_code, unused_imports)]
+#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/faults.rs"]
 mod faults;
-#[allow(dead_code, unused_imports)]
+#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/ledger.rs"]
 mod ledger;
-#[allow(dead_code, unused_imports)]
+#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/metrics.rs"]
 mod metrics;
-#[allow(dead_code, unused_imports)]
+#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/protocol/mod.rs"]
 mod protocol;
-#[allow(dead_code, unused_imports)]
+#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/router/mod.rs"]
 mod router;
-#[allow(dead_code, unused_imports)]
+#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/session/mod.rs"]
 mod session;
-#[allow(dead_code, unused_imports)]
+#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/storage/mod.rs"]
 mod storage;
 

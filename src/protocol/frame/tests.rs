@@ -109,7 +109,7 @@ fn the_short_way_and_the_long_one_agree() {
                 [(130, MAX), (129, MAX), (64, MAX), (4, MAX), (3, MAX), (2, MAX), (130, 4), (130, 3)]
             {
                 let buf = &buf[..bytes];
-                let judged = super::frame_from(Sender::Client, buf, max, version);
+                let judged = frame_from(Sender::Client, buf, max, version);
                 assert_eq!(super::frame(buf, max, version), judged, "{first_byte:#04x} {length} {version:?}");
                 if let Some(frame) = usual_frame(buf, max) {
                     assert_eq!(Ok(Framed::Frame(frame)), judged, "{first_byte:#04x} {length} {version:?}");

@@ -63,9 +63,12 @@ impl Budgets {
         for (name, value) in listed {
             let own = value
                 .get("tolerance")
-                .map(|value| value.as_float().ok_or(format!("{name}: what tolerance?")));
-            let count =
-                value.get("count").unwrap_or(value).as_integer().ok_or(format!("{name}: what count?"))?;
+                .map(|value| value.as_float().ok_or_else(|| format!("{name}: what tolerance?")));
+            let count = value
+                .get("count")
+                .unwrap_or(value)
+                .as_integer()
+                .ok_or_else(|| format!("{name}: what count?"))?;
             counts.push((name.clone(), Budget { count: count as f64, tolerance: own.transpose()? }));
         }
         Ok(Self { architecture: architecture.to_owned(), tolerance, counts })
