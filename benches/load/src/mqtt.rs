@@ -184,7 +184,10 @@ fn packet(first: u8, body: &[u8], version: Version) -> Option<Packet<'_>> {
 
 const DISCONNECT: u8 = 0xe0;
 
-/// CONNECT without login and without keep-alive, so that long runs need no timers.
+/// Seconds: longer than any run, so that nobody has to ping, and not zero, which some brokers refuse.
+const KEEP_ALIVE: u16 = 3_600;
+
+/// CONNECT without login.
 pub fn connect(out: &mut Output, client_id: &str, clean_session: bool) {
     let (level, properties) = match out.version {
         Version::V3 => (4, 0),
@@ -192,7 +195,8 @@ pub fn connect(out: &mut Output, client_id: &str, clean_session: bool) {
     };
     out.header(0x10, 12 + properties + client_id.len());
     out.text("MQTT");
-    out.bytes.extend_from_slice(&[level, u8::from(clean_session) << 1, 0, 0]);
+    out.bytes.extend_from_slice(&[level, u8::from(clean_session) << 1]);
+    out.bytes.extend_from_slice(&KEEP_ALIVE.to_be_bytes());
     if out.is_v5() && !clean_session {
         out.bytes.extend_from_slice(&[5, SESSION_EXPIRY_ID]);
         out.bytes.extend_from_slice(&SESSION_EXPIRY.to_be_bytes());
@@ -284,8 +288,8 @@ mod tests {
         connect(&mut out, "c", true);
         connect(&mut out, "c", false);
         subscribe(&mut out, 7, &["t".to_owned()], 1);
-        let clean = b"\x10\x0e\0\x04MQTT\x05\x02\0\0\0\0\x01c";
-        let kept = b"\x10\x13\0\x04MQTT\x05\0\0\0\x05\x11\0\x01\x51\x80\0\x01c";
+        let clean = b"\x10\x0e\0\x04MQTT\x05\x02\x0e\x10\0\0\x01c";
+        let kept = b"\x10\x13\0\x04MQTT\x05\0\x0e\x10\x05\x11\0\x01\x51\x80\0\x01c";
         let subscribe = b"\x82\x07\0\x07\0\0\x01t\x01";
         assert_eq!(out.bytes, [clean.as_slice(), kept, subscribe].concat());
     }

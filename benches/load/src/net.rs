@@ -217,8 +217,9 @@ impl Net {
                 connection.is_blocked = false;
                 self.write(id);
             }
-            if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::ERR | EventFlags::HUP) {
-                result = self.read(id, &mut buffer, &mut receive);
+            let is_ending = flags.intersects(EventFlags::RDHUP | EventFlags::ERR | EventFlags::HUP);
+            if is_ending || flags.contains(EventFlags::IN) {
+                result = self.read(id, is_ending, &mut buffer, &mut receive);
             }
             if result.is_err() {
                 break;
@@ -265,6 +266,7 @@ impl Net {
     fn read(
         &mut self,
         id: Id,
+        is_ending: bool,
         buffer: &mut [u8],
         receive: &mut impl FnMut(&mut Self, Id, Event<'_>) -> Result<()>,
     ) -> Result<()> {
@@ -311,8 +313,9 @@ impl Net {
                 Some(connection) => connection.partial = partial,
                 None => return Ok(()),
             }
-            // A short read has emptied the socket; the next bytes make a new event.
-            if length < buffer.len() {
+            // A short read has emptied the socket; the next bytes make a new event. The end that came with the last
+            // bytes makes none.
+            if length < buffer.len() && !is_ending {
                 return Ok(());
             }
         }
@@ -339,5 +342,36 @@ pub fn expect_packet<'a>(id: Id, event: Event<'a>) -> Result<Packet<'a>> {
     match event {
         Event::Packet(packet) => Ok(packet),
         Event::Closed => fault(format!("the broker closed connection {id}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn the_end_that_comes_with_the_last_bytes_is_seen() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("IPv4") };
+        let mut net = Net::new(Link { address, version: Version::V3, tls: None }).unwrap();
+        let id = net.open().unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(&[0x20, 2, 0, 0]).unwrap();
+        drop(peer);
+        let (mut packets, mut is_closed) = (0, false);
+        let began = Instant::now();
+        while !is_closed && began.elapsed() < Duration::from_secs(5) {
+            net.turn(Duration::from_millis(10), |_, from, event| {
+                assert_eq!(from, id);
+                match event {
+                    Event::Packet(_) => packets += 1,
+                    Event::Closed => is_closed = true,
+                }
+                Ok(())
+            })
+            .unwrap();
+        }
+        assert!(is_closed && packets == 1, "{packets} packets");
     }
 }
