@@ -120,13 +120,13 @@ def judge_flat(target, results, names, scenarios):
     values = [median(results[s.label][names[0]], metric) for s in chosen]
     if len(values) < 2 or not all(values):
         return None
-    found = max(values) / min(values)
+    found = max(value / min(values[: place + 1]) for place, value in enumerate(values))
     wrong = [is_right(results[s.label][names[0]]) for s in chosen]
     label = f"{chosen[0].label} … {chosen[-1].label}"
     text = dict(chosen[0].rows).get(metric, metric)
     figures = " ".join(show(value) for value in values)
     verdict = next(filter(None, wrong), "") or met(found, bound)
-    return [label, text, figures, "largest / smallest", three_digits(found), three_digits(bound), verdict]
+    return [label, text, figures, "largest rise with size", three_digits(found), three_digits(bound), verdict]
 
 
 def is_right(runs):
