@@ -47,8 +47,8 @@ impl Relay {
     /// # Errors
     /// It does not start.
     pub fn start() -> Result<Self> {
-        let program = std::env::current_exe()?;
-        let mut process = Command::new(program).arg(COMMAND).stdout(Stdio::piped()).spawn()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        let mut process = command.arg(COMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         if let Some(output) = process.stdout.take() {
             BufReader::new(output).read_line(&mut line)?;
@@ -75,13 +75,18 @@ impl Drop for Relay {
     }
 }
 
-/// Listens on a free port, prints it, and passes packets on until the process is ended.
+/// Listens on a free port, prints it, and passes packets on until standard input ends: whoever started it holds the
+/// other end, and may be killed.
 ///
 /// # Errors
 /// Whatever keeps it from going on.
 pub fn serve() -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     println!("{}", listener.local_addr()?);
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(0);
+    });
     run(&listener)
 }
 
