@@ -190,7 +190,7 @@ impl Broker {
         if self.core.log.as_ref().is_some_and(|log| log.is_full()) {
             return Err(PublishError::StorageFull);
         }
-        let message = Arc::new(Message::new(Arc::from(topic), Box::from(payload), qos));
+        let message = Arc::new(Message::new(topic, payload, qos));
         let mut turn = Turn::new();
         turn.begin(self.core.now());
         self.core.metrics.publish_received.add(1);
@@ -227,7 +227,8 @@ impl Broker {
             core.add_subscription(&client, &mut guard, filter, SubscriptionOptions::with_qos(qos))
         };
         match added {
-            Ok(Added { filter, .. }) => {
+            Ok(Added { .. }) => {
+                let filter = Arc::from(filter);
                 Ok(Subscription { core, client, filter, qos, replay: Some(ReplayCursor::default()) })
             }
             Err(_) => Err(SubscribeError::TooManyLevels { max: core.limits.topic_levels_max }),

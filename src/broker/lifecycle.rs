@@ -104,7 +104,10 @@ impl Core {
                 return;
             }
             let durable = state.session.is_durable();
-            (durable, state.session.take_shared(|filter| served.contains(filter), true))
+            (
+                durable,
+                state.session.take_shared(|filter| served.iter().any(|served| **served == **filter), true),
+            )
         };
         self.hand_over(turn, durable.then_some(client.key), messages);
     }
@@ -138,8 +141,8 @@ impl Core {
                 state.on_record = end;
             }
         }
-        for filter in state.session.end() {
-            self.remove_subscription(&filter, client.key);
+        for (filter, _) in state.session.end().iter() {
+            self.remove_subscription(filter, client.key);
         }
         state.replays = None;
         self.timers.cancel(client, state);

@@ -62,8 +62,7 @@ impl Core {
     /// The message that a record tells of.
     pub(super) fn message(&self, record: &MessageRecord<'_>) -> Message {
         let expires_at = record.expires_at.map(|at| self.moment(at));
-        Message::new(Arc::from(record.topic), Box::from(record.payload), record.qos)
-            .with_properties(record.properties, expires_at)
+        Message::new(record.topic, record.payload, record.qos).with_properties(record.properties, expires_at)
     }
 
     /// Hands messages that were read back to the session that wants them. What cannot be read is lost, and said so.

@@ -80,7 +80,7 @@ fn publish(core: &Core, topic: &str, value: &str) {
     if core.retained.get(topic).is_some_and(|last| last.message.payload() == value.as_bytes()) {
         return;
     }
-    let message = Arc::new(Message::new(Arc::from(topic), Box::from(value.as_bytes()), QoS::AtMostOnce));
+    let message = Arc::new(Message::new(topic, value, QoS::AtMostOnce));
     let mut turn = Turn::new();
     turn.begin(core.now());
     core.publish_message(&mut turn, &message, true);

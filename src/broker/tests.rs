@@ -130,8 +130,7 @@ fn replays_of_filters_that_are_given_up_again_do_not_pile_up() {
     let _in_runtime = runtime.enter();
     let core = Core::new(Limits::default(), Security::default());
     let retained = Arc::new(Message::new(Arc::from("t"), Box::from(&b"x"[..]), QoS::AtMostOnce));
-    let topic = Arc::clone(retained.topic());
-    core.retained.set(&topic, Kept { message: retained, revision: 0 });
+    core.retained.set(Kept { message: retained, revision: 0 });
     let mut peer = Peer::new(&core, false, None);
     let client = peer.poll().expect("nobody is there yet").client;
     let mut turn = Turn::new();
