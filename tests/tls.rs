@@ -61,6 +61,7 @@ impl TestCa {
                 client_certificate,
             }),
             allow_anonymous,
+            proxy_protocol_from: Vec::new(),
         }
     }
 

@@ -73,6 +73,7 @@ fn of_file(drafts: &[Option<ListenerDraft>], report: &mut Report) -> Vec<Listene
             bind,
             transport: tls.map_or(Transport::Tcp, Transport::Tls),
             allow_anonymous: draft.allow_anonymous.unwrap_or_else(|| is_loopback(&bind)),
+            proxy_protocol_from: draft.proxy_protocol_from.clone(),
         });
     }
     listeners
@@ -154,6 +155,11 @@ pub(crate) fn data_dir(reading: &mut Reading) {
 pub(crate) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = storage_warnings(config);
     for (n, listener) in config.listeners.iter().enumerate() {
+        if let Some(all) = listener.proxy_protocol_from.iter().find(|network| network.is_everything()) {
+            warnings.push(format!(
+                "listeners[{n}].proxy_protocol_from has {all}: whoever connects can claim any address, and has to claim one"
+            ));
+        }
         if let Transport::Tls(tls) = &listener.transport
             && tls.client_ca.is_some()
             && tls.client_certificate == ClientCertificate::None

@@ -4,17 +4,20 @@
 //! and each file is readable, or every fault at once, with path, value, what is expected, and where it stands.
 //! It reads nothing but what it is handed and the files named there: the environment is an argument.
 //!
-//! - `types`: what the broker reads, and the defaults.
+//! - `types`, `limits`, `network`: what the broker reads, and the defaults.
 //! - `schema`: the one table of settings. `field`: how one setting is read and written. `units`: sizes and times.
 //! - `layers`: the sources. `check`: rules over several settings. `nearest`: the key that was meant.
-//! - `default_dir`: the data directory of the program when nothing sets one.
+//! - `default_dir`: the data directory of the program when nothing sets one. `machine`: how much memory there is.
 
 mod check;
 mod default_dir;
 mod fault;
 mod field;
 mod layers;
+mod limits;
+mod machine;
 mod nearest;
+mod network;
 mod schema;
 mod types;
 mod units;
@@ -24,9 +27,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use self::fault::{ConfigFaults, Fault, Origin};
+pub use self::limits::{Limits, MemoryMax, PayloadFormat};
+pub use self::network::Network;
 pub use self::types::{
-    ClientCertificate, Config, Limits, ListenerConfig, LogConfig, LogFormat, PayloadFormat, StorageConfig,
-    StorageKind, SyncMode, TlsConfig, Transport,
+    ClientCertificate, Config, ListenerConfig, LogConfig, LogFormat, StorageConfig, StorageKind, SyncMode,
+    TlsConfig, Transport,
 };
 
 use self::layers::{Reading, Report};
@@ -104,9 +109,29 @@ impl Loaded {
         );
     }
 
+    /// Settles a `limits.memory_max` that is left to the machine ([`MemoryMax::Auto`]), so that it is seen what it comes to.
+    pub fn use_machine_memory(&mut self) {
+        if self.config.limits.memory_max != MemoryMax::Auto {
+            return;
+        }
+        if let Some(bytes) = self.config.limits.memory_max.bytes() {
+            // Whole megabytes are easier to read.
+            let bytes = if bytes > 10_000_000 { bytes / 1_000_000 * 1_000_000 } else { bytes };
+            self.config.limits.memory_max = MemoryMax::Bytes(bytes);
+            self.show_again("limits.memory_max", Origin::DefaultFrom("a quarter of the memory"));
+        } else {
+            self.warnings.push(
+                "nothing tells how much memory this machine has: limits.memory_max = \"auto\" has no effect; set it to a \
+                 size, or to \"none\""
+                    .to_owned(),
+            );
+        }
+    }
+
     /// Whether the data directory is the one of [`use_default_data_dir`](Self::use_default_data_dir).
     pub fn has_default_data_dir(&self) -> bool {
-        self.settings.iter().any(|setting| matches!(setting.origin, Origin::DefaultFrom(_)))
+        let mut settings = self.settings.iter();
+        settings.any(|s| s.path == "data_dir" && matches!(s.origin, Origin::DefaultFrom(_)))
     }
 
     /// Writes the line of a setting anew after its value has changed.
@@ -189,6 +214,7 @@ impl From<&ListenerConfig> for ListenerDraft {
         let draft = ListenerDraft {
             bind: Some(listener.bind),
             allow_anonymous: Some(listener.allow_anonymous),
+            proxy_protocol_from: listener.proxy_protocol_from.clone(),
             ..ListenerDraft::default()
         };
         match &listener.transport {
