@@ -30,6 +30,7 @@ impl Core {
             state.closing = Some(Arc::clone(&link.handle));
             self.metrics.clients_connected.decrement();
             state.session.detach();
+            self.settle(client, state);
             state.replays = None;
             self.timers.cancel(client, state);
             let mut turn_log = TurnLog::default();
@@ -141,6 +142,7 @@ impl Core {
         for filter in state.session.end() {
             self.remove_subscription(&filter, client.key);
         }
+        self.settle(client, state);
         state.replays = None;
         self.timers.cancel(client, state);
         LeftBehind { unacknowledged, will: state.delayed_will.take() }

@@ -85,5 +85,6 @@ impl Core {
         }
         self.count_late_drops(state);
         self.record_work_now(client, &mut state.session);
+        self.settle(client, state);
     }
 }

@@ -10,9 +10,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection;
+use super::entry::Slots;
 use super::tls::{TlsError, server_config};
 use crate::broker::Core;
-use crate::config::{ListenerConfig, Transport};
+use crate::config::{ListenerConfig, Network, Transport};
 
 /// Connections that the kernel completes before we accept them: a fleet that reconnects at once must not run into SYN retries.
 const BACKLOG: i32 = 4_096;
@@ -33,6 +34,8 @@ pub(crate) struct BoundListener {
 pub(super) struct ListenerShared {
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) allow_anonymous: bool,
+    /// Who names the real peer in a header of the PROXY protocol.
+    pub(super) proxies: Vec<Network>,
 }
 
 /// Why a listener could not be set up.
@@ -50,7 +53,11 @@ pub(crate) fn bind(config: &ListenerConfig) -> Result<BoundListener, BindError> 
     };
     let listener = listen(config.bind).map_err(BindError::Io)?;
     let local_addr = listener.local_addr().map_err(BindError::Io)?;
-    let shared = ListenerShared { tls, allow_anonymous: config.allow_anonymous };
+    let shared = ListenerShared {
+        tls,
+        allow_anonymous: config.allow_anonymous,
+        proxies: config.proxy_protocol_from.clone(),
+    };
     Ok(BoundListener { listener, local_addr, shared: Arc::new(shared) })
 }
 
@@ -98,7 +105,20 @@ impl BoundListener {
                         connection::socket_closed(&core);
                         continue;
                     }
-                    start(Arc::clone(&core), Arc::clone(&self.shared), stream, peer);
+                    let mut slots = Slots::default();
+                    // Of a proxy's connection the real address is known later.
+                    if !self.shared.is_proxy(peer.ip()) {
+                        match core.admit_address(peer.ip()) {
+                            Ok(slot) => slots.address = slot,
+                            Err(cause) => {
+                                core.metrics.refused.add(cause.label(), 1);
+                                drop(stream);
+                                connection::socket_closed(&core);
+                                continue;
+                            }
+                        }
+                    }
+                    start(Arc::clone(&core), Arc::clone(&self.shared), stream, peer, slots);
                 }
                 Err(error) => {
                     core.metrics.accept_errors.add(1);
@@ -113,12 +133,12 @@ impl BoundListener {
     }
 }
 
-fn start(core: Arc<Core>, shared: Arc<ListenerShared>, stream: TcpStream, peer: SocketAddr) {
+fn start(core: Arc<Core>, shared: Arc<ListenerShared>, stream: TcpStream, peer: SocketAddr, slots: Slots) {
     // Packets are coalesced by us; waiting for more in the kernel only adds latency.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "TCP_NODELAY");
     }
-    tokio::spawn(connection::run(core, shared, stream, peer));
+    tokio::spawn(connection::run(core, shared, stream, peer, slots));
 }
 
 /// Pauses between failed accepts, and one log line for a row of them.

@@ -7,9 +7,11 @@ use tokio::net::TcpStream;
 
 use super::authenticate::{Authentication, authenticate};
 use super::connection::{Connection, GoneGuard};
+use super::entry::{Slots, open};
 use super::handshake::read_connect;
 use super::held::FromLog;
 use super::listener::ListenerShared;
+use super::rate::PublishRate;
 use super::stream::Stream;
 use crate::broker::{Attached, Cause, ConnectRequest, Core, Handle};
 use crate::escape::escape;
@@ -18,21 +20,16 @@ use crate::protocol::{
     Connect, DecodeError, Framed, Packet, ProtocolVersion, ReasonCode, connect_version, decode, frame,
 };
 
-/// TLS and CONNECT, within `limits.connect_timeout` together.
+/// Everything up to CONNECT, within `limits.connect_timeout` together.
 pub(super) async fn set_up(
     core: &Arc<Core>,
     shared: &ListenerShared,
     stream: TcpStream,
-    peer: SocketAddr,
+    mut peer: SocketAddr,
+    slots: &mut Slots,
 ) -> Option<Connection> {
     let first = async {
-        let mut stream = match &shared.tls {
-            None => Stream::Tcp(Arc::new(stream)),
-            Some(acceptor) => {
-                let accepted = acceptor.accept(stream).await;
-                Stream::Tls(Box::new(accepted.map_err(|error| Cause::Tls(error.to_string()))?))
-            }
-        };
+        let mut stream = open(core, shared, stream, &mut peer, slots).await?;
         let first = read_connect(core, &mut stream).await?;
         Ok((stream, first))
     };
@@ -87,11 +84,22 @@ pub(super) async fn set_up(
         refuse(stream, connect.version, connect.maximum_packet_size, code).await;
         return None;
     }
+    let user = None;
+    let admitted = core
+        .check_will_topic(&connect)
+        .and_then(|()| core.admit_user(user.as_ref(), connect.client_id).map(|slot| slots.user = slot));
+    if let Err(cause) = admitted {
+        refused(core, peer, Some(connect.client_id), &cause);
+        if let Cause::Limit { code, .. } = cause {
+            refuse(stream, connect.version, connect.maximum_packet_size, code).await;
+        }
+        return None;
+    }
     let gone = GoneGuard(Arc::new(Handle::default()));
     let request = ConnectRequest {
         connect: &connect,
         peer,
-        user: None,
+        user,
         socket: stream.shared_socket(),
         handle: Arc::clone(&gone.0),
         authentication: authenticated.as_ref().map(|by| (by.method.name(), by.data.as_deref())),
@@ -120,6 +128,7 @@ pub(super) async fn set_up(
         holding: false,
         durable,
         from_log: FromLog::default(),
+        rate: PublishRate::new(&core.limits, core.now()),
         hold: None,
         peer,
         finished: false,
