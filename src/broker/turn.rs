@@ -70,11 +70,13 @@ impl Turn {
     pub(crate) fn finish(&mut self, core: &Core) {
         self.settle_counts(core);
         self.log.commit(core);
-        if !self.touched.is_empty() {
-            self.write_touched(core);
-        }
+        // Before anybody is told that his message was taken.
         core.memory.add(std::mem::take(&mut self.held));
         core.shed_if_over();
+        if !self.touched.is_empty() {
+            self.write_touched(core);
+            core.memory.add(std::mem::take(&mut self.held));
+        }
     }
 
     fn write_touched(&mut self, core: &Core) {

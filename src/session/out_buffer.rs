@@ -14,7 +14,7 @@ use super::message::Message;
 enum Chunk {
     Bytes(Vec<u8>),
     /// So many QoS 0 messages, whole, and nothing else: they may be left out while none of it is written.
-    Messages(Vec<u8>, usize),
+    Messages(Vec<u8>, u32),
     /// What stands before the payload of a QoS 0 message, which is the next piece: the two may be left out together.
     Head(Vec<u8>),
     /// The payload of a message which is shared with other receivers.
@@ -23,11 +23,8 @@ enum Chunk {
 
 impl Chunk {
     /// A tail that is closed.
-    fn of_tail(bytes: Vec<u8>, messages: Option<usize>) -> Self {
-        match messages {
-            Some(count) => Self::Messages(bytes, count),
-            None => Self::Bytes(bytes),
-        }
+    fn of_tail(bytes: Vec<u8>, messages: u32) -> Self {
+        if messages == MIXED { Self::Bytes(bytes) } else { Self::Messages(bytes, messages) }
     }
 
     fn as_slice(&self) -> &[u8] {
@@ -45,7 +42,7 @@ pub struct Output {
     chunks: Option<Box<VecDeque<Chunk>>>,
     last: Vec<u8>,
     /// What `last` consists of, as in `OutBuffer::tail_messages`.
-    last_messages: Option<usize>,
+    last_messages: u32,
     /// Bytes of the first piece that are written already.
     written: usize,
 }
@@ -125,27 +122,24 @@ pub(super) enum Keep {
     UnlessShort,
 }
 
+/// Stands for a tail that does not consist of QoS 0 messages alone.
+const MIXED: u32 = u32::MAX;
+
 /// A tail of this many bytes is closed and another one begun: what is written is freed piece by piece, and what a slow receiver leaves
 /// is not moved as a whole each time it takes a little.
 const TAIL_BYTES_MAX: usize = 128 * 1024;
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct OutBuffer {
     chunks: Option<Box<VecDeque<Chunk>>>,
     tail: Vec<u8>,
-    /// How many QoS 0 messages the tail consists of; `None`: there is something else in it.
-    tail_messages: Option<usize>,
-    /// Bytes of the first chunk that are written already.
-    front_written: usize,
+    /// How many QoS 0 messages the tail consists of; [`MIXED`]: there is something else in it.
+    tail_messages: u32,
+    /// Bytes of the first chunk that are written already. No packet is longer than 32 bits can count.
+    front_written: u32,
     /// Bytes appended and not yet reported as written, those under way included.
     pending: usize,
-}
-
-impl Default for OutBuffer {
-    fn default() -> Self {
-        Self { chunks: None, tail: Vec::new(), tail_messages: Some(0), front_written: 0, pending: 0 }
-    }
 }
 
 impl OutBuffer {
@@ -215,7 +209,7 @@ impl OutBuffer {
         self.append_with(keep, encode);
         self.pending += message.payload().len();
         let head = std::mem::take(&mut self.tail);
-        self.tail_messages = Some(0);
+        self.tail_messages = 0;
         let chunks = self.chunks.get_or_insert_default();
         chunks.push_back(if keep == Keep::UnlessShort { Chunk::Head(head) } else { Chunk::Bytes(head) });
         chunks.push_back(Chunk::Payload(message));
@@ -226,9 +220,10 @@ impl OutBuffer {
         if self.tail.len() >= TAIL_BYTES_MAX {
             self.close_tail();
         }
-        self.tail_messages = match (keep, self.tail_messages) {
-            (Keep::UnlessShort, Some(messages)) => Some(messages + 1),
-            _ => None,
+        self.tail_messages = match keep {
+            // A tail has no room for as many as would make it MIXED.
+            Keep::UnlessShort => self.tail_messages.saturating_add(1),
+            Keep::Always => MIXED,
         };
     }
 
@@ -242,7 +237,7 @@ impl OutBuffer {
             let tail = Chunk::of_tail(std::mem::take(&mut self.tail), self.tail_messages);
             self.chunks.get_or_insert_default().push_back(tail);
         }
-        self.tail_messages = Some(0);
+        self.tail_messages = 0;
     }
 
     /// Leaves out QoS 0 messages of which nothing is written, oldest first, until `bytes` are given back, as far as there are any in
@@ -267,7 +262,7 @@ impl OutBuffer {
             }
             freed += len;
             messages += match &chunk {
-                Chunk::Messages(_, count) => *count,
+                Chunk::Messages(_, count) => *count as usize,
                 Chunk::Head(_) => 1,
                 Chunk::Bytes(_) | Chunk::Payload(_) => 0,
             };
@@ -280,8 +275,8 @@ impl OutBuffer {
 
     /// Takes all output for writing; what is appended meanwhile is taken the next time.
     pub fn take(&mut self) -> Output {
-        let written = std::mem::take(&mut self.front_written);
-        let last_messages = self.tail_messages.replace(0);
+        let written = std::mem::take(&mut self.front_written) as usize;
+        let last_messages = std::mem::take(&mut self.tail_messages);
         Output { chunks: self.chunks.take(), last: std::mem::take(&mut self.tail), last_messages, written }
     }
 
@@ -291,11 +286,11 @@ impl OutBuffer {
         if chunks.is_none() && written > 0 {
             last.drain(..written.min(last.len()));
             // It may begin in the midst of a packet now.
-            last_messages = None;
+            last_messages = MIXED;
         }
         let Some(mut all) = chunks else {
             if self.chunks.is_none() && self.tail.is_empty() {
-                self.tail_messages = if last.is_empty() { Some(0) } else { last_messages };
+                self.tail_messages = if last.is_empty() { 0 } else { last_messages };
                 self.tail = last;
             } else if !last.is_empty() {
                 self.chunks.get_or_insert_default().push_front(Chunk::of_tail(last, last_messages));
@@ -308,7 +303,7 @@ impl OutBuffer {
         if let Some(later) = self.chunks.take() {
             all.extend(*later);
         }
-        self.front_written = written;
+        self.front_written = u32::try_from(written).unwrap_or(u32::MAX);
         self.chunks = Some(all);
     }
 
