@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn addresses_are_counted_apart_and_places_given_back() {
         let mut addresses = Addresses::default();
-        let mut admit = |addresses: &mut Addresses, key| addresses.admit(key, Some(2), None, at(0));
+        let admit = |addresses: &mut Addresses, key| addresses.admit(key, Some(2), None, at(0));
         assert_eq!((admit(&mut addresses, 1), admit(&mut addresses, 1)), (Ok(()), Ok(())));
         assert_eq!(admit(&mut addresses, 1), Err(PER_ADDRESS));
         assert_eq!(admit(&mut addresses, 2), Ok(()));

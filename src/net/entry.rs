@@ -59,7 +59,9 @@ async fn shake_hands(
     stream: TcpStream,
     deadline: Instant,
 ) -> Result<Stream, Cause> {
-    stream.readable().await?;
+    if stream.peek(&mut [0]).await? == 0 {
+        return Err(Cause::PeerClosed);
+    }
     let place = match core.tls_handshakes.try_acquire() {
         Ok(place) => Ok(place),
         Err(TryAcquireError::NoPermits) => {
