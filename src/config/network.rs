@@ -68,7 +68,7 @@ impl FromStr for Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| ())?;
-        Self::new(address, prefix.unwrap_or(bits(address))).ok_or(())
+        Self::new(address, prefix.unwrap_or_else(|| bits(address))).ok_or(())
     }
 }
 

@@ -14,6 +14,9 @@ use super::proxy;
 use super::stream::Stream;
 use crate::broker::{AddressSlot, Cause, Core, UserSlot};
 
+/// A handshake that waits gives up by so much before its time is over.
+const MARGIN_MAX: Duration = Duration::from_millis(10);
+
 /// What a connection is counted in; it gives its places back when its task ends.
 #[derive(Default)]
 pub(super) struct Slots {
@@ -75,7 +78,7 @@ async fn shake_hands(
                 );
             }
             // A little less than the time for all of it, so that the reason is known.
-            let until = deadline.checked_sub(Duration::from_millis(2)).unwrap_or(deadline);
+            let until = deadline - MARGIN_MAX.min(core.limits.connect_timeout / 10);
             let waited = tokio::time::timeout_at(until, core.tls_handshakes.acquire()).await;
             waited.map_err(|_| Cause::TlsHandshakes)?
         }
