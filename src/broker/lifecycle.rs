@@ -105,7 +105,9 @@ impl Core {
                 return;
             }
             let durable = state.session.is_durable();
-            (durable, state.session.take_shared(|filter| served.contains(filter), true))
+            let taken = state.session.take_shared(|filter| served.contains(filter), true);
+            self.settle(client, &state);
+            (durable, taken)
         };
         self.hand_over(turn, durable.then_some(client.key), messages);
     }

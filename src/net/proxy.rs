@@ -116,7 +116,7 @@ fn port(text: &str) -> Result<u16, &'static str> {
 }
 
 fn parse_v2(bytes: &[u8]) -> Result<Header, &'static str> {
-    let Some(&[version_command, family, high, low]) = bytes.get(12..16) else {
+    let Some(&[command, family, high, low]) = bytes.get(12..16) else {
         return Ok(Header::Incomplete);
     };
     let len = usize::from(u16::from_be_bytes([high, low]));
@@ -125,7 +125,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Header, &'static str> {
         return Err("it is too long");
     }
     // Local, the proxy's own connection, or one it passes on.
-    let is_local = match version_command {
+    let is_local = match command {
         0x20 => true,
         0x21 => false,
         _ => return Err("neither LOCAL nor PROXY of version 2"),
