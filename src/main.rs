@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let loaded = match config::load(&sources) {
         Ok(mut loaded) => {
             loaded.use_default_data_dir(&sources.environment);
+            loaded.use_machine_memory();
             loaded
         }
         Err(faults) => {

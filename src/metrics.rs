@@ -70,6 +70,7 @@ pub(crate) struct Metrics {
     pub(crate) connections: Counter,
     pub(crate) refused: ByReason,
     pub(crate) closed: ByReason,
+    pub(crate) held: ByReason,
     pub(crate) bytes_received: Counter,
     pub(crate) bytes_sent: Counter,
     pub(crate) packets_received: Counter,
@@ -81,6 +82,8 @@ pub(crate) struct Metrics {
     pub(crate) sessions_expired: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) certificate_days_left: Days,
+    pub(crate) quick_take_overs: Counter,
+    pub(crate) sheddings: Counter,
 }
 
 /// Days until something ends, once it is known.
@@ -138,12 +141,16 @@ pub struct MetricsSnapshot {
     pub subscriptions: u64,
     /// Gauge: topics with a retained message.
     pub retained: u64,
+    /// Gauge: bytes that wait for clients in memory, those of a message once for each client; `limits.memory_max` bounds them.
+    pub waiting_bytes: u64,
     /// Connections that got past CONNECT.
     pub connections: u64,
     /// Sockets and CONNECTs turned away, by reason.
     pub refused: BTreeMap<&'static str, u64>,
     /// Connections ended, by cause.
     pub closed: BTreeMap<&'static str, u64>,
+    /// Times that a connection had to wait for a limit, by limit: it was not read for a while, or its TLS handshake did not begin at once.
+    pub held: BTreeMap<&'static str, u64>,
     /// Bytes read from clients.
     pub bytes_received: u64,
     /// Bytes written to clients.
@@ -166,6 +173,10 @@ pub struct MetricsSnapshot {
     pub accept_errors: u64,
     /// Gauge: whole days until the first certificate of any TLS listener ends, negative when it has; `None` without TLS.
     pub certificate_days_left: Option<i64>,
+    /// Take-overs of a client id that came in quick succession, more than five in ten seconds.
+    pub quick_take_overs: u64,
+    /// Times that `limits.memory_max` was reached, and queues shortened.
+    pub sheddings: u64,
     /// The durable log; `None`: everything is in memory only.
     pub storage: Option<StorageSnapshot>,
 }
@@ -181,9 +192,11 @@ impl Metrics {
             sessions_offline: 0,
             subscriptions: 0,
             retained: 0,
+            waiting_bytes: 0,
             connections: self.connections.get(),
             refused: self.refused.snapshot(),
             closed: self.closed.snapshot(),
+            held: self.held.snapshot(),
             bytes_received: self.bytes_received.get(),
             bytes_sent: self.bytes_sent.get(),
             packets_received: self.packets_received.get(),
@@ -195,6 +208,8 @@ impl Metrics {
             sessions_expired,
             accept_errors: self.accept_errors.get(),
             certificate_days_left: self.certificate_days_left.get(),
+            quick_take_overs: self.quick_take_overs.get(),
+            sheddings: self.sheddings.get(),
             storage: None,
         }
     }

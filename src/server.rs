@@ -10,7 +10,9 @@ use std::task::{Context, Poll};
 
 use crate::auth::gate::Gate;
 use crate::authentication::{AuthenticationMethod, AuthenticationMethods};
-use crate::broker::{Added, Client, Core, LocalQueue, ReceivedMessage, Security, Turn, keep_log, sys};
+use crate::broker::{
+    Added, Client, Core, LocalQueue, ReceivedMessage, Security, TopicLimit, Turn, keep_log, sys,
+};
 use crate::config::{AclSubscribe, ClientCertificate, Config, ListenerConfig, StorageKind, Transport};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::metrics::MetricsSnapshot;
@@ -84,6 +86,18 @@ pub enum PublishError {
     /// The topic is not a valid topic name.
     #[error(transparent)]
     Topic(#[from] TopicError),
+    /// The topic has more levels than `limits.topic_levels_max`.
+    #[error("the topic has more than {max} levels (limits.topic_levels_max)")]
+    TooManyLevels {
+        /// The limit.
+        max: usize,
+    },
+    /// The topic is longer than `limits.topic_bytes_max`.
+    #[error("the topic has more than {max} bytes (limits.topic_bytes_max)")]
+    TopicTooLong {
+        /// The limit in bytes.
+        max: usize,
+    },
     /// The durable log cannot be written, and what waits for it is at its bound: see the log for the reason.
     #[error("the data directory cannot be written at present")]
     StorageFull,
@@ -102,10 +116,16 @@ pub enum SubscribeError {
     /// The filter is not a valid topic filter.
     #[error(transparent)]
     Filter(#[from] TopicError),
-    /// The filter has wildcards and more levels than `limits.topic_levels_max`.
+    /// The filter has more levels than `limits.topic_levels_max`.
     #[error("the filter has more than {max} levels (limits.topic_levels_max)")]
     TooManyLevels {
         /// The limit.
+        max: usize,
+    },
+    /// The filter is longer than `limits.topic_bytes_max`.
+    #[error("the filter has more than {max} bytes (limits.topic_bytes_max)")]
+    TooLong {
+        /// The limit in bytes.
         max: usize,
     },
 }
@@ -179,10 +199,19 @@ impl Broker {
     /// Publishes a message as a client would. It returns when the message is routed; [`stored`](Self::stored) waits for the disk.
     ///
     /// # Errors
-    /// The topic is not a valid topic name (MQTT 3.1.1 section 4.7), the packet would exceed `limits.packet_bytes_max`, or the data directory
+    /// The topic is not a valid topic name (MQTT 3.1.1 section 4.7) or beyond a limit, the packet would exceed `limits.packet_bytes_max`, or the data directory
     /// cannot be written and too much waits for it.
     pub fn publish(&self, topic: &str, payload: &[u8], qos: QoS, retain: bool) -> Result<(), PublishError> {
         validate_topic_name(topic)?;
+        match self.core.topic_limit(topic) {
+            Some(TopicLimit::Levels) => {
+                return Err(PublishError::TooManyLevels { max: self.core.limits.topic_levels_max });
+            }
+            Some(TopicLimit::Bytes) => {
+                return Err(PublishError::TopicTooLong { max: self.core.limits.topic_bytes_max });
+            }
+            None => {}
+        }
         let max = self.core.limits.packet_bytes_max;
         if topic.len() + payload.len() + PUBLISH_OVERHEAD > max {
             return Err(PublishError::TooLarge { max });
@@ -211,7 +240,7 @@ impl Broker {
     /// (`limits.queue_messages_max`, `limits.queue_bytes_max`); retained messages come first.
     ///
     /// # Errors
-    /// The filter is not a valid topic filter (MQTT 3.1.1 section 4.7), or has more levels than `limits.topic_levels_max`.
+    /// The filter is not a valid topic filter (MQTT 3.1.1 section 4.7), or beyond `limits.topic_levels_max` or `limits.topic_bytes_max`.
     pub fn subscribe(&self, filter: &str, qos: QoS) -> Result<Subscription, SubscribeError> {
         validate_topic_filter(filter)?;
         let core = Arc::clone(&self.core);
@@ -230,6 +259,9 @@ impl Broker {
             Ok(Added { .. }) => {
                 let filter = Arc::from(filter);
                 Ok(Subscription { core, client, filter, qos, replay: Some(ReplayCursor::default()) })
+            }
+            Err(_) if core.topic_limit(filter) == Some(TopicLimit::Bytes) => {
+                Err(SubscribeError::TooLong { max: core.limits.topic_bytes_max })
             }
             Err(_) => Err(SubscribeError::TooManyLevels { max: core.limits.topic_levels_max }),
         }

@@ -1,7 +1,8 @@
 //! The program from outside: `check`, `--version`, faults, signals, the hold on the data directory.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -426,4 +427,82 @@ fn check_shows_the_directory_that_would_be_used() {
     let (_, stdout, stderr) = run(on_disk(&[]).arg("check"));
     assert!(stdout.contains("data_dir = (not set)  # default"), "{stdout}");
     assert!(stderr.starts_with("warning: nothing says where to keep data"), "{stderr}");
+}
+
+/// The address after `address=` in the line that says where it listens.
+fn address_in(log: &str) -> String {
+    let line = log.lines().find(|line| line.contains("listening")).expect("it listens");
+    line.split("address=").nth(1).and_then(|rest| rest.split(' ').next()).expect("an address").to_owned()
+}
+
+/// Connects as `client_id`; `None` if the connection is closed instead.
+fn connect(address: &str, client_id: &str) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let len = client_id.len() as u8;
+    let mut connect = vec![0x10, 12 + len, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, len];
+    connect.extend(client_id.as_bytes());
+    stream.write_all(&connect).ok()?;
+    let mut connack = [0; 4];
+    stream.read_exact(&mut connack).ok()?;
+    (connack == [0x20, 2, 0, 0]).then_some(stream)
+}
+
+#[test]
+fn limits_that_bite_are_named_in_the_log() {
+    let mut command = ternmq();
+    command.args(["--bind", "127.0.0.1:0"]);
+    for (name, value) in [
+        ("CONNECTIONS_PER_ADDRESS_MAX", "2"),
+        ("TOPIC_LEVELS_MAX", "2"),
+        ("PUBLISH_RATE_MAX", "3"),
+        ("MEMORY_MAX", "1MB"),
+    ] {
+        command.env(format!("TERNMQ_LIMITS__{name}"), value);
+    }
+    let mut broker = Running::start(&mut command);
+    let address = address_in(&broker.until("started"));
+    let mut first = connect(&address, "first").expect("within the limits");
+    // PUBLISH at QoS 0 to a/b/c.
+    first.write_all(&[0x30, 7, 0, 5, b'a', b'/', b'b', b'/', b'c'].repeat(9)).expect("sent");
+    let log = broker.until("limits.publish_rate_max");
+    let topics: Vec<&str> = log.lines().filter(|line| line.contains("limits.topic_levels_max")).collect();
+    assert!(topics.len() == 1 && topics[0].contains("a/b/c") && topics[0].contains("value=2"), "{log}");
+    let _second = connect(&address, "second").expect("within the limits");
+    for _ in 0..3 {
+        assert!(connect(&address, "third").is_none());
+    }
+    let log = broker.until("limits.connections_per_address_max");
+    assert!(log.contains("127.0.0.1") && log.contains("value=2"), "{log}");
+    broker.signal("TERM");
+    let (_, rest) = broker.end();
+    assert!(!rest.contains("limits."), "told again and again: {rest}");
+}
+
+#[test]
+fn two_devices_with_one_client_id_are_told_with_both_addresses() {
+    let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0"]));
+    let address = address_in(&broker.until("started"));
+    let twins: Vec<TcpStream> = (0..9).filter_map(|_| connect(&address, "twin")).collect();
+    let log = broker.until("again and again");
+    let warning = log.lines().last().expect("a line");
+    let peers: Vec<String> =
+        twins.iter().map(|twin| twin.local_addr().expect("its own").to_string()).collect();
+    // The sixth take-over: the seventh connection puts the sixth out.
+    for word in [&format!("old_peer={}", peers[5]), &format!("new_peer={}", peers[6])] {
+        assert!(warning.contains(word.as_str()), "no {word} in {warning}");
+    }
+    assert!(warning.contains("WARN") && warning.contains("twin") && warning.contains("count=6"), "{warning}");
+    broker.signal("TERM");
+    let (_, rest) = broker.end();
+    assert!(!rest.contains("again and again"), "{rest}");
+}
+
+#[test]
+fn check_says_how_much_memory_may_wait_for_clients() {
+    let (_, stdout, _) = run(ternmq().arg("check"));
+    let line = stdout.lines().find(|line| line.starts_with("limits.memory_max = ")).expect("shown");
+    assert!(line.ends_with("B\"  # default, from a quarter of the memory"), "{line}");
+    let (_, stdout, _) = run(ternmq().arg("check").env("TERNMQ_LIMITS__MEMORY_MAX", "none"));
+    assert!(stdout.contains("limits.memory_max = \"none\""), "{stdout}");
 }

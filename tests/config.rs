@@ -10,8 +10,9 @@ use tempfile::TempDir;
 use ternmq::config::{
     AclAccess, AclSubscribe, AclTable, AclTopics, AclWho, AuthConfig, AuthMethod, CertificateFiles,
     CertificateName, ClientCertificate, Config, ConfigFaults, Flags, HttpConfig, HttpFormat, HttpHeaders,
-    JwtAlgorithm, JwtConfig, Limits, ListenerConfig, Loaded, LogConfig, LogFormat, Origin, PayloadFormat,
-    RefusedPublish, Sources, StorageConfig, StorageKind, SyncMode, TlsConfig, Transport, load,
+    JwtAlgorithm, JwtConfig, Limits, ListenerConfig, Loaded, LogConfig, LogFormat, MemoryMax, Network,
+    Origin, PayloadFormat, RefusedPublish, Sources, StorageConfig, StorageKind, SyncMode, TlsConfig,
+    Transport, load,
 };
 
 /// A directory with a configuration file in it.
@@ -64,6 +65,10 @@ fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
+fn network(text: &str) -> Network {
+    text.parse().expect(text)
+}
+
 fn origin(loaded: &Loaded, path: &str) -> Origin {
     loaded.settings.iter().find(|s| s.path == path).unwrap_or_else(|| panic!("no {path}")).origin.clone()
 }
@@ -111,6 +116,12 @@ fn the_fixed_defaults_are_these() {
     assert_eq!(limits.queue_bytes_max, 64_000_000);
     assert_eq!(limits.connect_timeout, Duration::from_secs(10));
     assert_eq!(limits.session_expiry, Some(Duration::from_secs(2_592_000)));
+    assert_eq!((limits.topic_levels_max, limits.topic_bytes_max), (200, 65_535));
+    // Ten thousand devices behind one address must all be served.
+    let none = [limits.connections_per_address_max, limits.connections_per_user_max, limits.connect_rate_max];
+    assert_eq!(none, [None; 3]);
+    assert_eq!((limits.publish_rate_max, limits.publish_bytes_rate_max), (None, None));
+    assert_eq!((limits.memory_max, limits.tls_handshakes_max), (MemoryMax::Auto, 1_000));
     let storage = StorageConfig::default();
     assert_eq!((storage.kind, storage.sync), (StorageKind::Disk, SyncMode::Always));
     assert_eq!(storage.sync_interval, Duration::from_secs(1));
@@ -158,6 +169,14 @@ fn a_file_sets_everything() {
         subscription_bytes_max = "14KB"
         subscriptions_max = 5
         topic_levels_max = 9
+        topic_bytes_max = 15
+        connections_per_address_max = 16
+        connections_per_user_max = 17
+        connect_rate_max = 18
+        publish_rate_max = 19
+        publish_bytes_rate_max = "20KB"
+        memory_max = "21MB"
+        tls_handshakes_max = 22
         handshake_bytes_max = "64 KB"
         shutdown_timeout = "1m"
         [log]
@@ -171,6 +190,7 @@ fn a_file_sets_everything() {
         allow_anonymous = true
         refused_publish = "disconnect"
         auth = ["password_file"]
+        proxy_protocol_from = ["127.0.0.1", "fd00::/8"]
         [listeners.tls]
         certificate = "c.pem"
         private_key = "k.pem"
@@ -252,6 +272,14 @@ fn a_file_sets_everything() {
             subscription_bytes_max: 14_000,
             subscriptions_max: 5,
             topic_levels_max: 9,
+            topic_bytes_max: 15,
+            connections_per_address_max: Some(16),
+            connections_per_user_max: Some(17),
+            connect_rate_max: Some(18),
+            publish_rate_max: Some(19),
+            publish_bytes_rate_max: Some(20_000),
+            memory_max: MemoryMax::Bytes(21_000_000),
+            tls_handshakes_max: 22,
             handshake_bytes_max: 64_000,
             shutdown_timeout: Duration::from_secs(60),
         },
@@ -331,6 +359,7 @@ fn a_file_sets_everything() {
                 allow_anonymous: true,
                 refused_publish: RefusedPublish::Disconnect,
                 auth: Some(vec![AuthMethod::PasswordFile]),
+                proxy_protocol_from: vec![network("127.0.0.1/32"), network("fd00::/8")],
             },
         ],
     };
@@ -342,7 +371,7 @@ fn a_file_sets_everything() {
     assert!(shown.contains("X-A") && !shown.contains("secret"), "{shown}");
     for setting in &loaded.settings {
         let is_default = setting.origin == Origin::Default;
-        let may_be = ["transport", "allow_anonymous", "refused_publish", "auth"];
+        let may_be = ["transport", "allow_anonymous", "refused_publish", "auth", "proxy_protocol_from"];
         let of_first = setting.path.strip_prefix("listeners[0].");
         assert_eq!(is_default, of_first.is_some_and(|key| may_be.contains(&key)), "{setting}");
     }
@@ -418,6 +447,14 @@ fn every_setting_outside_listeners_has_a_variable() {
         ("TERNMQ_LIMITS__RETAINED_BYTES_MAX", "11KB"),
         ("TERNMQ_LIMITS__SUBSCRIPTION_BYTES_MAX", "12KB"),
         ("TERNMQ_LIMITS__TOPIC_LEVELS_MAX", "8"),
+        ("TERNMQ_LIMITS__TOPIC_BYTES_MAX", "13"),
+        ("TERNMQ_LIMITS__CONNECTIONS_PER_ADDRESS_MAX", "14"),
+        ("TERNMQ_LIMITS__CONNECTIONS_PER_USER_MAX", "none"),
+        ("TERNMQ_LIMITS__CONNECT_RATE_MAX", "15"),
+        ("TERNMQ_LIMITS__PUBLISH_RATE_MAX", "16"),
+        ("TERNMQ_LIMITS__PUBLISH_BYTES_RATE_MAX", "17KiB"),
+        ("TERNMQ_LIMITS__MEMORY_MAX", "none"),
+        ("TERNMQ_LIMITS__TLS_HANDSHAKES_MAX", "18"),
         ("TERNMQ_LIMITS__HANDSHAKE_BYTES_MAX", "4096"),
         ("TERNMQ_LIMITS__SHUTDOWN_TIMEOUT", "0s"),
         ("TERNMQ_LOG__LEVEL", "off"),
@@ -462,6 +499,9 @@ fn every_setting_outside_listeners_has_a_variable() {
     assert_eq!(loaded.config.storage, expected);
     let limits = loaded.config.limits;
     assert_eq!((limits.receive_maximum, limits.topic_alias_max), (5, 6));
+    assert_eq!((limits.connections_per_address_max, limits.connections_per_user_max), (Some(14), None));
+    assert_eq!((limits.publish_rate_max, limits.publish_bytes_rate_max), (Some(16), Some(17 * 1_024)));
+    assert_eq!(limits.memory_max, MemoryMax::Unbounded);
     assert_eq!(limits.payload_format, PayloadFormat::Check);
     assert_eq!(limits.queue_bytes_max, 8_000_000);
     assert_eq!(limits.session_expiry, Some(Duration::ZERO));
@@ -490,6 +530,29 @@ fn bad_values_are_named_with_what_is_expected() {
         ("[limits]\nqueue_messages_max = 0", "limits.queue_messages_max", &["at least 1"]),
         ("[limits]\nsubscriptions_max = 0", "limits.subscriptions_max", &["at least 1"]),
         ("[limits]\ntopic_levels_max = 65537", "limits.topic_levels_max", &["from 1 to 65536"]),
+        ("[limits]\ntopic_bytes_max = 65536", "limits.topic_bytes_max", &["from 1 to 65535"]),
+        (
+            "[limits]\nconnections_per_address_max = 0",
+            "limits.connections_per_address_max",
+            &["at least 1", "or \"none\""],
+        ),
+        ("[limits]\nconnections_per_user_max = \"7\"", "limits.connections_per_user_max", &["or \"none\""]),
+        ("[limits]\nconnect_rate_max = -1", "limits.connect_rate_max", &["= -1:", "or \"none\""]),
+        ("[limits]\npublish_rate_max = 1.5", "limits.publish_rate_max", &["= 1.5:"]),
+        ("[limits]\npublish_bytes_rate_max = \"0B\"", "limits.publish_bytes_rate_max", &["or \"none\""]),
+        ("[limits]\nmemory_max = \"half\"", "limits.memory_max", &["\"auto\" or \"none\""]),
+        ("[limits]\nmemory_max = \"999KB\"", "limits.memory_max", &["at least 1MB"]),
+        ("[limits]\ntls_handshakes_max = 0", "limits.tls_handshakes_max", &["= 0:"]),
+        (
+            "[[listeners]]\nbind = \"[::1]:1\"\nproxy_protocol_from = \"127.0.0.1\"",
+            "listeners[0].proxy_protocol_from",
+            &["a list", "10.0.0.0/8"],
+        ),
+        (
+            "[[listeners]]\nbind = \"[::1]:1\"\nproxy_protocol_from = [\"10.0.0.1/8\"]",
+            "listeners[0].proxy_protocol_from",
+            &["a list"],
+        ),
         ("[limits]\nconnect_timeout = 10", "limits.connect_timeout", &["= 10:", "with its unit"]),
         ("[limits]\nconnect_timeout = \"10\"", "limits.connect_timeout", &["with its unit"]),
         ("[limits]\nconnect_timeout = \"0s\"", "limits.connect_timeout", &["from 1ms to 1h"]),
@@ -948,6 +1011,37 @@ fn a_program_has_a_default_data_directory() {
         assert_eq!(loaded.config.data_dir, None);
         assert!(!loaded.has_default_data_dir() && loaded.warnings.is_empty());
     }
+}
+
+#[test]
+fn a_program_says_how_much_memory_a_quarter_is() {
+    let mut loaded = environment(&[]).expect("good");
+    assert_eq!(loaded.config.limits.memory_max, MemoryMax::Auto);
+    loaded.use_machine_memory();
+    let MemoryMax::Bytes(bytes) = loaded.config.limits.memory_max else { panic!("Linux tells") };
+    let shown = loaded.settings.iter().find(|setting| setting.path == "limits.memory_max").unwrap();
+    assert_eq!(
+        shown.to_string(),
+        format!(
+            "limits.memory_max = {}  # default, from a quarter of the memory",
+            shown.value.as_ref().unwrap()
+        )
+    );
+    assert!(bytes > 1_000_000 && loaded.warnings.is_empty(), "{bytes} {:?}", loaded.warnings);
+    assert!(!loaded.has_default_data_dir());
+    // What is set stands.
+    for (text, bound) in [("none", MemoryMax::Unbounded), ("5MB", MemoryMax::Bytes(5_000_000))] {
+        let mut loaded = environment(&[("TERNMQ_LIMITS__MEMORY_MAX", text)]).expect("good");
+        loaded.use_machine_memory();
+        assert_eq!(loaded.config.limits.memory_max, bound);
+    }
+}
+
+#[test]
+fn a_proxy_that_may_be_anybody_is_warned_of() {
+    let text = "[[listeners]]\nbind = \"[::1]:1\"\nproxy_protocol_from = [\"10.0.0.0/8\", \"::/0\"]";
+    let warnings = Written::new(text).load().expect("allowed").warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("::/0"), "{warnings:?}");
 }
 
 #[test]

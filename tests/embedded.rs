@@ -224,7 +224,7 @@ async fn an_address_in_use_is_an_error_that_names_it() {
 
 #[tokio::test]
 async fn bad_topics_and_filters_are_errors() {
-    let broker = start(Limits { topic_levels_max: 3, ..Limits::default() }).await;
+    let broker = start(Limits { topic_levels_max: 3, topic_bytes_max: 10, ..Limits::default() }).await;
     for topic in ["", "a/#", "a/+", "a\0b"] {
         assert!(broker.publish(topic, b"", QoS::AtMostOnce, false).is_err(), "{topic:?}");
     }
@@ -235,6 +235,12 @@ async fn bad_topics_and_filters_are_errors() {
     }
     let result = broker.subscribe("a/b/c/#", QoS::AtMostOnce).map(drop);
     assert_eq!(result, Err(SubscribeError::TooManyLevels { max: 3 }));
+    let result = broker.subscribe("12345678/90", QoS::AtMostOnce).map(drop);
+    assert_eq!(result, Err(SubscribeError::TooLong { max: 10 }));
+    let publish = |topic| broker.publish(topic, b"", QoS::AtMostOnce, false);
+    assert_eq!(publish("a/b/c/d"), Err(PublishError::TooManyLevels { max: 3 }));
+    assert_eq!(publish("12345678/90"), Err(PublishError::TopicTooLong { max: 10 }));
+    assert_eq!(publish("1234/67/90"), Ok(()));
     assert_eq!(broker.metrics().subscriptions, 0);
 }
 

@@ -6,12 +6,14 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 use support::wire::{self, Connect};
 use support::{DEADLINE, RawClient, TestBroker};
+use ternmq::MetricsSnapshot;
 use ternmq::config::{ClientCertificate, ListenerConfig, TlsConfig, Transport};
 
 /// A CA with a server's and a client's certificate, and the server's files.
@@ -176,9 +178,9 @@ fn plain_bytes_on_a_tls_port_harm_nobody() {
     // A TLS alert may come before the end.
     let mut stream = ca.connect(broker.addr(), None, &rustls::version::TLS13);
     assert_eq!(mqtt_connect(&mut stream, "healthy"), Some(0));
-    let deadline = std::time::Instant::now() + DEADLINE;
+    let deadline = Instant::now() + DEADLINE;
     while broker.metrics().refused.get("tls") != Some(&1) {
-        assert!(std::time::Instant::now() < deadline, "{:#?}", broker.metrics());
+        assert!(Instant::now() < deadline, "{:#?}", broker.metrics());
         std::thread::yield_now();
     }
 }
@@ -247,4 +249,97 @@ fn unusable_files_are_named_in_the_error() {
     }
     let error = start(listener);
     assert!(error.contains("other.key"), "{error}");
+}
+
+/// Waits until the broker's counters say what the test waits for.
+#[track_caller]
+fn eventually(broker: &TestBroker, what: &str, holds: impl Fn(&MetricsSnapshot) -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds(&broker.metrics()) {
+        assert!(Instant::now() < deadline, "{what} did not come about: {:#?}", broker.metrics());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn handshakes_wait_for_one_another_at_tls_handshakes_max() {
+    let ca = TestCa::new("ca");
+    let broker = TestBroker::with_config(|config| {
+        config.listeners = vec![ca.listener(ClientCertificate::None, true)];
+        config.limits.tls_handshakes_max = 1;
+    });
+    // Those who say nothing hold nobody up.
+    let silent: Vec<RawClient> = (0..20).map(|_| RawClient::connect(broker.addr())).collect();
+    let mut stream = ca.connect(broker.addr(), None, &rustls::version::TLS13);
+    assert_eq!(mqtt_connect(&mut stream, "first"), Some(0));
+    assert!(broker.metrics().held.is_empty(), "{:?}", broker.metrics().held);
+    // One that has begun takes the only place until it ends; another one that has begun waits for it.
+    let begun: Vec<RawClient> = (0..2)
+        .map(|_| {
+            let mut begun = RawClient::connect(broker.addr());
+            begun.send(&[0x16, 0x03]);
+            begun
+        })
+        .collect();
+    let held = |metrics: &MetricsSnapshot| metrics.held.get("tls_handshakes_max").copied().unwrap_or(0);
+    eventually(&broker, "one that waits", |metrics| held(metrics) == 1);
+    let second = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let mut stream = ca.connect(broker.addr(), None, &rustls::version::TLS13);
+            mqtt_connect(&mut stream, "second")
+        });
+        eventually(&broker, "two that wait", |metrics| held(metrics) == 2);
+        assert!(!waiting.is_finished());
+        drop(begun);
+        waiting.join().unwrap()
+    });
+    assert_eq!(second, Some(0));
+    drop(silent);
+}
+
+#[test]
+fn a_handshake_that_never_gets_its_turn_is_counted_by_the_limit() {
+    let ca = TestCa::new("ca");
+    let broker = TestBroker::with_config(|config| {
+        config.listeners = vec![ca.listener(ClientCertificate::None, true)];
+        config.limits.tls_handshakes_max = 1;
+        config.limits.connect_timeout = Duration::from_millis(500);
+    });
+    // The first has its turn until its time is over; of those behind it, which come a moment later, some have none.
+    let mut peers: Vec<RawClient> = (0..30)
+        .map(|_| {
+            let mut peer = RawClient::connect(broker.addr());
+            peer.send(&[0x16, 0x03]);
+            peer
+        })
+        .collect();
+    peers.iter_mut().for_each(RawClient::expect_closed);
+    eventually(&broker, "thirty ends", |metrics| metrics.refused.values().sum::<u64>() == 30);
+    let refused = broker.metrics().refused;
+    assert!(refused.get("tls_handshakes_max").is_some_and(|count| *count >= 1), "{refused:?}");
+    assert!(refused.get("connect_timeout").is_some_and(|count| *count >= 1), "{refused:?}");
+}
+
+#[test]
+fn a_proxys_header_comes_before_tls() {
+    let ca = TestCa::new("ca");
+    let broker = TestBroker::with_config(|config| {
+        let mut listener = ca.listener(ClientCertificate::None, true);
+        listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().unwrap()];
+        config.listeners = vec![listener];
+        config.limits.connections_per_address_max = Some(1);
+    });
+    let through_proxy = |source: &str, id: &str| {
+        let mut stream = ca.connect(broker.addr(), None, &rustls::version::TLS13);
+        write!(stream.sock, "PROXY TCP4 {source} 127.0.0.1 40000 8883\r\n").unwrap();
+        let answer = mqtt_connect(&mut stream, id);
+        (stream, answer)
+    };
+    let (_first, answer) = through_proxy("10.0.0.1", "first");
+    assert_eq!(answer, Some(0));
+    let (_second, answer) = through_proxy("10.0.0.2", "second");
+    assert_eq!(answer, Some(0));
+    assert_eq!(through_proxy("10.0.0.1", "third").1, None);
+    let counted = |metrics: &MetricsSnapshot| metrics.refused.get("connections_per_address_max") == Some(&1);
+    eventually(&broker, "a refusal", counted);
 }

@@ -5,7 +5,7 @@
 //! and are put to what waits in queues. In-process publishers and subscribers are the program itself: nobody asks them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
@@ -14,10 +14,7 @@ use crate::auth::acl::{Access, Acl, Decision, Who};
 use crate::authentication::AuthenticationMethods;
 use crate::escape::escape;
 use crate::router::Route;
-use crate::session::{Owner, Timestamp};
-
-/// Refusals written to the log in a second; the others are only counted.
-const TOLD_PER_SECOND: u64 = 10;
+use crate::session::Owner;
 
 /// What the rules say of a topic for the connection that publishes to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +43,6 @@ pub(crate) struct AccessControl {
     is_active: AtomicBool,
     /// `None`: everybody may do everything.
     rules: RwLock<Option<Arc<Acl>>>,
-    /// Which second this is, and how many refusals were told in it.
-    told: AtomicU64,
 }
 
 impl AccessControl {
@@ -61,20 +56,13 @@ impl AccessControl {
 
     pub(super) fn new(rules: Option<Arc<Acl>>) -> Self {
         let is_active = AtomicBool::new(rules.is_some());
-        Self { is_active, rules: RwLock::new(rules), told: AtomicU64::new(0) }
+        Self { is_active, rules: RwLock::new(rules) }
     }
 
     fn set(&self, rules: Option<Arc<Acl>>) {
         let is_active = rules.is_some();
         *self.rules.write() = rules;
         self.is_active.store(is_active, Ordering::Release);
-    }
-
-    fn may_tell(&self, now: Timestamp) -> bool {
-        let second = now.as_millis() / 1_000 * 0x1_0000;
-        let update = |told: u64| Some(if told & !0xffff == second { told + 1 } else { second + 1 });
-        let before = self.told.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
-        before.is_ok_and(|told| told & !0xffff != second || told & 0xffff < TOLD_PER_SECOND)
     }
 }
 
@@ -154,16 +142,18 @@ impl Core {
     }
 
     fn tell(&self, rules: &Acl, who: Who<'_>, what: &'static str, topic: &str, decision: Decision) {
-        if decision.allowed || !self.access.may_tell(self.now()) {
+        if decision.allowed {
             return;
         }
+        let Some(untold) = self.told.tell(what, self.now()) else { return };
         tracing::warn!(
             client_id = %escape(who.client_id),
             user_name = who.user.map(|name| tracing::field::display(escape(name))),
             access = what,
             topic = %escape(topic),
             rule = rules.why(decision),
-            "refused by the rules of access; said at most ten times a second"
+            untold,
+            "refused by the rules of access; told every ten seconds at most"
         );
     }
 }

@@ -53,6 +53,17 @@ pub(crate) enum Cause {
     HandshakeBudget,
     /// CONNECT was answered with this code.
     Refused(ReasonCode),
+    /// A limit on connections, by its name in the configuration, and what the client is told if it gets that far.
+    Limit {
+        /// Such as `limits.connect_rate_max`.
+        limit: &'static str,
+        /// For CONNACK.
+        code: ReasonCode,
+    },
+    /// What a proxy sent before the connection is no header of the PROXY protocol.
+    ProxyHeader(&'static str),
+    /// `limits.tls_handshakes_max` others were under way for all of `limits.connect_timeout`.
+    TlsHandshakes,
     /// The TLS handshake failed.
     Tls(String),
     /// The broker is shutting down.
@@ -94,6 +105,9 @@ impl Cause {
                 ReasonCode::BadAuthenticationMethod => "refused_authentication_method",
                 _ => "refused",
             },
+            Self::Limit { limit, .. } => limit.strip_prefix("limits.").unwrap_or(limit),
+            Self::ProxyHeader(_) => "proxy_protocol",
+            Self::TlsHandshakes => "tls_handshakes_max",
             Self::Tls(_) => "tls",
             Self::Shutdown => "shutdown",
             Self::Internal => "internal_error",
@@ -126,6 +140,9 @@ impl Cause {
             | Self::ConnectTimeout
             | Self::HandshakeBudget
             | Self::Refused(_)
+            | Self::Limit { .. }
+            | Self::ProxyHeader(_)
+            | Self::TlsHandshakes
             | Self::Tls(_) => None,
         }
     }
@@ -166,6 +183,11 @@ impl fmt::Display for Cause {
             }
             Self::Refused(ReasonCode::QuotaExceeded) => f.write_str("CONNECT refused: limits.sessions_max"),
             Self::Refused(code) => write!(f, "CONNECT refused: {}", code.name()),
+            Self::Limit { limit, code } => write!(f, "{limit}: {}", code.name()),
+            Self::ProxyHeader(what) => write!(f, "header of the PROXY protocol: {what}"),
+            Self::TlsHandshakes => {
+                f.write_str("limits.tls_handshakes_max others were under way within limits.connect_timeout")
+            }
             Self::Tls(error) => write!(f, "TLS handshake: {}", escape(error)),
             Self::Shutdown => f.write_str("broker is shutting down"),
             Self::Internal => f.write_str("internal error"),

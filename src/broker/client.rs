@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub(crate) struct Client {
     pub(crate) group: Option<Box<Group>>,
     /// Milliseconds of the broker's clock at the last packet.
     last_packet: AtomicU64,
+    /// Bytes that the total of what waits in memory has for it; changed under the lock only.
+    charged: AtomicUsize,
     state: Mutex<ClientState>,
 }
 
@@ -160,6 +162,7 @@ impl Client {
             in_process,
             group: None,
             last_packet: AtomicU64::new(0),
+            charged: AtomicUsize::new(0),
             state: Mutex::new(state),
         })
     }
@@ -188,6 +191,20 @@ impl Client {
     pub(super) fn record<'a>(&'a self, state: &ClientState, keep: Option<Duration>) -> Record<'a> {
         let (client_id, user) = (&*self.id, self.user.as_deref());
         Record::Session(SessionRecord { session: self.key, keep, client_id, epoch: state.epoch, user })
+    }
+
+    /// Bytes charged for it.
+    pub(super) fn charged(&self) -> usize {
+        self.charged.load(Ordering::Relaxed)
+    }
+
+    /// It holds so many bytes now; returns what that is more than before. Under its lock.
+    pub(super) fn charge(&self, bytes: usize) -> i64 {
+        let before = self.charged.load(Ordering::Relaxed);
+        if before != bytes {
+            self.charged.store(bytes, Ordering::Relaxed);
+        }
+        (bytes as i64).wrapping_sub(before as i64)
     }
 
     /// A complete packet came in.

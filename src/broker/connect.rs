@@ -286,6 +286,7 @@ impl Core {
                 link.signal(signal::CLOSE);
                 state.closing = Some(Arc::clone(&link.handle));
                 state.session.detach();
+                self.settle(client, state);
                 if planted(Fault::QueueDroppedAtTakeover) {
                     state.session.drop_queue();
                 }
@@ -302,12 +303,7 @@ impl Core {
             (taken, state.closing.clone())
         };
         if let Some((old_peer, _)) = &taken {
-            tracing::info!(
-                client_id = %escape(&client.id),
-                %old_peer,
-                %new_peer,
-                "client id in use: the older connection is closed"
-            );
+            self.note_take_over(&client.id, *old_peer, new_peer);
         }
         // Also whoever finds that another has told it to end waits for that end.
         if let Some(closing) = closing {

@@ -112,7 +112,10 @@ impl Core {
                     }
                 }
             }
-            Delivered::Queued => turn.queued += 1,
+            Delivered::Queued => {
+                turn.queued += 1;
+                turn.held += client.charge(state.session.memory_bytes());
+            }
             Delivered::Dropped(reason) => {
                 if state.session.report_drop(reason) {
                     self.log_drop(client, outgoing.topic(), reason);

@@ -54,12 +54,11 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
                 if by == By::Publisher {
                     link.signal(signal::FLUSH);
                 }
+                core.settle(client, state);
                 return Flushed::Done;
             };
-            if link.writing || !state.session.out.has_output() {
-                return Flushed::Done;
-            }
-            if link.blocked && by == By::Publisher {
+            if link.writing || !state.session.out.has_output() || link.blocked && by == By::Publisher {
+                core.settle(client, state);
                 return Flushed::Done;
             }
             link.writing = true;
@@ -94,6 +93,8 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
             Err((_, error)) => {
                 state.session.out.put_back(output);
                 state.session.out.written(written);
+                core.settle(client, state);
+                let Some(link) = &mut state.link else { return Flushed::Done };
                 if error.kind() == io::ErrorKind::WouldBlock {
                     link.blocked = true;
                     if by == By::Publisher {
@@ -113,6 +114,7 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
             // Only the client's own task goes on with a replay, which may have found the output full, and reads back what is in the log.
             link.signal(signal::FLUSH);
         }
+        core.settle(client, state);
         if !state.session.out.has_output() {
             return Flushed::Done;
         }

@@ -30,6 +30,7 @@ impl Core {
             state.closing = Some(Arc::clone(&link.handle));
             self.metrics.clients_connected.decrement();
             state.session.detach();
+            self.settle(client, state);
             state.replays = None;
             self.timers.cancel(client, state);
             let mut turn_log = TurnLog::default();
@@ -104,10 +105,10 @@ impl Core {
                 return;
             }
             let durable = state.session.is_durable();
-            (
-                durable,
-                state.session.take_shared(|filter| served.iter().any(|served| **served == **filter), true),
-            )
+            let taken =
+                state.session.take_shared(|filter| served.iter().any(|served| **served == **filter), true);
+            self.settle(client, &state);
+            (durable, taken)
         };
         self.hand_over(turn, durable.then_some(client.key), messages);
     }
@@ -144,6 +145,7 @@ impl Core {
         for (filter, _) in state.session.end().iter() {
             self.remove_subscription(filter, client.key);
         }
+        self.settle(client, state);
         state.replays = None;
         self.timers.cancel(client, state);
         LeftBehind { unacknowledged, will: state.delayed_will.take() }

@@ -94,5 +94,6 @@ impl Core {
         }
         self.count_late_drops(state);
         self.record_work_now(client, &mut state.session);
+        self.settle(client, state);
     }
 }

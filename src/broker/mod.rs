@@ -7,6 +7,8 @@
 //! Lock order: registry shard → client → router shard, retained store or timers. Never two clients, never across an `.await`.
 
 mod access;
+mod admission;
+mod bucket;
 mod cause;
 mod client;
 mod connect;
@@ -18,6 +20,7 @@ mod keeper;
 mod lifecycle;
 mod load;
 mod local;
+mod memory;
 mod publish;
 mod recover;
 mod retain;
@@ -25,7 +28,10 @@ mod shared;
 mod start;
 mod subscribe;
 pub(crate) mod sys;
+mod take_overs;
 mod timers;
+mod told;
+mod topics;
 mod turn;
 mod turn_log;
 
@@ -38,10 +44,13 @@ use std::time::{Instant, SystemTime};
 
 use ahash::RandomState;
 use dashmap::DashMap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use access::AccessControl;
 pub(crate) use access::{Security, Verdict};
+use admission::Admission;
+pub(crate) use admission::{AddressSlot, UserSlot};
+pub(crate) use bucket::Bucket;
 pub(crate) use cause::Cause;
 pub(crate) use client::{Client, ClientState, KeepFor, signal};
 pub(crate) use connect::{Attached, ConnectRequest};
@@ -51,11 +60,15 @@ pub(crate) use keeper::run as keep_log;
 pub(crate) use load::Loaded;
 pub(crate) use local::LocalQueue;
 pub use local::ReceivedMessage;
+use memory::Memory;
 pub(crate) use publish::Publisher;
 pub(crate) use retain::Kept;
 pub(crate) use subscribe::Added;
+use take_overs::TakeOvers;
 pub(crate) use timers::TICK_MS;
 use timers::Timers;
+use told::Told;
+pub(crate) use topics::TopicLimit;
 pub(crate) use turn::Turn;
 
 use crate::authentication::AuthenticationMethods;
@@ -93,6 +106,15 @@ pub(crate) struct Core {
     next_revision: AtomicU64,
     /// Bytes of unfinished CONNECTs, above what each connection may hold anyway.
     pub(crate) handshake_bytes: AtomicU64,
+    /// Connections by address and user, where that is bounded.
+    admission: Admission,
+    /// TLS handshakes that may begin.
+    pub(crate) tls_handshakes: Semaphore,
+    /// What waits for all clients in memory.
+    memory: Memory,
+    take_overs: TakeOvers,
+    /// When limits were told of that bite again and again.
+    pub(crate) told: Told,
     next_key: AtomicU64,
     started: Instant,
     /// The wall clock at that moment, in milliseconds of the Unix epoch.
@@ -123,7 +145,9 @@ impl Core {
             subscriptions_max: limits.subscriptions_max,
             subscription_bytes_max: limits.subscription_bytes_max,
         });
+        let memory = Memory::new(limits.memory_max.bytes());
         Self {
+            tls_handshakes: Semaphore::new(limits.tls_handshakes_max.min(Semaphore::MAX_PERMITS)),
             limits,
             authentication_methods: security.methods,
             session_limits,
@@ -141,6 +165,10 @@ impl Core {
             ledger,
             next_revision: AtomicU64::new(1),
             handshake_bytes: AtomicU64::new(0),
+            admission: Admission::default(),
+            memory,
+            take_overs: TakeOvers::default(),
+            told: Told::default(),
             next_key: AtomicU64::new(1),
             started: Instant::now(),
             started_wall: unix_millis(),
@@ -197,6 +225,7 @@ impl Core {
             sessions_offline: (self.clients.len() as u64).saturating_sub(connected),
             subscriptions: self.router.subscriptions() as u64,
             retained: self.retained.len() as u64,
+            waiting_bytes: self.memory.total() as u64,
             storage: self.log.as_ref().map(|log| storage_snapshot(log.status())),
             ..counters
         }

@@ -101,6 +101,7 @@ impl Core {
                 self.metrics.dropped.add("sys_topic", 1);
                 ReasonCode::Success
             }
+            Reception::New if self.refuses_topic(client, topic) => ReasonCode::TopicNameInvalid,
             Reception::New if self.refuses_payload(&publish.properties, publish.payload) => {
                 self.metrics.dropped.add("payload_format_invalid", 1);
                 ReasonCode::PayloadFormatInvalid

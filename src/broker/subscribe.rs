@@ -7,12 +7,13 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use super::client::Replay;
+use super::topics::TopicLimit;
 use super::turn_log::Retention;
 use super::{Client, ClientState, Core, Kept, Publisher, Turn, flush};
 use crate::escape::escape;
 use crate::faults::{Fault, planted};
 use crate::protocol::{
-    QoS, ReasonCode, RetainHandling, SharedFilter, Subscribe, SubscribeOptions, Unsubscribe, levels_count,
+    QoS, ReasonCode, RetainHandling, SharedFilter, Subscribe, SubscribeOptions, Unsubscribe,
 };
 use crate::router::{ReplayCursor, SubscriptionOptions};
 use crate::session::{Delivered, Expiry, FilterOptions, Granted, Outgoing, SubscribeError};
@@ -86,8 +87,9 @@ impl Core {
                 refused,
                 subscriptions_max = self.limits.subscriptions_max,
                 topic_levels_max = self.limits.topic_levels_max,
-                "filters refused: limits.subscriptions_max, limits.subscription_bytes_max or limits.topic_levels_max, or no \
-                 valid shared subscription"
+                topic_bytes_max = self.limits.topic_bytes_max,
+                "filters refused: limits.subscriptions_max, limits.subscription_bytes_max, limits.topic_levels_max or \
+                 limits.topic_bytes_max, or no valid shared subscription"
             );
         }
     }
@@ -125,9 +127,8 @@ impl Core {
         filter: &str,
         options: SubscriptionOptions,
     ) -> Result<Added, Refusal> {
-        // Exact filters cost one entry however many levels they have; those with wildcards a node a level.
-        if is_wildcard(filter) && levels_count(filter) > self.limits.topic_levels_max {
-            return Err(Refusal::TooManyLevels);
+        if let Some(limit) = self.topic_limit(filter) {
+            return Err(Refusal::Topic(limit));
         }
         let shared = SharedFilter::parse(filter).map_err(|_| Refusal::BadSharedFilter)?;
         let new = state.session.subscribe(filter, told(options)).map_err(|error| match error {
@@ -292,7 +293,7 @@ pub(crate) struct Added {
 /// Why a filter was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    TooManyLevels,
+    Topic(TopicLimit),
     TooMany,
     TooManyBytes,
     BadSharedFilter,
@@ -303,14 +304,14 @@ impl Refusal {
     fn reason_code(self) -> ReasonCode {
         match self {
             Self::TooMany | Self::TooManyBytes => ReasonCode::QuotaExceeded,
-            Self::TooManyLevels | Self::BadSharedFilter => ReasonCode::TopicFilterInvalid,
+            Self::Topic(_) | Self::BadSharedFilter => ReasonCode::TopicFilterInvalid,
             Self::SessionEnded => ReasonCode::UnspecifiedError,
         }
     }
 
     fn label(self) -> &'static str {
         match self {
-            Self::TooManyLevels => "topic_levels_max",
+            Self::Topic(limit) => limit.label(),
             Self::TooMany => "subscriptions_max",
             Self::TooManyBytes => "subscription_bytes_max",
             Self::BadSharedFilter => "bad_shared_filter",
@@ -323,8 +324,4 @@ impl Refusal {
 fn told(options: SubscriptionOptions) -> FilterOptions {
     let SubscriptionOptions { qos, no_local, retain_as_published, subscription_id } = options;
     FilterOptions { qos, no_local, retain_as_published, subscription_id }
-}
-
-fn is_wildcard(filter: &str) -> bool {
-    filter.contains(['+', '#'])
 }

@@ -28,7 +28,7 @@ pub(crate) async fn run(core: Arc<Core>, interval: Duration) {
 fn publish_counters(core: &Core) {
     let metrics = core.metrics();
     let total = metrics.clients_connected + metrics.sessions_offline;
-    let numbers: [(&str, u64); 14] = [
+    let numbers: [(&str, u64); 17] = [
         ("clients/connected", metrics.clients_connected),
         ("clients/disconnected", metrics.sessions_offline),
         ("clients/total", total),
@@ -43,6 +43,9 @@ fn publish_counters(core: &Core) {
         ("publish/messages/queued", metrics.publish_queued),
         ("publish/messages/dropped", metrics.dropped.values().sum()),
         ("connections/total", metrics.connections),
+        ("clients/quick take-overs", metrics.quick_take_overs),
+        ("waiting/bytes", metrics.waiting_bytes),
+        ("waiting/shortened", metrics.sheddings),
     ];
     publish(core, "$SYS/broker/uptime", &format!("{} seconds", core.now().as_millis() / 1_000));
     for (name, value) in numbers {
@@ -68,6 +71,7 @@ fn publish_counters(core: &Core) {
         ("publish/messages/dropped", &metrics.dropped),
         ("connections/closed", &metrics.closed),
         ("connections/refused", &metrics.refused),
+        ("connections/held", &metrics.held),
     ] {
         for (reason, value) in counts {
             publish(core, &format!("$SYS/broker/{area}/{reason}"), &value.to_string());

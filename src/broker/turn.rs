@@ -29,6 +29,8 @@ pub(crate) struct Turn {
     pub(crate) log: TurnLog,
     pub(crate) sent: u64,
     pub(crate) queued: u64,
+    /// What receivers hold in memory more than before.
+    pub(super) held: i64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -43,6 +45,7 @@ impl Turn {
             log: TurnLog::default(),
             sent: 0,
             queued: 0,
+            held: 0,
             dropped: [0; DropReason::ALL.len()],
         }
     }
@@ -67,9 +70,16 @@ impl Turn {
     pub(crate) fn finish(&mut self, core: &Core) {
         self.settle_counts(core);
         self.log.commit(core);
-        if self.touched.is_empty() {
-            return;
+        // Before anybody is told that his message was taken.
+        core.memory.add(std::mem::take(&mut self.held));
+        core.shed_if_over();
+        if !self.touched.is_empty() {
+            self.write_touched(core);
+            core.memory.add(std::mem::take(&mut self.held));
         }
+    }
+
+    fn write_touched(&mut self, core: &Core) {
         let mut direct = 0;
         let mut started = None;
         for client in self.touched.drain(..) {
@@ -86,6 +96,7 @@ impl Turn {
             } else {
                 direct = DIRECT_FLUSHES_MAX;
                 let state = client.lock();
+                self.held += client.charge(state.session.memory_bytes());
                 if let Some(link) = &state.link {
                     link.signal(signal::FLUSH);
                 }

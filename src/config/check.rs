@@ -75,6 +75,7 @@ fn of_file(drafts: &[Option<ListenerDraft>], report: &mut Report) -> Vec<Listene
             allow_anonymous: draft.allow_anonymous.unwrap_or_else(|| is_loopback(&bind)),
             refused_publish: draft.refused_publish,
             auth: draft.auth.clone(),
+            proxy_protocol_from: draft.proxy_protocol_from.clone(),
         });
     }
     listeners
@@ -192,6 +193,11 @@ pub(crate) fn data_dir(reading: &mut Reading) {
 pub(crate) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = storage_warnings(config);
     for (n, listener) in config.listeners.iter().enumerate() {
+        if let Some(all) = listener.proxy_protocol_from.iter().find(|network| network.is_everything()) {
+            warnings.push(format!(
+                "listeners[{n}].proxy_protocol_from has {all}: whoever connects can claim any address, and has to claim one"
+            ));
+        }
         if let Transport::Tls(tls) = &listener.transport
             && tls.client_ca.is_some()
             && tls.client_certificate == ClientCertificate::None

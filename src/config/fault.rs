@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum Origin {
     /// Nowhere: it is the default.
     Default,
-    /// Nowhere: it is a default that depends on the environment variable of this name, which is not ours.
+    /// Nowhere: it is a default that depends on this: an environment variable that is not ours, or the machine.
     DefaultFrom(&'static str),
     /// The configuration file at this path.
     File(PathBuf),

@@ -11,6 +11,8 @@ use config::ValueKind;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::auth::HttpHeaders;
+use super::limits::MemoryMax;
+use super::network::Network;
 use super::types::LogConfig;
 use super::units::{format_duration, format_size, parse_duration, parse_size};
 
@@ -29,6 +31,14 @@ pub(crate) enum Field<T: 'static> {
     Size(At<T, usize>, Range<usize>),
     /// A whole number.
     Count(At<T, usize>, Range<usize>),
+    /// The same, or "none".
+    OptionalSize(At<T, Option<usize>>, Range<usize>),
+    /// A size, "auto" or "none".
+    Memory(At<T, MemoryMax>, Range<usize>),
+    /// A whole number, or "none".
+    OptionalCount(At<T, Option<usize>>, Range<usize>),
+    /// A list of addresses and networks.
+    Networks(At<T, Vec<Network>>),
     /// A whole number of 16 bits.
     SmallCount(At<T, u16>, Range<u16>),
     /// A time with its unit.
@@ -143,6 +153,27 @@ impl Written<'_> {
         headers.iter().all(is_good).then_some(headers)
     }
 
+    fn size(&self, range: &Range<usize>) -> Option<usize> {
+        let bytes = match self.kind {
+            ValueKind::String(text) => parse_size(text)?,
+            _ => self.integer()?,
+        };
+        within(usize::try_from(bytes).ok()?, range)
+    }
+
+    fn count(&self, range: &Range<usize>) -> Option<usize> {
+        within(usize::try_from(self.integer()?).ok()?, range)
+    }
+
+    fn networks(&self) -> Option<Vec<Network>> {
+        let ValueKind::Array(values) = self.kind else { return None };
+        let network = |value: &config::Value| match &value.kind {
+            ValueKind::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        values.iter().map(network).collect()
+    }
+
     fn switch(&self) -> Option<bool> {
         match self.kind {
             ValueKind::Boolean(value) => Some(*value),
@@ -162,6 +193,11 @@ impl Written<'_> {
     }
 }
 
+/// What stands for no bound.
+const NONE: &str = "none";
+/// What leaves a value to the machine.
+const AUTO: &str = "auto";
+
 fn within<V: PartialOrd + Copy>(value: V, range: &Range<V>) -> Option<V> {
     (range.0 <= value && value <= range.1).then_some(value)
 }
@@ -170,16 +206,21 @@ impl<T> Field<T> {
     /// Reads a value into `target`; `None` leaves it as it was and means the value is not what `expects` says.
     pub(crate) fn read(&self, target: &mut T, written: &Written<'_>) -> Option<()> {
         match self {
-            Field::Size(at, range) => {
-                let bytes = match written.kind {
-                    ValueKind::String(text) => parse_size(text)?,
-                    _ => written.integer()?,
-                };
-                *at(target) = within(usize::try_from(bytes).ok()?, range)?;
+            Field::Size(at, range) => *at(target) = written.size(range)?,
+            Field::Count(at, range) => *at(target) = written.count(range)?,
+            Field::OptionalSize(at, _) | Field::OptionalCount(at, _) if written.text() == Some(NONE) => {
+                *at(target) = None;
             }
-            Field::Count(at, range) => {
-                *at(target) = within(usize::try_from(written.integer()?).ok()?, range)?;
+            Field::OptionalSize(at, range) => *at(target) = Some(written.size(range)?),
+            Field::OptionalCount(at, range) => *at(target) = Some(written.count(range)?),
+            Field::Memory(at, range) => {
+                *at(target) = match written.text() {
+                    Some(NONE) => MemoryMax::Unbounded,
+                    Some(AUTO) => MemoryMax::Auto,
+                    _ => MemoryMax::Bytes(written.size(range)?),
+                }
             }
+            Field::Networks(at) => *at(target) = written.networks()?,
             Field::SmallCount(at, range) => {
                 *at(target) = within(u16::try_from(written.integer()?).ok()?, range)?;
             }
@@ -239,11 +280,14 @@ impl<T> Field<T> {
     /// What a fault says is expected.
     pub(crate) fn expects(&self) -> String {
         match self {
-            Field::Size(_, (min, max)) => {
-                format!("a size such as \"16MB\" or \"64KiB\"{}", span(*min as u64, *max as u64, format_size))
-            }
-            Field::Count(_, (min, max)) => {
-                format!("a whole number{}", span(*min as u64, *max as u64, |n| n.to_string()))
+            Field::Size(_, range) => expects_size(range),
+            Field::Count(_, range) => expects_count(range),
+            Field::OptionalSize(_, range) => format!("{}, or \"{NONE}\"", expects_size(range)),
+            Field::OptionalCount(_, range) => format!("{}, or \"{NONE}\"", expects_count(range)),
+            Field::Memory(_, range) => format!("{}, \"{AUTO}\" or \"{NONE}\"", expects_size(range)),
+            Field::Networks(_) => {
+                "a list of IP addresses and networks, such as [\"127.0.0.1\", \"10.0.0.0/8\", \"fd00::/8\"]"
+                    .to_owned()
             }
             Field::SmallCount(_, (min, max)) => format!("a whole number from {min} to {max}"),
             Field::Time(_, range) => expects_time(range),
@@ -277,6 +321,21 @@ impl<T> Field<T> {
         match self {
             Field::Size(at, _) => Some(quoted(&format_size(*at(target) as u64))),
             Field::Count(at, _) => Some(at(target).to_string()),
+            Field::OptionalSize(at, _) => {
+                Some(quoted(&at(target).map_or_else(|| NONE.to_owned(), |bytes| format_size(bytes as u64))))
+            }
+            Field::OptionalCount(at, _) => {
+                Some(at(target).map_or_else(|| quoted(NONE), |count| count.to_string()))
+            }
+            Field::Memory(at, _) => Some(quoted(&match *at(target) {
+                MemoryMax::Auto => AUTO.to_owned(),
+                MemoryMax::Unbounded => NONE.to_owned(),
+                MemoryMax::Bytes(bytes) => format_size(bytes as u64),
+            })),
+            Field::Networks(at) => {
+                let networks: Vec<String> = at(target).iter().map(|n| quoted(&n.to_string())).collect();
+                Some(format!("[{}]", networks.join(", ")))
+            }
             Field::SmallCount(at, _) => Some(at(target).to_string()),
             Field::Time(at, _) => Some(quoted(&format_duration(*at(target)))),
             Field::OptionalTime(at, _, absent) => {
@@ -313,6 +372,14 @@ fn span(min: u64, max: u64, write: fn(u64) -> String) -> String {
         (min, super::schema::UNBOUNDED) => format!(", at least {}", write(min)),
         (min, max) => format!(" from {} to {}", write(min), write(max)),
     }
+}
+
+fn expects_size((min, max): &Range<usize>) -> String {
+    format!("a size such as \"16MB\" or \"64KiB\"{}", span(*min as u64, *max as u64, format_size))
+}
+
+fn expects_count((min, max): &Range<usize>) -> String {
+    format!("a whole number{}", span(*min as u64, *max as u64, |n| n.to_string()))
 }
 
 fn expects_time((min, max): &Range<Duration>) -> String {

@@ -4,12 +4,11 @@
 //! and each file is readable, or every fault at once, with path, value, what is expected, and where it stands.
 //! It reads nothing but what it is handed and the files named there: the environment is an argument.
 //!
-//! - `types`: what the broker reads, and the defaults.
-//! - `auth`: the same for `[auth]`.
+//! - `types`, `limits`, `network`: what the broker reads, and the defaults. `auth`: the same for `[auth]`.
 //! - `schema`: the one table of settings. `field`: how one setting is read and written. `units`: sizes and times.
 //! - `layers`: the sources. `check`, `check_auth`: rules over several settings. `nearest`: the key that was meant.
 //! - `acl`: the tables of access rules.
-//! - `default_dir`: the data directory of the program when nothing sets one.
+//! - `default_dir`: the data directory of the program when nothing sets one. `machine`: how much memory there is.
 
 mod acl;
 mod auth;
@@ -19,7 +18,10 @@ mod default_dir;
 mod fault;
 mod field;
 mod layers;
+mod limits;
+mod machine;
 mod nearest;
+mod network;
 mod schema;
 mod types;
 mod units;
@@ -33,9 +35,11 @@ pub use self::auth::{
     AclSubscribe, AuthConfig, AuthMethod, HttpConfig, HttpFormat, HttpHeaders, JwtAlgorithm, JwtConfig,
 };
 pub use self::fault::{ConfigFaults, Fault, Origin};
+pub use self::limits::{Limits, MemoryMax, PayloadFormat};
+pub use self::network::Network;
 pub use self::types::{
-    CertificateFiles, CertificateName, ClientCertificate, Config, Limits, ListenerConfig, LogConfig,
-    LogFormat, PayloadFormat, RefusedPublish, StorageConfig, StorageKind, SyncMode, TlsConfig, Transport,
+    CertificateFiles, CertificateName, ClientCertificate, Config, ListenerConfig, LogConfig, LogFormat,
+    RefusedPublish, StorageConfig, StorageKind, SyncMode, TlsConfig, Transport,
 };
 
 use self::acl::{ACL_SETTINGS, AclDraft};
@@ -114,9 +118,29 @@ impl Loaded {
         );
     }
 
+    /// Settles a `limits.memory_max` that is left to the machine ([`MemoryMax::Auto`]), so that it is seen what it comes to.
+    pub fn use_machine_memory(&mut self) {
+        if self.config.limits.memory_max != MemoryMax::Auto {
+            return;
+        }
+        if let Some(bytes) = self.config.limits.memory_max.bytes() {
+            // Whole megabytes are easier to read.
+            let bytes = if bytes > 10_000_000 { bytes / 1_000_000 * 1_000_000 } else { bytes };
+            self.config.limits.memory_max = MemoryMax::Bytes(bytes);
+            self.show_again("limits.memory_max", Origin::DefaultFrom("a quarter of the memory"));
+        } else {
+            self.warnings.push(
+                "nothing tells how much memory this machine has: limits.memory_max = \"auto\" has no effect; set it to a \
+                 size, or to \"none\""
+                    .to_owned(),
+            );
+        }
+    }
+
     /// Whether the data directory is the one of [`use_default_data_dir`](Self::use_default_data_dir).
     pub fn has_default_data_dir(&self) -> bool {
-        self.settings.iter().any(|setting| matches!(setting.origin, Origin::DefaultFrom(_)))
+        let mut settings = self.settings.iter();
+        settings.any(|s| s.path == "data_dir" && matches!(s.origin, Origin::DefaultFrom(_)))
     }
 
     /// Writes the line of a setting anew after its value has changed.
@@ -221,6 +245,7 @@ impl From<&ListenerConfig> for ListenerDraft {
             allow_anonymous: Some(listener.allow_anonymous),
             refused_publish: listener.refused_publish,
             auth: listener.auth.clone(),
+            proxy_protocol_from: listener.proxy_protocol_from.clone(),
             ..ListenerDraft::default()
         };
         match &listener.transport {

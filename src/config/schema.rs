@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use super::auth::{AclSubscribe, AuthMethod, HttpFormat, JwtAlgorithm};
 use super::field::{Field, TextTest};
+use super::limits::PayloadFormat;
+use super::network::Network;
 use super::types::{
-    CertificateName, ClientCertificate, Config, LogFormat, PayloadFormat, RefusedPublish, StorageKind,
-    SyncMode,
+    CertificateName, ClientCertificate, Config, LogFormat, RefusedPublish, StorageKind, SyncMode,
 };
 
 /// One setting of a `T`.
@@ -43,6 +44,14 @@ const PACKET_BYTES_CAP: usize = 268_435_460;
 const PACKET_BYTES_LEAST: usize = 64;
 /// A filter of 65,535 bytes has one level more than it can have separators.
 const TOPIC_LEVELS_CAP: usize = 65_536;
+/// The longest string MQTT can carry.
+const TOPIC_BYTES_CAP: usize = 65_535;
+/// No rate is higher, and no sum of a rate and a time overflows.
+const RATE_CAP: usize = 1_000_000_000_000;
+/// More than a machine can have descriptors, and what a semaphore can count.
+const HANDSHAKES_CAP: usize = 100_000_000;
+/// Less memory than this for what waits could not keep one large message.
+const MEMORY_LEAST: usize = 1_000_000;
 
 /// The settings outside of listeners.
 pub(crate) const SETTINGS: &[Setting<Config>] = &[
@@ -94,6 +103,31 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
         Field::Size(|c| &mut c.limits.packet_bytes_max, (PACKET_BYTES_LEAST, PACKET_BYTES_CAP)),
     ),
     setting("limits.connections_max", Field::Count(|c| &mut c.limits.connections_max, (1, ANY))),
+    setting(
+        "limits.connections_per_address_max",
+        Field::OptionalCount(|c| &mut c.limits.connections_per_address_max, (1, ANY)),
+    ),
+    setting(
+        "limits.connections_per_user_max",
+        Field::OptionalCount(|c| &mut c.limits.connections_per_user_max, (1, ANY)),
+    ),
+    setting(
+        "limits.connect_rate_max",
+        Field::OptionalCount(|c| &mut c.limits.connect_rate_max, (1, RATE_CAP)),
+    ),
+    setting(
+        "limits.publish_rate_max",
+        Field::OptionalCount(|c| &mut c.limits.publish_rate_max, (1, RATE_CAP)),
+    ),
+    setting(
+        "limits.publish_bytes_rate_max",
+        Field::OptionalSize(|c| &mut c.limits.publish_bytes_rate_max, (1, RATE_CAP)),
+    ),
+    setting("limits.memory_max", Field::Memory(|c| &mut c.limits.memory_max, (MEMORY_LEAST, ANY))),
+    setting(
+        "limits.tls_handshakes_max",
+        Field::Count(|c| &mut c.limits.tls_handshakes_max, (1, HANDSHAKES_CAP)),
+    ),
     setting("limits.inflight_max", Field::SmallCount(|c| &mut c.limits.inflight_max, (1, u16::MAX))),
     setting("limits.receive_maximum", Field::SmallCount(|c| &mut c.limits.receive_maximum, (1, u16::MAX))),
     setting("limits.topic_alias_max", Field::SmallCount(|c| &mut c.limits.topic_alias_max, (0, u16::MAX))),
@@ -116,6 +150,7 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
         "limits.topic_levels_max",
         Field::Count(|c| &mut c.limits.topic_levels_max, (1, TOPIC_LEVELS_CAP)),
     ),
+    setting("limits.topic_bytes_max", Field::Count(|c| &mut c.limits.topic_bytes_max, (1, TOPIC_BYTES_CAP))),
     setting(
         "limits.payload_format",
         Field::Choice(
@@ -263,6 +298,7 @@ pub(crate) struct ListenerDraft {
     pub(crate) allow_anonymous: Option<bool>,
     pub(crate) refused_publish: RefusedPublish,
     pub(crate) auth: Option<Vec<AuthMethod>>,
+    pub(crate) proxy_protocol_from: Vec<Network>,
     pub(crate) certificate: Option<PathBuf>,
     pub(crate) private_key: Option<PathBuf>,
     pub(crate) client_ca: Option<PathBuf>,
@@ -315,6 +351,7 @@ pub(crate) const LISTENER_SETTINGS: &[Setting<ListenerDraft>] = &[
             },
         ),
     ),
+    setting("proxy_protocol_from", Field::Networks(|l| &mut l.proxy_protocol_from)),
     setting("tls.certificate", Field::Path(|l| &mut l.certificate)),
     setting("tls.private_key", Field::Path(|l| &mut l.private_key)),
     setting("tls.client_ca", Field::Path(|l| &mut l.client_ca)),
@@ -422,7 +459,9 @@ mod tests {
                 Some(inner) => config::ValueKind::from(inner),
                 None => match text.parse() {
                     Ok(switch) => config::ValueKind::Boolean(switch),
-                    Err(_) => config::ValueKind::I64(text.parse().expect("a number")),
+                    Err(_) => {
+                        config::ValueKind::I64(text.parse().unwrap_or_else(|_| panic!("{text}: a number")))
+                    }
                 },
             };
             let written =

@@ -12,8 +12,10 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::authenticate::Authentication;
+use super::entry::Slots;
 use super::held::FromLog;
 use super::listener::ListenerShared;
+use super::rate::PublishRate;
 use super::set_up::set_up;
 use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
@@ -29,10 +31,18 @@ const READS_PER_POLL: usize = 4;
 const HOLD: Duration = Duration::from_millis(2);
 
 /// Runs a connection from accept to close.
-pub(super) async fn run(core: Arc<Core>, shared: Arc<ListenerShared>, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn run(
+    core: Arc<Core>,
+    shared: Arc<ListenerShared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    slots: Slots,
+) {
     let _closed = SocketGuard(Arc::clone(&core));
+    // Places are given back before the socket is counted off.
+    let mut slots = slots;
     // The handshake needs much room on its way and none afterwards: it is boxed, so that an idle connection does not keep it.
-    let connected = Box::pin(set_up(&core, &shared, stream, peer)).await;
+    let connected = Box::pin(set_up(&core, &shared, stream, peer, &mut slots)).await;
     drop(shared);
     let Some(mut connection) = connected else { return };
     let cause = poll_fn(|cx| connection.poll(cx)).await;
@@ -84,7 +94,9 @@ pub(super) struct Connection {
     /// The session is kept in the log.
     pub(super) durable: bool,
     pub(super) from_log: FromLog,
-    /// Set while the connection is held for a receiver's sake.
+    /// How fast it may be read, if that is bounded.
+    pub(super) rate: Option<Box<PublishRate>>,
+    /// Set while the connection is held for a receiver's sake, or by its rate.
     pub(super) hold: Option<Pin<Box<Sleep>>>,
     pub(super) peer: SocketAddr,
     /// The method of enhanced authentication in use, if any.
@@ -175,7 +187,7 @@ impl Connection {
             self.hold = None;
         }
         for _ in 0..READS_PER_POLL {
-            if self.log_is_full(cx) {
+            if self.log_is_full(cx) || self.hold_if_too_fast(cx) {
                 return Ok(());
             }
             match self.poll_input(cx)? {
@@ -263,10 +275,27 @@ impl Connection {
 
     fn hold_if_congested(&mut self, cx: &mut Context<'_>) -> bool {
         let congested = worker::with(|worker| std::mem::take(&mut worker.turn.congested));
-        if !congested {
-            return false;
+        congested && self.hold_for(HOLD, cx)
+    }
+
+    /// A client above its rate is not read for as long as it takes.
+    fn hold_if_too_fast(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(rate) = &mut self.rate else { return false };
+        let Some((time, limit)) = rate.owes(self.core.now()) else { return false };
+        self.core.metrics.held.add(limit, 1);
+        if rate.tell_once() {
+            tracing::warn!(
+                client_id = %escape(&self.client.id),
+                peer = %self.peer,
+                limit = %format_args!("limits.{limit}"),
+                "a client sends faster than it may and is read more slowly; told once per connection"
+            );
         }
-        let mut hold = Box::pin(tokio::time::sleep(HOLD));
+        self.hold_for(time, cx)
+    }
+
+    fn hold_for(&mut self, time: Duration, cx: &mut Context<'_>) -> bool {
+        let mut hold = Box::pin(tokio::time::sleep(time));
         let pending = hold.as_mut().poll(cx).is_pending();
         if pending {
             self.hold = Some(hold);
@@ -281,6 +310,8 @@ impl Connection {
             let carried = self.partial.len();
             let offset = if carried <= HEADROOM { carried } else { 0 };
             let space = buffer.get_mut(offset..).unwrap_or_default();
+            let read_max = self.rate.as_ref().map_or(space.len(), |rate| rate.read_max().min(space.len()));
+            let space = space.get_mut(..read_max).unwrap_or_default();
             let n = match self.stream.poll_read(cx, space) {
                 Poll::Pending => return Ok(Progress::Waiting),
                 Poll::Ready(result) => result?,
@@ -289,6 +320,9 @@ impl Connection {
                 return Err(Cause::PeerClosed);
             }
             self.core.metrics.bytes_received.add(n as u64);
+            if let Some(rate) = &mut self.rate {
+                rate.took_bytes(n, self.core.now());
+            }
             if carried <= HEADROOM {
                 // The unfinished packet stands before the new bytes, and all is handled in place.
                 if let Some(place) = buffer.get_mut(..carried) {

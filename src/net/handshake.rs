@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::proxy::looks_like_header;
 use super::stream::Stream;
 use crate::broker::{Cause, Core};
 use crate::protocol::{Framed, ProtocolVersion, frame};
@@ -90,6 +91,9 @@ const CONNECT_TYPE: u8 = 1;
 /// Peers that speak another protocol are told so in the log: it is the usual mistake of a configuration.
 fn looks_like(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
+        _ if looks_like_header(bytes) => {
+            Some("the PROXY protocol, from an address that is not in proxy_protocol_from")
+        }
         [0x16, 0x03, ..] | [0x16] => Some("TLS on a plain port"),
         [b'G', b'E', ..] | [b'P', b'O' | b'U' | b'R', ..] | [b'H', b'E', ..] | [b'O', b'P', ..] => {
             Some("HTTP")

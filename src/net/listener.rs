@@ -10,10 +10,11 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::connection;
+use super::entry::Slots;
 use super::tls::{TlsError, TlsServer, certificate_user};
 use crate::auth::gate::{Certificate, Gate};
 use crate::broker::Core;
-use crate::config::{AuthMethod, CertificateName, ListenerConfig, RefusedPublish, Transport};
+use crate::config::{AuthMethod, CertificateName, ListenerConfig, Network, RefusedPublish, Transport};
 
 /// Connections that the kernel completes before we accept them: a fleet that reconnects at once must not run into SYN retries.
 const BACKLOG: i32 = 4_096;
@@ -40,6 +41,8 @@ pub(super) struct ListenerShared {
     pub(super) refused_publish: RefusedPublish,
     pub(super) methods: Option<Vec<AuthMethod>>,
     pub(super) gate: Arc<Gate>,
+    /// Who names the real peer in a header of the PROXY protocol.
+    pub(super) proxies: Vec<Network>,
 }
 
 impl ListenerShared {
@@ -107,6 +110,7 @@ pub(crate) fn bind(config: &ListenerConfig, gate: Arc<Gate>) -> Result<BoundList
         refused_publish: config.refused_publish,
         methods: config.auth.clone(),
         gate,
+        proxies: config.proxy_protocol_from.clone(),
     };
     Ok(BoundListener { listener, local_addr, shared: Arc::new(shared) })
 }
@@ -160,7 +164,20 @@ impl BoundListener {
                         connection::socket_closed(&core);
                         continue;
                     }
-                    start(Arc::clone(&core), Arc::clone(&self.shared), stream, peer);
+                    let mut slots = Slots::default();
+                    // Of a proxy's connection the real address is known later.
+                    if !self.shared.is_proxy(peer.ip()) {
+                        match core.admit_address(peer.ip()) {
+                            Ok(slot) => slots.address = slot,
+                            Err(cause) => {
+                                core.metrics.refused.add(cause.label(), 1);
+                                drop(stream);
+                                connection::socket_closed(&core);
+                                continue;
+                            }
+                        }
+                    }
+                    start(Arc::clone(&core), Arc::clone(&self.shared), stream, peer, slots);
                 }
                 Err(error) => {
                     core.metrics.accept_errors.add(1);
@@ -175,12 +192,12 @@ impl BoundListener {
     }
 }
 
-fn start(core: Arc<Core>, shared: Arc<ListenerShared>, stream: TcpStream, peer: SocketAddr) {
+fn start(core: Arc<Core>, shared: Arc<ListenerShared>, stream: TcpStream, peer: SocketAddr, slots: Slots) {
     // Packets are coalesced by us; waiting for more in the kernel only adds latency.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "TCP_NODELAY");
     }
-    tokio::spawn(connection::run(core, shared, stream, peer));
+    tokio::spawn(connection::run(core, shared, stream, peer, slots));
 }
 
 /// Pauses between failed accepts, and one log line for a row of them.

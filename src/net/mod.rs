@@ -2,11 +2,14 @@
 
 mod authenticate;
 mod connection;
+mod entry;
 mod handshake;
 mod held;
 mod listener;
 mod output;
 mod packets;
+mod proxy;
+mod rate;
 mod set_up;
 mod stream;
 mod tls;

@@ -95,6 +95,7 @@ impl Connection {
                         guard.session.at(now).output_written(n);
                         self.core.count_late_drops(&mut guard);
                         self.core.record_work_now(&self.client, &mut guard.session);
+                        self.core.settle(&self.client, &guard);
                     }
                     if done {
                         self.output = None;

@@ -47,6 +47,9 @@ impl Connection {
             self.client.heard(turn.now);
             core.metrics.packets_received.add(packets);
             core.metrics.publish_received.add(published);
+            if let Some(rate) = &mut self.rate {
+                rate.took_messages(usize::try_from(published).unwrap_or(usize::MAX), turn.now);
+            }
         }
         self.send_acks(turn);
         if self.replaying && !self.holding {

@@ -7,9 +7,11 @@ use tokio::net::TcpStream;
 
 use super::authenticate::{Authentication, authenticate};
 use super::connection::{Connection, GoneGuard};
+use super::entry::{Slots, open};
 use super::handshake::read_connect;
 use super::held::FromLog;
 use super::listener::ListenerShared;
+use super::rate::PublishRate;
 use super::stream::Stream;
 use crate::auth::gate::{Admitted, Certificate, Login, Refused, time_until};
 use crate::broker::{Attached, Cause, ConnectRequest, Core, Handle};
@@ -19,21 +21,16 @@ use crate::protocol::{
     Connect, DecodeError, Framed, Packet, ProtocolVersion, ReasonCode, connect_version, decode, frame,
 };
 
-/// TLS and CONNECT, within `limits.connect_timeout` together.
+/// Everything up to CONNECT, within `limits.connect_timeout` together.
 pub(super) async fn set_up(
     core: &Arc<Core>,
     shared: &ListenerShared,
     stream: TcpStream,
-    peer: SocketAddr,
+    mut peer: SocketAddr,
+    slots: &mut Slots,
 ) -> Option<Connection> {
     let first = async {
-        let mut stream = match &shared.tls {
-            None => Stream::Tcp(Arc::new(stream)),
-            Some(tls) => {
-                let accepted = tls.acceptor().accept(stream).await;
-                Stream::Tls(Box::new(accepted.map_err(|error| Cause::Tls(error.to_string()))?))
-            }
-        };
+        let mut stream = open(core, shared, stream, &mut peer, slots).await?;
         let first = read_connect(core, &mut stream).await?;
         Ok((stream, first))
     };
@@ -98,6 +95,16 @@ pub(super) async fn set_up(
             }
         }
     };
+    let allowed = core.check_will_topic(&connect).and_then(|()| {
+        core.admit_user(admitted.user.as_ref(), connect.client_id).map(|slot| slots.user = slot)
+    });
+    if let Err(cause) = allowed {
+        refused(core, peer, Some(connect.client_id), &cause);
+        if let Cause::Limit { code, .. } = cause {
+            refuse(stream, connect.version, connect.maximum_packet_size, code).await;
+        }
+        return None;
+    }
     let gone = GoneGuard(Arc::new(Handle::default()));
     let request = ConnectRequest {
         connect: &connect,
@@ -132,6 +139,7 @@ pub(super) async fn set_up(
         holding: false,
         durable,
         from_log: FromLog::default(),
+        rate: PublishRate::new(&core.limits, core.now()),
         hold: None,
         peer,
         finished: false,

@@ -193,7 +193,8 @@ impl ReasonCode {
             Self::UnsupportedProtocolVersion => Some(ConnectReturnCode::RefusedProtocolVersion),
             Self::ClientIdentifierNotValid => Some(ConnectReturnCode::BadClientId),
             Self::BadUserNameOrPassword => Some(ConnectReturnCode::BadUserNamePassword),
-            Self::NotAuthorized | Self::Banned | Self::BadAuthenticationMethod => {
+            // The topic of its will is one that the client may not use here.
+            Self::NotAuthorized | Self::Banned | Self::BadAuthenticationMethod | Self::TopicNameInvalid => {
                 Some(ConnectReturnCode::NotAuthorized)
             }
             Self::ServerUnavailable

@@ -18,6 +18,7 @@ mod packet_ids;
 mod pump;
 mod queue;
 mod shared;
+mod shed;
 mod stragglers;
 mod subscriptions;
 mod terms;
@@ -32,11 +33,13 @@ use durable::Durable;
 pub use durable::{LogWork, RestoredMessage, Snapshot};
 use inflight::Inflight;
 pub use message::{EncodeScratch, Expiry, Message, Outgoing, SHARE_PAYLOAD_ABOVE, message_cost};
+use out_buffer::Keep;
 pub use out_buffer::{OutBuffer, Output};
 pub use outbound::{AckOutcome, Delivered, Granted, Readiness};
 use packet_ids::PacketIdSet;
 use queue::MessageQueue;
 pub use shared::SharedMessage;
+pub use shed::Shed;
 pub use subscriptions::{FilterOptions, Subscriptions};
 pub use terms::Terms;
 use terms::TopicAliases;
@@ -377,7 +380,7 @@ impl Session {
     /// to answer.
     fn answer(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         if self.state == State::Connected {
-            self.out.append_with(encode);
+            self.out.append_with(Keep::Always, encode);
         }
     }
 

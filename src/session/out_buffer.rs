@@ -13,14 +13,23 @@ use super::message::Message;
 #[derive(Debug)]
 enum Chunk {
     Bytes(Vec<u8>),
+    /// So many QoS 0 messages, whole, and nothing else: they may be left out while none of it is written.
+    Messages(Vec<u8>, u32),
+    /// What stands before the payload of a QoS 0 message, which is the next piece: the two may be left out together.
+    Head(Vec<u8>),
     /// The payload of a message which is shared with other receivers.
     Payload(Arc<Message>),
 }
 
 impl Chunk {
+    /// A tail that is closed.
+    fn of_tail(bytes: Vec<u8>, messages: u32) -> Self {
+        if messages == MIXED { Self::Bytes(bytes) } else { Self::Messages(bytes, messages) }
+    }
+
     fn as_slice(&self) -> &[u8] {
         match self {
-            Self::Bytes(bytes) => bytes,
+            Self::Bytes(bytes) | Self::Messages(bytes, _) | Self::Head(bytes) => bytes,
             Self::Payload(message) => message.payload(),
         }
     }
@@ -32,6 +41,8 @@ pub struct Output {
     /// Pieces before `last`; `None` in the common case of small packets only.
     chunks: Option<Box<VecDeque<Chunk>>>,
     last: Vec<u8>,
+    /// What `last` consists of, as in `OutBuffer::tail_messages`.
+    last_messages: u32,
     /// Bytes of the first piece that are written already.
     written: usize,
 }
@@ -102,6 +113,18 @@ impl Output {
     }
 }
 
+/// Whether a packet may be left out when memory is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// It must be sent.
+    Always,
+    /// It is a QoS 0 message that nothing later refers to.
+    UnlessShort,
+}
+
+/// Stands for a tail that does not consist of QoS 0 messages alone.
+const MIXED: u32 = u32::MAX;
+
 /// A tail of this many bytes is closed and another one begun: what is written is freed piece by piece, and what a slow receiver leaves
 /// is not moved as a whole each time it takes a little.
 const TAIL_BYTES_MAX: usize = 128 * 1024;
@@ -111,8 +134,10 @@ const TAIL_BYTES_MAX: usize = 128 * 1024;
 pub struct OutBuffer {
     chunks: Option<Box<VecDeque<Chunk>>>,
     tail: Vec<u8>,
-    /// Bytes of the first chunk that are written already.
-    front_written: usize,
+    /// How many QoS 0 messages the tail consists of; [`MIXED`]: there is something else in it.
+    tail_messages: u32,
+    /// Bytes of the first chunk that are written already. No packet is longer than 32 bits can count.
+    front_written: u32,
     /// Bytes appended and not yet reported as written, those under way included.
     pending: usize,
 }
@@ -140,18 +165,18 @@ impl OutBuffer {
         if self.tail.is_empty() { std::mem::take(&mut self.tail) } else { Vec::new() }
     }
 
-    /// Appends the bytes of a packet.
+    /// Appends the bytes of a packet that must not be left out.
     pub(super) fn append(&mut self, bytes: &[u8]) {
-        self.close_long_tail();
-        self.tail.extend_from_slice(bytes);
-        self.pending += bytes.len();
+        self.begin(Keep::Always);
+        self.push(bytes);
     }
 
     /// Appends a PUBLISH image with its first byte and packet id patched in.
     pub(super) fn append_patched(&mut self, image: &[u8], first_byte: u8, packet_id: Option<(usize, u16)>) {
-        self.close_long_tail();
+        // Only QoS 0 has no packet id.
+        self.begin(if packet_id.is_none() { Keep::UnlessShort } else { Keep::Always });
         let start = self.tail.len();
-        self.append(image);
+        self.push(image);
         if let Some(byte) = self.tail.get_mut(start) {
             *byte = first_byte;
         }
@@ -162,56 +187,123 @@ impl OutBuffer {
         }
     }
 
-    /// Appends what `encode` writes into the tail. `encode` must not fail half-way.
-    pub(super) fn append_with(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
-        self.close_long_tail();
+    /// Appends the packet that `encode` writes into the tail. `encode` must not fail half-way.
+    pub(super) fn append_with(&mut self, keep: Keep, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.begin(keep);
         let before = self.tail.len();
         encode(&mut self.tail);
         self.pending += self.tail.len() - before;
     }
 
-    /// Appends the payload of `message` without copying it.
-    pub(super) fn append_payload(&mut self, message: Arc<Message>) {
-        self.pending += message.payload().len();
-        let chunks = self.chunks.get_or_insert_default();
-        if !self.tail.is_empty() {
-            chunks.push_back(Chunk::Bytes(std::mem::take(&mut self.tail)));
+    /// Appends a PUBLISH whose payload is not copied; `encode` writes what stands before it.
+    pub(super) fn append_large(
+        &mut self,
+        keep: Keep,
+        message: Arc<Message>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if keep == Keep::UnlessShort {
+            // Its head is a piece of its own, so that it can be left out.
+            self.close_tail();
         }
+        self.append_with(keep, encode);
+        self.pending += message.payload().len();
+        let head = std::mem::take(&mut self.tail);
+        self.tail_messages = 0;
+        let chunks = self.chunks.get_or_insert_default();
+        chunks.push_back(if keep == Keep::UnlessShort { Chunk::Head(head) } else { Chunk::Bytes(head) });
         chunks.push_back(Chunk::Payload(message));
     }
 
-    fn close_long_tail(&mut self) {
+    /// A packet is about to be appended.
+    fn begin(&mut self, keep: Keep) {
         if self.tail.len() >= TAIL_BYTES_MAX {
-            let tail = Chunk::Bytes(std::mem::take(&mut self.tail));
+            self.close_tail();
+        }
+        self.tail_messages = match keep {
+            // A tail has no room for as many as would make it MIXED.
+            Keep::UnlessShort => self.tail_messages.saturating_add(1),
+            Keep::Always => MIXED,
+        };
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        self.pending += bytes.len();
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            let tail = Chunk::of_tail(std::mem::take(&mut self.tail), self.tail_messages);
             self.chunks.get_or_insert_default().push_back(tail);
         }
+        self.tail_messages = 0;
+    }
+
+    /// Leaves out QoS 0 messages of which nothing is written, oldest first, until `bytes` are given back, as far as there are any in
+    /// pieces of their own; returns how many messages, and their bytes.
+    pub(super) fn shed(&mut self, bytes: usize) -> (usize, usize) {
+        let Some(chunks) = &mut self.chunks else { return (0, 0) };
+        let (mut messages, mut freed) = (0, 0);
+        let mut kept: VecDeque<Chunk> = VecDeque::with_capacity(chunks.len());
+        let mut drops_payload = false;
+        for chunk in chunks.drain(..) {
+            let len = chunk.as_slice().len();
+            // The first may be written in part, and then its payload must follow.
+            let is_dropped = match &chunk {
+                Chunk::Messages(..) | Chunk::Head(_) => !kept.is_empty() && freed < bytes,
+                Chunk::Payload(_) => drops_payload,
+                Chunk::Bytes(_) => false,
+            };
+            if !is_dropped {
+                drops_payload = false;
+                kept.push_back(chunk);
+                continue;
+            }
+            freed += len;
+            messages += match &chunk {
+                Chunk::Messages(_, count) => *count as usize,
+                Chunk::Head(_) => 1,
+                Chunk::Bytes(_) | Chunk::Payload(_) => 0,
+            };
+            drops_payload = matches!(chunk, Chunk::Head(_));
+        }
+        **chunks = kept;
+        self.pending -= freed;
+        (messages, freed)
     }
 
     /// Takes all output for writing; what is appended meanwhile is taken the next time.
     pub fn take(&mut self) -> Output {
-        let written = std::mem::take(&mut self.front_written);
-        Output { chunks: self.chunks.take(), last: std::mem::take(&mut self.tail), written }
+        let written = std::mem::take(&mut self.front_written) as usize;
+        let last_messages = std::mem::take(&mut self.tail_messages);
+        Output { chunks: self.chunks.take(), last: std::mem::take(&mut self.tail), last_messages, written }
     }
 
     /// Puts back what the socket did not take, before what was appended meanwhile.
     pub fn put_back(&mut self, output: Output) {
-        let Output { chunks, mut last, written } = output;
-        if chunks.is_none() {
+        let Output { chunks, mut last, mut last_messages, written } = output;
+        if chunks.is_none() && written > 0 {
             last.drain(..written.min(last.len()));
+            // It may begin in the midst of a packet now.
+            last_messages = MIXED;
         }
         let Some(mut all) = chunks else {
             if self.chunks.is_none() && self.tail.is_empty() {
+                self.tail_messages = if last.is_empty() { 0 } else { last_messages };
                 self.tail = last;
             } else if !last.is_empty() {
-                self.chunks.get_or_insert_default().push_front(Chunk::Bytes(last));
+                self.chunks.get_or_insert_default().push_front(Chunk::of_tail(last, last_messages));
             }
             return;
         };
-        all.push_back(Chunk::Bytes(last));
+        if !last.is_empty() {
+            all.push_back(Chunk::of_tail(last, last_messages));
+        }
         if let Some(later) = self.chunks.take() {
             all.extend(*later);
         }
-        self.front_written = written;
+        self.front_written = u32::try_from(written).unwrap_or(u32::MAX);
         self.chunks = Some(all);
     }
 
@@ -262,10 +354,10 @@ mod tests {
         for step in 1..40 {
             let mut out = OutBuffer::default();
             out.append(b"head");
-            out.append_payload(Arc::clone(&message));
-            out.append_payload(Arc::clone(&message));
+            out.append_large(Keep::Always, Arc::clone(&message), |_| ());
+            out.append_large(Keep::Always, Arc::clone(&message), |_| ());
             out.append(b"mid");
-            out.append_payload(Arc::clone(&message));
+            out.append_large(Keep::Always, Arc::clone(&message), |_| ());
             out.append(b"tail");
             assert_eq!(out.pending(), 4 + 10 + 10 + 3 + 10 + 4);
             let output = out.take();

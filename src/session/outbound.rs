@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::inflight::Awaiting;
 use super::message::{Layout, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
+use super::out_buffer::Keep;
 use super::queue::{Body, DeliveryExtra, QueuedMessage};
 use super::terms::TopicForm;
 use super::{DropReason, Session, State};
@@ -170,7 +171,7 @@ impl Session {
         {
             let known = advanced.is_some() || self.inflight.awaits(id, Awaiting::PubComp);
             let version = self.terms.version;
-            self.out.append_with(|out| encode_pubrel(out, version, id, known));
+            self.out.append_with(Keep::Always, |out| encode_pubrel(out, version, id, known));
         }
         advanced.is_some()
     }
@@ -319,15 +320,22 @@ impl Session {
         let header = PublishHeader { dup, qos, retain, topic, packet_id };
         let payload = message.payload();
         let version = self.terms.version;
-        let shares = payload.len() > SHARE_PAYLOAD_ABOVE;
-        self.out.append_with(|out| {
+        // What introduces a number for its topic must arrive: later packets have the number alone.
+        let keep = if qos == QoS::AtMostOnce && !matches!(form, TopicForm::Introduced(_)) {
+            Keep::UnlessShort
+        } else {
+            Keep::Always
+        };
+        let head = |out: &mut Vec<u8>| {
             encode::publish_header(out, version, &header, &properties, payload.len());
-            if !shares {
+        };
+        if payload.len() > SHARE_PAYLOAD_ABOVE {
+            self.out.append_large(keep, Arc::clone(message), head);
+        } else {
+            self.out.append_with(keep, |out| {
+                head(out);
                 out.extend_from_slice(payload);
-            }
-        });
-        if shares {
-            self.out.append_payload(Arc::clone(message));
+            });
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::inflight::Awaiting;
 use super::message::{Expiry, Message};
+use super::out_buffer::Keep;
 use super::outbound::ENCODE_AHEAD_BYTES;
 use super::queue::{DeliveryExtra, QueuedMessage};
 use super::{Session, State};
@@ -119,7 +120,7 @@ impl Session {
             (None, _) => {
                 self.inflight.sent_again(id);
                 let version = self.terms.version;
-                self.out.append_with(|out| {
+                self.out.append_with(Keep::Always, |out| {
                     encode::acknowledge(out, version, AckKind::PubRel, id, ReasonCode::Success)
                 });
             }

@@ -67,6 +67,8 @@ struct Parts {
     front: usize,
     /// Behind those: messages that are in the log only.
     stored: usize,
+    /// Bytes charged for all messages that are in the log only.
+    stored_bytes: usize,
     /// Where what is stored is accounted for.
     ledger: Arc<Ledger>,
 }
@@ -83,7 +85,7 @@ impl MessageQueue {
     /// A queue whose messages may be left to the log.
     pub(super) fn durable(ledger: Arc<Ledger>) -> Self {
         let mut queue = Self::default();
-        queue.log = Some(Box::new(Parts { front: 0, stored: 0, ledger }));
+        queue.log = Some(Box::new(Parts { front: 0, stored: 0, stored_bytes: 0, ledger }));
         queue
     }
 
@@ -98,6 +100,11 @@ impl MessageQueue {
     /// Bytes charged for the waiting messages.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes charged for those of them that are in memory.
+    pub(super) fn loaded_bytes(&self) -> usize {
+        self.bytes - self.log.as_ref().map_or(0, |parts| parts.stored_bytes)
     }
 
     /// Whether a message of this cost may come in beside `other_bytes` the client holds elsewhere.
@@ -129,6 +136,7 @@ impl MessageQueue {
                 Body::Loaded(_) => {}
                 Body::Stored(position, bytes) => {
                     parts.ledger.add(*position, *bytes);
+                    parts.stored_bytes += message.cost as usize;
                     if parts.stored == 0 || parts.front + parts.stored == len {
                         parts.stored += 1;
                     }
@@ -162,12 +170,49 @@ impl MessageQueue {
         {
             let (position, bytes) = (stored.position(), stored.bytes());
             parts.ledger.add(position, bytes);
+            parts.stored_bytes += message.cost as usize;
             message.body = Body::Stored(position, bytes);
             parts.stored += 1;
         }
         if parts.stored == 0 {
             parts.front = self.messages.len();
         }
+    }
+
+    /// Leaves to the log whatever is written, for want of memory: what [`unload`](Self::unload) does if nobody reads, and a front that was read
+    /// back before.
+    pub(super) fn unload_all(&mut self) {
+        self.unload(true);
+        let Some(parts) = &mut self.log else { return };
+        let written = parts.ledger.written();
+        while parts.stored > 0
+            && let Some(last) = parts.front.checked_sub(1)
+            && let Some(message) = self.messages.get_mut(last)
+            && let Body::Loaded(loaded) = &message.body
+            && let Some(stored) = loaded.stored()
+            && stored.position() < written
+        {
+            let (position, bytes) = (stored.position(), stored.bytes());
+            parts.ledger.add(position, bytes);
+            parts.stored_bytes += message.cost as usize;
+            message.body = Body::Stored(position, bytes);
+            parts.front = last;
+            parts.stored += 1;
+        }
+    }
+
+    /// Takes out messages that are in memory, oldest first, until `bytes` are given back. At QoS 2 what may have been sent before a restart
+    /// stays.
+    pub(super) fn shed(&mut self, bytes: usize) -> Vec<QueuedMessage> {
+        let mut left = bytes;
+        self.take_if(|message| {
+            let is_begun = message.again && message.qos == QoS::ExactlyOnce;
+            let is_taken = left > 0 && message.body.is_loaded() && !is_begun;
+            if is_taken {
+                left = left.saturating_sub(message.cost as usize);
+            }
+            is_taken
+        })
     }
 
     /// The messages that had better be read back now: sequence and place of each, at most `max`, oldest first.
@@ -202,6 +247,7 @@ impl MessageQueue {
             return false;
         }
         parts.stored -= 1;
+        parts.stored_bytes -= message.cost as usize;
         match read {
             Some(read) => {
                 read.set_stored(Stored::new(&parts.ledger, position, bytes));
@@ -221,12 +267,14 @@ impl MessageQueue {
     }
 
     /// Takes out the messages for which `wanted` holds, in their order.
-    pub(super) fn take_if(&mut self, wanted: impl Fn(&QueuedMessage) -> bool) -> Vec<QueuedMessage> {
+    pub(super) fn take_if(&mut self, wanted: impl FnMut(&QueuedMessage) -> bool) -> Vec<QueuedMessage> {
         let (taken, kept): (Vec<_>, Vec<_>) = self.messages.drain(..).partition(wanted);
         self.messages = kept.into();
         self.bytes -= taken.iter().map(|message| message.cost as usize).sum::<usize>();
         if let Some(parts) = &mut self.log {
             parts.front = self.messages.iter().take_while(|message| message.body.is_loaded()).count();
+            let stored = self.messages.iter().filter(|message| !message.body.is_loaded());
+            parts.stored_bytes = stored.map(|message| message.cost as usize).sum();
             let behind = self.messages.iter().skip(parts.front);
             parts.stored = behind.take_while(|message| !message.body.is_loaded()).count();
         }

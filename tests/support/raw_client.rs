@@ -7,7 +7,7 @@ use super::server_packet::{self, Publish, ServerPacket, show};
 use super::transport::{Incoming, Transport};
 use super::wire::{self, Connect};
 use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 pub use super::transport::DEADLINE;
@@ -25,6 +25,13 @@ impl RawClient {
     #[track_caller]
     pub fn connect(addr: SocketAddr) -> Self {
         Self { transport: Transport::connect(addr), put_by: VecDeque::new(), last_packet_id: 0 }
+    }
+
+    /// The same from this address of the machine; every address that begins with 127 is one.
+    #[track_caller]
+    pub fn connect_from(source: IpAddr, addr: SocketAddr) -> Self {
+        let transport = Transport::connect_from(source, addr);
+        Self { transport, put_by: VecDeque::new(), last_packet_id: 0 }
     }
 
     /// Connects with this CONNECT, expects return code 0, and says whether a session was present.
@@ -71,19 +78,26 @@ impl RawClient {
     /// The next packet of the broker.
     #[track_caller]
     pub fn expect_packet(&mut self) -> ServerPacket {
+        let Some(packet) = self.packet_or_end() else {
+            panic!("the broker closed; left over: {}", show(&self.transport.received))
+        };
+        packet
+    }
+
+    /// The next packet of the broker; `None` if it closes the connection instead.
+    #[track_caller]
+    pub fn packet_or_end(&mut self) -> Option<ServerPacket> {
         let deadline = Instant::now() + DEADLINE;
         if let Some(packet) = self.put_by.pop_front() {
-            return packet;
+            return Some(packet);
         }
         loop {
             if let Some(packet) = server_packet::take(&mut self.transport.received) {
-                return packet;
+                return Some(packet);
             }
             match self.transport.read_until(deadline) {
                 Incoming::Bytes => {}
-                Incoming::Closed => {
-                    panic!("the broker closed; left over: {}", show(&self.transport.received))
-                }
+                Incoming::Closed => return None,
                 Incoming::Nothing => {
                     panic!("no packet in time; left over: {}", show(&self.transport.received))
                 }

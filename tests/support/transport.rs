@@ -2,7 +2,7 @@
 
 use super::server_packet::show;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that must come. Generous: it is only ever used up by a failing test.
@@ -26,6 +26,19 @@ impl Transport {
     #[track_caller]
     pub(super) fn connect(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&addr, DEADLINE).expect("TCP connection to the broker");
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        stream.set_write_timeout(Some(DEADLINE)).expect("write timeout");
+        Self { stream, received: Vec::new() }
+    }
+
+    /// The same from this address of the machine.
+    #[track_caller]
+    pub(super) fn connect_from(source: IpAddr, addr: SocketAddr) -> Self {
+        use socket2::{Domain, Socket, Type};
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::new(source, 0).into()).expect("an address of this machine");
+        socket.connect_timeout(&addr.into(), DEADLINE).expect("TCP connection to the broker");
+        let stream = TcpStream::from(socket);
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_write_timeout(Some(DEADLINE)).expect("write timeout");
         Self { stream, received: Vec::new() }

@@ -20,5 +20,6 @@ mod pair_client;
 mod pair_connection;
 mod redelivery;
 mod shared;
+mod shedding;
 mod wire;
 mod wire_v5;
