@@ -18,6 +18,7 @@ const MODULES: [(&str, &[&str]); 16] = [
     (
         "server",
         &[
+            "auth",
             "authentication",
             "broker",
             "config",
@@ -32,6 +33,7 @@ const MODULES: [(&str, &[&str]); 16] = [
     (
         "net",
         &[
+            "auth",
             "authentication",
             "broker",
             "config",
@@ -46,6 +48,7 @@ const MODULES: [(&str, &[&str]); 16] = [
     (
         "broker",
         &[
+            "auth",
             "authentication",
             "config",
             "escape",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::fault::Origin;
 use super::layers::{Reading, Report};
-use super::schema::ListenerDraft;
+use super::schema_listener::ListenerDraft;
 use super::types::{
     CertificateFiles, CertificateName, ClientCertificate, Config, ListenerConfig, StorageConfig, StorageKind,
     SyncMode, TlsConfig, Transport, is_loopback,

@@ -15,9 +15,9 @@ use super::acl::{ACL_SETTINGS, AclDraft};
 use super::fault::{Fault, Origin};
 use super::field::Written;
 use super::nearest::nearest;
-use super::schema::{
-    BIND_SETTINGS, BindOverride, CERTIFICATE_SETTINGS, CertificateDraft, ENVIRONMENT_PREFIX,
-    LISTENER_SETTINGS, ListenerDraft, SETTINGS, Setting, environment_name,
+use super::schema::{ENVIRONMENT_PREFIX, SETTINGS, Setting, environment_name};
+use super::schema_listener::{
+    BIND_SETTINGS, BindOverride, CERTIFICATE_SETTINGS, CertificateDraft, LISTENER_SETTINGS, ListenerDraft,
 };
 use super::types::Config;
 

@@ -5,7 +5,7 @@
 //! It reads nothing but what it is handed and the files named there: the environment is an argument.
 //!
 //! - `types`, `limits`, `network`: what the broker reads, and the defaults. `auth`: the same for `[auth]`.
-//! - `schema`: the one table of settings. `field`: how one setting is read and written. `units`: sizes and times.
+//! - `schema`, `schema_listener`: the one table of settings. `field`: how one setting is read and written. `units`: sizes and times.
 //! - `layers`: the sources. `check`, `check_auth`: rules over several settings. `nearest`: the key that was meant.
 //! - `acl`: the tables of access rules.
 //! - `default_dir`: the data directory of the program when nothing sets one. `machine`: how much memory there is.
@@ -23,6 +23,7 @@ mod machine;
 mod nearest;
 mod network;
 mod schema;
+mod schema_listener;
 mod types;
 mod units;
 
@@ -44,7 +45,8 @@ pub use self::types::{
 
 use self::acl::{ACL_SETTINGS, AclDraft};
 use self::layers::{Reading, Report};
-use self::schema::{CERTIFICATE_SETTINGS, CertificateDraft, LISTENER_SETTINGS, ListenerDraft, SETTINGS};
+use self::schema::SETTINGS;
+use self::schema_listener::{CERTIFICATE_SETTINGS, CertificateDraft, LISTENER_SETTINGS, ListenerDraft};
 
 /// Where a configuration is read from.
 #[derive(Debug, Clone, Default)]
