@@ -56,6 +56,7 @@ impl Reloader {
         let new = match config::load(&self.sources) {
             Ok(mut new) => {
                 new.use_default_data_dir(&self.sources.environment);
+                new.use_machine_memory();
                 new
             }
             Err(faults) => {
@@ -108,6 +109,8 @@ fn stamp(path: &PathBuf) -> Stamp {
 
 /// Whether a setting takes effect while the broker runs.
 fn is_live(path: &str) -> bool {
-    let of_listener = path.starts_with("listeners[") && path.contains("].tls.");
-    of_listener || path == "log.level" || path.starts_with("auth.") || path.starts_with("acl")
+    let of_tls = path.starts_with("listeners[") && path.contains("].tls.") && !path.ends_with(".user_name");
+    let of_auth = ["auth.methods", "auth.password_file", "auth.acl_file"].contains(&path);
+    let of_method = path.starts_with("auth.http.") || path.starts_with("auth.jwt.");
+    of_tls || of_auth || of_method || path == "log.level" || path.starts_with("acl")
 }

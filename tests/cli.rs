@@ -249,11 +249,58 @@ fn a_signal_stops_it_with_exit_code_0() {
 }
 
 #[test]
-fn hangup_is_survived_and_explained() {
-    let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0"]));
+fn hangup_takes_up_what_can_change_and_tells_the_rest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let rules = directory.path().join("acl.txt");
+    fs::write(&rules, "topic read a\n").expect("rules");
+    let text = "[storage]\nkind = \"memory\"\n[auth]\nacl_file = \"acl.txt\"\n";
+    let path = file(directory.path(), text);
+    let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0", "--config"]).arg(&path));
     broker.until("started");
+    // Nothing has changed.
     broker.signal("HUP");
-    broker.until("SIGHUP is ignored");
+    let log = broker.until("reloaded");
+    assert!(log.contains("failures=0") && !log.contains("changed"), "{log}");
+
+    file(
+        directory.path(),
+        &format!("{text}ban_time = \"1m\"\n[limits]\ninflight_max = 7\n[log]\nlevel = \"debug\"\n"),
+    );
+    broker.signal("HUP");
+    let log = broker.until("reloaded");
+    let told = |setting: &str| {
+        log.lines().find(|line| line.contains(setting)).unwrap_or_else(|| panic!("{setting}: {log}"))
+    };
+    for setting in ["limits.inflight_max", "auth.ban_time"] {
+        assert!(told(setting).contains("after a restart"), "{log}");
+    }
+    assert!(!told("log.level").contains("after a restart"), "{log}");
+    file(directory.path(), "[limits]\ninflight_max = \"many\"\n");
+    broker.signal("HUP");
+    let log = broker.until("everything stays as it is");
+    assert!(log.contains("limits.inflight_max"), "{log}");
+    broker.signal("TERM");
+    assert_eq!(broker.end().0, Some(0));
+}
+
+#[test]
+fn a_file_that_has_changed_is_read_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let rules = directory.path().join("acl.txt");
+    fs::write(&rules, "topic read a\n").expect("rules");
+    let path = file(directory.path(), "[storage]\nkind = \"memory\"\n[auth]\nacl_file = \"acl.txt\"\n");
+    let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0", "--config"]).arg(&path));
+    let log = broker.until("started");
+    assert!(log.contains("rules=\"1 (users: 0"), "{log}");
+    fs::write(&rules, "topic read a\ntopic read b\n").expect("rules");
+    let log = broker.until("reloaded");
+    assert!(log.contains("a file has changed") && log.contains("rules=\"2 (users: 0"), "{log}");
+    fs::write(&rules, "topics read a\n").expect("rules");
+    let log = broker.until("reloaded");
+    assert!(
+        log.contains("acl.txt:1") && log.contains("stays as it was") && log.contains("failures=1"),
+        "{log}"
+    );
     broker.signal("TERM");
     assert_eq!(broker.end().0, Some(0));
 }

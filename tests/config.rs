@@ -1160,7 +1160,7 @@ fn the_sample_is_the_default_and_names_every_setting() {
     for setting in &loaded.settings {
         // Those without a value by default.
         let off = ["data_dir", "methods", "password_file", "url", "headers", "token_file", "ca", "algorithm"];
-        let off = off.iter().chain(&["key_file", "issuer", "audience", "acl_file"]);
+        let off = off.iter().chain(&["key_file", "issuer", "audience", "acl_file", "auth"]);
         let is_off = off.into_iter().any(|key| setting.path.rsplit('.').next() == Some(key));
         assert_eq!(setting.origin == Origin::Default, is_off, "{setting}");
     }
