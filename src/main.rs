@@ -98,10 +98,11 @@ async fn run(
     log: LogControl,
 ) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut signals = Signals::new()?;
+    let mut reloader = Reloader::new(sources, loaded.clone(), log);
     let is_default_listener = loaded.has_default_listener();
     let is_default_data_dir = loaded.has_default_data_dir();
     let broker = tokio::select! {
-        broker = Broker::start(loaded.config.clone()) => match broker {
+        broker = Broker::start(loaded.config) => match broker {
             Err(error @ StartError::DataDir(_)) if is_default_data_dir => {
                 return Err(process::with_ways_out(&error).into());
             }
@@ -116,7 +117,6 @@ async fn run(
         process::log_default_listener();
     }
     info!(version = env!("CARGO_PKG_VERSION"), "started");
-    let mut reloader = Reloader::new(sources, loaded, log);
     let signal = loop {
         tokio::select! {
             asked = signals.next() => match asked {

@@ -29,6 +29,7 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
+    /// To be made before the broker reads its files, so that no change after that is missed.
     pub(crate) fn new(sources: Sources, loaded: Loaded, log: LogControl) -> Self {
         let mut reloader = Self { sources, loaded, log, seen: Stamps::new() };
         reloader.seen = reloader.stamps();
@@ -52,6 +53,7 @@ impl Reloader {
 
     /// Reads everything again and has the broker take it up.
     pub(crate) fn reload(&mut self, broker: &Broker, why: &str) {
+        // Before anything is read: what changes meanwhile is read again.
         self.seen = self.stamps();
         let new = match config::load(&self.sources) {
             Ok(mut new) => {
@@ -81,7 +83,13 @@ impl Reloader {
         }
         info!(why, failures = failures.len(), "reloaded");
         self.loaded = new;
+        let mut seen = std::mem::take(&mut self.seen);
         self.seen = self.stamps();
+        self.seen.iter_mut().for_each(|(path, stamp)| {
+            if let Some(before) = seen.remove(path) {
+                *stamp = before;
+            }
+        });
     }
 
     /// The settings whose value is another one, and that.

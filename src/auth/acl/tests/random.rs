@@ -176,6 +176,8 @@ proptest! {
         user in prop::option::of(prop::sample::select(vec!["a", "$x", "a/b"])),
         client_id in prop::sample::select(vec!["b", "$x", "b/a"]),
     ) {
+        // By the letter it matches the topic without a byte as well, which no message has; a rule need not.
+        prop_assume!(filter != "/#");
         let template = Template::pattern(&rule).expect("a good rule");
         let who = Who { user, client_id };
         let all = topics();
