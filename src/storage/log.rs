@@ -193,7 +193,7 @@ impl Log {
         self.shared.pending.lock().cursor
     }
 
-    /// What ends at or before this can be [`read`](Self::read).
+    /// What ends at or before this can be [read](Self::read_with).
     pub(crate) fn written(&self) -> Position {
         self.shared.written()
     }
