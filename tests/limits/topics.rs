@@ -28,7 +28,13 @@ fn a_publish_of_3_1_1_beyond_is_acknowledged_and_goes_nowhere() {
     assert_eq!((dropped(&metrics, "topic_levels_max"), dropped(&metrics, "topic_bytes_max")), (3, 3));
     assert_eq!(metrics.retained, 0);
     subscriber.expect_nothing();
+    // As many levels as there can be in so few bytes.
+    publisher.publish("///", 0, "m");
+    assert_eq!(dropped(&broker.metrics(), "topic_levels_max"), 4);
+    subscriber.expect_nothing();
     // What is just within goes its way.
+    publisher.publish("//", 0, "m");
+    subscriber.expect_message("//", "m");
     publisher.publish("a/b/c", 0, "m");
     subscriber.expect_message("a/b/c", "m");
     publisher.publish(&LONG[..20], 0, "m");
