@@ -24,6 +24,12 @@ pub enum AuthenticationStep {
 pub trait AuthenticationExchange: Send {
     /// The client's data: that of CONNECT or of the re-authentication first, then that of each AUTH. Must not block.
     fn step(&mut self, data: Option<&[u8]>) -> AuthenticationStep;
+
+    /// The user that the client has proved to be, asked after [`AuthenticationStep::Success`] at the beginning of a connection: whose the
+    /// session is, and whose the rules of access are. `None` (the default): an anonymous client.
+    fn user(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A method of enhanced authentication.

@@ -4,8 +4,11 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ternmq::auth::acl::{Access, Who};
 use ternmq::config::{Flags, Loaded, Sources};
+
+use crate::passwd;
 
 /// An MQTT broker. Settings come from defaults, the file, TERNMQ_… environment variables and flags; later ones win.
 #[derive(Debug, Parser)]
@@ -37,16 +40,81 @@ pub(crate) struct Arguments {
     command: Option<Command>,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Command {
     /// Print the effective configuration and where each value comes from, or every fault in it
     Check,
+    /// Add a user to a password file, change the password, delete the user, or check a password
+    Passwd(passwd::Arguments),
+    /// Ask the access rules of the configuration
+    #[command(subcommand)]
+    Acl(AclCommand),
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum AclCommand {
+    /// Print whether a client may read or write a topic, and the rule that says so; exit code 0 allowed, 1 denied, 2 faults
+    Explain(Question),
+}
+
+/// What `acl explain` is asked.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Question {
+    /// The client's user name; without it the client is anonymous
+    #[arg(long)]
+    user: Option<String>,
+    /// The client's id
+    #[arg(long)]
+    client: String,
+    /// The topic of a message
+    #[arg(long)]
+    pub(crate) topic: String,
+    /// Whether the client is to be sent the message, or publishes it
+    #[arg(long)]
+    access: AccessWord,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AccessWord {
+    Read,
+    Write,
+}
+
+impl Question {
+    /// Who wants to do something.
+    pub(crate) fn who(&self) -> Who<'_> {
+        Who { user: self.user.as_deref(), client_id: &self.client }
+    }
+
+    /// What they want to do with the topic.
+    pub(crate) fn access(&self) -> Access {
+        match self.access {
+            AccessWord::Read => Access::Read,
+            AccessWord::Write => Access::Write,
+        }
+    }
 }
 
 impl Arguments {
     /// Whether the configuration is to be shown and nothing started.
     pub(crate) fn is_check(&self) -> bool {
         matches!(self.command, Some(Command::Check))
+    }
+
+    /// What is to be done with a password file, if that is what was asked for.
+    pub(crate) fn passwd(&self) -> Option<&passwd::Arguments> {
+        match &self.command {
+            Some(Command::Passwd(arguments)) => Some(arguments),
+            _ => None,
+        }
+    }
+
+    /// The question to the access rules, if that is what was asked for.
+    pub(crate) fn question(&self) -> Option<Question> {
+        match &self.command {
+            Some(Command::Acl(AclCommand::Explain(question))) => Some(question.clone()),
+            _ => None,
+        }
     }
 
     /// Where the configuration comes from; values are judged when they are loaded, with all others.

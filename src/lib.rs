@@ -20,11 +20,13 @@
 //! - `broker`: the engine that ties the rest together: who gets what, take-over, ends;
 //! - [`session`]: what MQTT asks to be remembered about one client, as a plain value; sans-IO;
 //! - [`router`]: subscriptions, route caches, retained topics; data structures without I/O;
+//! - [`auth`]: who may come in and what they may do; leaves that `broker` and `net` call;
 //! - [`config`]: settings with their layers; `metrics`: what is counted; `escape`: peers' text made safe for logs.
 //!
 //! `server` puts these together as [`Broker`]. Imports go one way only; ARCHITECTURE.md draws them and `tests/architecture.rs` watches
 //! them.
 
+pub mod auth;
 pub mod authentication;
 mod broker;
 pub mod config;

@@ -12,12 +12,14 @@ use std::fmt::{self, Write};
 use std::io::{self, IsTerminal};
 
 use tracing::field::{Field, Visit};
+use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt as log_format;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
@@ -27,14 +29,38 @@ use crate::config::{LogConfig, LogFormat};
 /// # Errors
 /// [`LogError::Filter`] if the level is neither a level nor directives (a loaded configuration has none such),
 /// [`LogError::Twice`] if the process has a logger already.
-pub fn init(log: &LogConfig) -> Result<(), LogError> {
+pub fn init(log: &LogConfig) -> Result<LogControl, LogError> {
     let filter = log.filter().ok_or_else(|| LogError::Filter(log.level.clone()))?;
     let is_colored = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let lines = match log.format {
         LogFormat::Text => text(io::stderr, is_colored).boxed(),
         LogFormat::Json => json(io::stderr).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().map_err(|_| LogError::Twice)
+    let (filter, handle) = reload::Layer::new(filter);
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    subscriber.try_init().map_err(|_| LogError::Twice)?;
+    let set = move |filter| handle.reload(filter).is_ok();
+    Ok(LogControl(Box::new(set)))
+}
+
+/// Changes what is logged while the process runs.
+pub struct LogControl(Box<dyn Fn(EnvFilter) -> bool + Send + Sync>);
+
+impl LogControl {
+    /// Sets `log.level` anew; the form of the lines stays.
+    ///
+    /// # Errors
+    /// [`LogError::Filter`]; the level is then what it was.
+    pub fn set_level(&self, log: &LogConfig) -> Result<(), LogError> {
+        let filter = log.filter().ok_or_else(|| LogError::Filter(log.level.clone()))?;
+        if (self.0)(filter) { Ok(()) } else { Err(LogError::Filter(log.level.clone())) }
+    }
+}
+
+impl fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogControl")
+    }
 }
 
 /// Why logging could not be set up.

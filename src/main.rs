@@ -1,26 +1,34 @@
 //! The `ternmq` program: flags, configuration, logs, broker, signals, exit code. Everything else is in the library.
 //!
 //! Exit codes: 0 stopped as asked or `check` found nothing, 1 the broker could not start, 2 faults in the flags or the
-//! configuration, 128 + n a second signal ended a shutdown under way.
+//! configuration, 128 + n a second signal ended a shutdown under way. Those of `passwd` are in its module. `acl explain`: 0 allowed, 1 denied, 2 faults.
 
 mod cli;
+mod passwd;
 mod process;
+mod reload;
 
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use ternmq::config::{self, Loaded};
-use ternmq::logging;
+use ternmq::auth::acl;
+use ternmq::config::{self, Loaded, Sources};
+use ternmq::logging::{self, LogControl};
 use ternmq::{Broker, StartError};
 use tracing::{info, warn};
 
-use self::process::Signals;
+use self::process::{Asked, Signals};
+use self::reload::Reloader;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
+    if let Some(arguments) = arguments.passwd() {
+        return passwd::run(arguments);
+    }
     let is_check = arguments.is_check();
+    let question = arguments.question();
     let sources = arguments.into_sources(std::env::vars_os().collect());
     let loaded = match config::load(&sources) {
         Ok(mut loaded) => {
@@ -33,12 +41,19 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(question) = question {
+        return answer(&loaded, &question);
+    }
     if is_check {
+        if let Err(faults) = acl::load(&loaded.config) {
+            complain(&faults);
+            return ExitCode::from(2);
+        }
         // Whoever closed the pipe has read enough.
         let _ = cli::print(&loaded);
         return ExitCode::SUCCESS;
     }
-    match start(loaded) {
+    match start(sources, loaded) {
         Ok(code) => code,
         Err(error) => {
             complain(&format_args!("ternmq: {error}"));
@@ -52,19 +67,38 @@ fn complain(what: &dyn fmt::Display) {
     let _ = writeln!(io::stderr(), "{what}");
 }
 
-fn start(loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    logging::init(&loaded.config.log)?;
+/// Says what the access rules say to the question.
+fn answer(loaded: &Loaded, question: &cli::Question) -> ExitCode {
+    match acl::explain(&loaded.config, question.who(), question.access(), &question.topic) {
+        Ok(explanation) => {
+            let _ = writeln!(io::stdout(), "{explanation}");
+            ExitCode::from(u8::from(!explanation.allowed))
+        }
+        Err(faults) => {
+            complain(&faults);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start(sources: Sources, loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let log = logging::init(&loaded.config.log)?;
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     process::raise_descriptor_limit(&loaded.config.limits);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(run(loaded));
+    let result = runtime.block_on(run(sources, loaded, log));
     // The broker has had its time to finish; a task that is stuck must not keep the process.
     runtime.shutdown_background();
     result
 }
 
-async fn run(loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
+async fn run(
+    sources: Sources,
+    loaded: Loaded,
+    log: LogControl,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut signals = Signals::new()?;
+    let mut reloader = Reloader::new(sources, loaded.clone(), log);
     let is_default_listener = loaded.has_default_listener();
     let is_default_data_dir = loaded.has_default_data_dir();
     let broker = tokio::select! {
@@ -83,7 +117,15 @@ async fn run(loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
         process::log_default_listener();
     }
     info!(version = env!("CARGO_PKG_VERSION"), "started");
-    let signal = signals.stop().await;
+    let signal = loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop(signal) => break signal,
+                Asked::Reload => reloader.reload(&broker, "SIGHUP"),
+            },
+            () = reloader.changed() => reloader.reload(&broker, "a file has changed"),
+        }
+    };
     info!(signal = signal.name(), "shutting down; a second signal ends at once");
     tokio::select! {
         () = broker.shutdown() => {

@@ -4,7 +4,7 @@
 //! fight over these cache lines. Counters by reason are rare events and stand in a small ordered map.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -81,8 +81,30 @@ pub(crate) struct Metrics {
     pub(crate) wills_published: Counter,
     pub(crate) sessions_expired: Counter,
     pub(crate) accept_errors: Counter,
+    pub(crate) certificate_days_left: Days,
     pub(crate) quick_take_overs: Counter,
     pub(crate) sheddings: Counter,
+}
+
+/// Days until something ends, once it is known.
+#[derive(Debug)]
+pub(crate) struct Days(AtomicI64);
+
+impl Default for Days {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MIN))
+    }
+}
+
+impl Days {
+    /// Returns what was known before.
+    pub(crate) fn set(&self, days: i64) -> Option<i64> {
+        Some(self.0.swap(days, Ordering::Relaxed)).filter(|days| *days != i64::MIN)
+    }
+
+    fn get(&self) -> Option<i64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|days| *days != i64::MIN)
+    }
 }
 
 /// The durable log at one moment. Counters start at 0 with the broker.
@@ -149,6 +171,8 @@ pub struct MetricsSnapshot {
     pub sessions_expired: u64,
     /// Failed accepts, such as those for want of file descriptors.
     pub accept_errors: u64,
+    /// Gauge: whole days until the first certificate of any TLS listener ends, negative when it has; `None` without TLS.
+    pub certificate_days_left: Option<i64>,
     /// Take-overs of a client id that came in quick succession, more than five in ten seconds.
     pub quick_take_overs: u64,
     /// Times that `limits.memory_max` was reached, and queues shortened.
@@ -183,6 +207,7 @@ impl Metrics {
             wills_published: self.wills_published.get(),
             sessions_expired,
             accept_errors: self.accept_errors.get(),
+            certificate_days_left: self.certificate_days_left.get(),
             quick_take_overs: self.quick_take_overs.get(),
             sheddings: self.sheddings.get(),
             storage: None,

@@ -37,6 +37,14 @@ pub(crate) struct Signals {
     hangup: Signal,
 }
 
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Stop(Stop),
+    /// SIGHUP.
+    Reload,
+}
+
 /// A signal to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
@@ -74,16 +82,20 @@ impl Signals {
         })
     }
 
-    /// Waits for the next signal to stop. Drops no signal if it is cancelled.
+    /// Waits for the next signal. Drops none if it is cancelled.
+    pub(crate) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop(Stop::Terminate),
+            _ = self.interrupt.recv() => Asked::Stop(Stop::Interrupt),
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+
+    /// Waits for the next signal to stop; there is nothing to reload.
     pub(crate) async fn stop(&mut self) -> Stop {
         loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return Stop::Terminate,
-                _ = self.interrupt.recv() => return Stop::Interrupt,
-                _ = self.hangup.recv() => warn!(
-                    "SIGHUP is ignored: no setting can be changed while the broker runs, neither listeners, \
-                     certificates, limits nor log; restart it"
-                ),
+            if let Asked::Stop(stop) = self.next().await {
+                return stop;
             }
         }
     }

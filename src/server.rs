@@ -1,17 +1,22 @@
 //! `Broker`: the whole broker, started inside a program; publish and subscribe in-process.
 
+mod security;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::auth::gate::Gate;
 use crate::authentication::{AuthenticationMethod, AuthenticationMethods};
-use crate::broker::{Added, Client, Core, LocalQueue, ReceivedMessage, TopicLimit, Turn, keep_log, sys};
-use crate::config::{ClientCertificate, Config, ListenerConfig, StorageKind, Transport};
+use crate::broker::{
+    Added, Client, Core, LocalQueue, ReceivedMessage, Security, TopicLimit, Turn, keep_log, sys,
+};
+use crate::config::{AclSubscribe, ClientCertificate, Config, ListenerConfig, StorageKind, Transport};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::metrics::MetricsSnapshot;
-use crate::net::{self, BindError, TlsError};
+use crate::net::{self, BindError, Certificates, TlsError};
 use crate::protocol::{QoS, TopicError, validate_topic_filter, validate_topic_name};
 use crate::router::{ReplayCursor, SubscriptionOptions};
 use crate::session::{Message, Owner, Session};
@@ -20,6 +25,8 @@ use crate::session::{Message, Owner, Session};
 pub struct Broker {
     core: Arc<Core>,
     local_addrs: Vec<SocketAddr>,
+    gate: Arc<Gate>,
+    certificates: Arc<[Certificates]>,
     /// Holds the lock on the data directory for as long as the broker runs.
     _data_dir: Option<DataDir>,
 }
@@ -59,8 +66,11 @@ pub enum StartError {
         /// The listener's address.
         address: SocketAddr,
         /// What is wrong.
-        source: TlsError,
+        source: Box<TlsError>,
     },
+    /// Users, rules or another part of what makes the broker safe cannot be had as configured.
+    #[error("{0}")]
+    Security(String),
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -138,17 +148,23 @@ impl Broker {
     pub async fn start_with(config: Config, extensions: Extensions) -> Result<Self, StartError> {
         let path = config.data_dir.as_deref().filter(|_| config.storage.kind == StorageKind::Disk);
         let data_dir = path.map(DataDir::open).transpose()?;
-        let methods = AuthenticationMethods(extensions.authentication_methods);
+        let security::Loaded { gate, rules } = security::load(&config)?;
+        security::announce_policy(&config, &gate, rules.as_deref());
+        let security = Security {
+            methods: AuthenticationMethods(extensions.authentication_methods),
+            rules,
+            refuses_subscriptions: config.auth.subscribe == AclSubscribe::Refuse,
+        };
         let core = match path {
             None => {
                 tracing::info!("sessions, queues and retained messages are kept in memory only");
-                Core::new(config.limits, methods)
+                Core::new(config.limits, security)
             }
             Some(path) => {
                 tracing::info!(data_dir = %path.display(), sync = config.storage.sync.name(), "durable log");
                 let (directory, storage, limits) = (path.to_owned(), config.storage, config.limits);
                 let opened =
-                    tokio::task::spawn_blocking(move || Core::open(&directory, &storage, limits, methods));
+                    tokio::task::spawn_blocking(move || Core::open(&directory, &storage, limits, security));
                 let opened = opened.await.map_err(io::Error::other).and_then(|opened| opened);
                 opened.map_err(|error| DataDirError::Io { path: path.to_owned(), error })?
             }
@@ -156,11 +172,15 @@ impl Broker {
         // Only now: whoever connects finds the state of the last run in place.
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
-            listeners.push(net::bind(listener).map_err(|error| start_error(listener, error))?);
+            listeners
+                .push(net::bind(listener, Arc::clone(&gate)).map_err(|error| start_error(listener, error))?);
         }
         let local_addrs = listeners.iter().map(|listener| listener.local_addr).collect();
+        let certificates: Arc<[Certificates]> =
+            listeners.iter().map(net::BoundListener::certificates).collect();
+        tokio::spawn(security::watch_certificates(Arc::clone(&core), Arc::clone(&certificates)));
         for (listener, config) in listeners.into_iter().zip(&config.listeners) {
-            announce(config, listener.local_addr);
+            announce(config, listener.local_addr, &gate);
             tokio::spawn(listener.run(Arc::clone(&core)));
         }
         tokio::spawn(Arc::clone(&core).run_timers());
@@ -168,7 +188,7 @@ impl Broker {
         if let Some(interval) = config.sys_interval {
             tokio::spawn(sys::run(Arc::clone(&core), interval));
         }
-        Ok(Self { core, local_addrs, _data_dir: data_dir })
+        Ok(Self { core, local_addrs, gate, certificates, _data_dir: data_dir })
     }
 
     /// The addresses listened on, in the order of the configuration, with the real ports.
@@ -199,7 +219,7 @@ impl Broker {
         if self.core.log.as_ref().is_some_and(|log| log.is_full()) {
             return Err(PublishError::StorageFull);
         }
-        let message = Arc::new(Message::new(Arc::from(topic), Box::from(payload), qos));
+        let message = Arc::new(Message::new(topic, payload, qos));
         let mut turn = Turn::new();
         turn.begin(self.core.now());
         self.core.metrics.publish_received.add(1);
@@ -236,7 +256,8 @@ impl Broker {
             core.add_subscription(&client, &mut guard, filter, SubscriptionOptions::with_qos(qos))
         };
         match added {
-            Ok(Added { filter, .. }) => {
+            Ok(Added { .. }) => {
+                let filter = Arc::from(filter);
                 Ok(Subscription { core, client, filter, qos, replay: Some(ReplayCursor::default()) })
             }
             Err(_) if core.topic_limit(filter) == Some(TopicLimit::Bytes) => {
@@ -287,21 +308,21 @@ fn start_error(listener: &ListenerConfig, error: BindError) -> StartError {
     let address = listener.bind;
     match error {
         BindError::Io(source) => StartError::Listen { address, source },
-        BindError::Tls(source) => StartError::Tls { address, source },
+        BindError::Tls(source) => StartError::Tls { address, source: Box::new(source) },
     }
 }
 
-fn announce(config: &ListenerConfig, address: SocketAddr) {
+fn announce(config: &ListenerConfig, address: SocketAddr, gate: &Gate) {
     let (tls, certificates) = match &config.transport {
         Transport::Tcp => (false, false),
         Transport::Tls(tls) => (true, tls.client_certificate != ClientCertificate::None),
     };
     tracing::info!(%address, tls, allow_anonymous = config.allow_anonymous, "listening");
-    if !config.allow_anonymous && !certificates {
+    if !config.allow_anonymous && !certificates && !gate.methods().asks(config.auth.as_deref()) {
         tracing::warn!(
             %address,
-            "this listener refuses everybody: it has neither allow_anonymous = true nor client certificates to tell who may \
-             come in"
+            "this listener refuses everybody: it has neither allow_anonymous = true, nor client certificates, nor a method of \
+             [auth] to tell who may come in"
         );
     }
 }

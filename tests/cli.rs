@@ -99,6 +99,70 @@ fn faults_end_check_and_start_alike() {
 }
 
 #[test]
+fn check_finds_faults_in_access_rules() {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("acl.txt"), "topic read a\ntopic a#\nusr b\n").expect("a file");
+    let path = file(
+        directory.path(),
+        "auth.acl_file = \"acl.txt\"\n[[acl]]\naccess = \"read\"\npattern = \"a/x%u\"\n",
+    );
+    for arguments in
+        [&["check"] as &[&str], &["acl", "explain", "--client", "k", "--topic", "a", "--access", "read"]]
+    {
+        let (code, stdout, stderr) = run(ternmq().args(arguments).args(["--config", &path]));
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+        let lines: Vec<&str> = stderr.lines().collect();
+        assert_eq!(lines.len(), 3, "{stderr}");
+        assert!(lines[0].contains("acl.txt:2: ") && lines[1].contains("acl.txt:3: "), "{stderr}");
+        assert!(lines[2].starts_with("acl[0]: "), "{stderr}");
+    }
+}
+
+#[test]
+fn acl_explain_names_the_rule_that_decides() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let rules =
+        "topic read public/#\nuser bob\ntopic readwrite a/#\ntopic deny a/secret\npattern write c/%c\n";
+    fs::write(directory.path().join("acl.txt"), rules).expect("a file");
+    let path = file(
+        directory.path(),
+        "auth.acl_file = \"acl.txt\"\n[[acl]]\nuser = \"al ice\"\naccess = \"read\"\ntopics = [\"x\", \"y\"]\n",
+    );
+    let ask = |config: &str, user: Option<&str>, client: &str, topic: &str, access: &str| {
+        let mut command = ternmq();
+        command.args(["acl", "explain", "--config", config]);
+        command.args(["--client", client, "--topic", topic, "--access", access]);
+        command.args(user.into_iter().flat_map(|user| ["--user", user]));
+        run(&mut command)
+    };
+    let at = |line: &str| format!("{}/acl.txt:{line}\n", directory.path().to_str().expect("UTF-8"));
+    for (user, client, topic, access, allowed, why) in [
+        (None, "k", "public/x", "read", true, format!("by {}", at("1: topic read public/#"))),
+        (None, "k", "public/x", "write", false, "because no rule grants it\n".to_owned()),
+        (Some("bob"), "k", "a/b", "write", true, format!("by {}", at("3: topic readwrite a/#"))),
+        (Some("bob"), "k", "a/secret", "read", false, format!("by {}", at("4: topic deny a/secret"))),
+        (Some("bob"), "k", "c/k", "write", true, format!("by {}", at("5: pattern write c/%c"))),
+        (Some("al ice"), "k", "y", "read", true, "by acl[0]: topic read y\n".to_owned()),
+    ] {
+        let (code, stdout, stderr) = ask(&path, user, client, topic, access);
+        let (word, expected) = if allowed { ("allowed", 0) } else { ("denied", 1) };
+        assert_eq!((code, stdout), (Some(expected), format!("{word} {why}")), "{topic}: {stderr}");
+    }
+    let (code, stdout, _) = ask(&path, Some("bob"), "k#", "c/k", "write");
+    assert_eq!(code, Some(1));
+    assert!(stdout.starts_with("denied because ") && stdout.contains("+ or #"), "{stdout}");
+    // Not the topic of a message, and not an access.
+    let (code, _, stderr) = ask(&path, None, "k", "public/#", "read");
+    assert_eq!(code, Some(2));
+    assert!(stderr.starts_with("--topic: "), "{stderr}");
+    assert_eq!(ask(&path, None, "k", "a", "deny").0, Some(2));
+
+    let (code, stdout, _) = ask(&file(directory.path(), ""), None, "k", "a", "write");
+    assert_eq!(code, Some(0));
+    assert!(stdout.starts_with("allowed because there are no rules"), "{stdout}");
+}
+
+#[test]
 fn unknown_flags_are_refused() {
     let (code, _, stderr) = run(ternmq().arg("--prot"));
     assert_eq!(code, Some(2));
@@ -185,11 +249,58 @@ fn a_signal_stops_it_with_exit_code_0() {
 }
 
 #[test]
-fn hangup_is_survived_and_explained() {
-    let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0"]));
+fn hangup_takes_up_what_can_change_and_tells_the_rest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let rules = directory.path().join("acl.txt");
+    fs::write(&rules, "topic read a\n").expect("rules");
+    let text = "[storage]\nkind = \"memory\"\n[auth]\nacl_file = \"acl.txt\"\n";
+    let path = file(directory.path(), text);
+    let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0", "--config"]).arg(&path));
     broker.until("started");
+    // Nothing has changed.
     broker.signal("HUP");
-    broker.until("SIGHUP is ignored");
+    let log = broker.until("reloaded");
+    assert!(log.contains("failures=0") && !log.contains("changed"), "{log}");
+
+    file(
+        directory.path(),
+        &format!("{text}ban_time = \"1m\"\n[limits]\ninflight_max = 7\n[log]\nlevel = \"debug\"\n"),
+    );
+    broker.signal("HUP");
+    let log = broker.until("reloaded");
+    let told = |setting: &str| {
+        log.lines().find(|line| line.contains(setting)).unwrap_or_else(|| panic!("{setting}: {log}"))
+    };
+    for setting in ["limits.inflight_max", "auth.ban_time"] {
+        assert!(told(setting).contains("after a restart"), "{log}");
+    }
+    assert!(!told("log.level").contains("after a restart"), "{log}");
+    file(directory.path(), "[limits]\ninflight_max = \"many\"\n");
+    broker.signal("HUP");
+    let log = broker.until("everything stays as it is");
+    assert!(log.contains("limits.inflight_max"), "{log}");
+    broker.signal("TERM");
+    assert_eq!(broker.end().0, Some(0));
+}
+
+#[test]
+fn a_file_that_has_changed_is_read_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let rules = directory.path().join("acl.txt");
+    fs::write(&rules, "topic read a\n").expect("rules");
+    let path = file(directory.path(), "[storage]\nkind = \"memory\"\n[auth]\nacl_file = \"acl.txt\"\n");
+    let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0", "--config"]).arg(&path));
+    let log = broker.until("started");
+    assert!(log.contains("rules=\"1 (users: 0"), "{log}");
+    fs::write(&rules, "topic read a\ntopic read b\n").expect("rules");
+    let log = broker.until("reloaded");
+    assert!(log.contains("a file has changed") && log.contains("rules=\"2 (users: 0"), "{log}");
+    fs::write(&rules, "topics read a\n").expect("rules");
+    let log = broker.until("reloaded");
+    assert!(
+        log.contains("acl.txt:1") && log.contains("stays as it was") && log.contains("failures=1"),
+        "{log}"
+    );
     broker.signal("TERM");
     assert_eq!(broker.end().0, Some(0));
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use ternmq::config::{
-    ClientCertificate, Config, ConfigFaults, Flags, Limits, ListenerConfig, Loaded, LogConfig, LogFormat,
-    MemoryMax, Network, Origin, PayloadFormat, Sources, StorageConfig, StorageKind, SyncMode, TlsConfig,
+    AclAccess, AclSubscribe, AclTable, AclTopics, AclWho, AuthConfig, AuthMethod, CertificateFiles,
+    CertificateName, ClientCertificate, Config, ConfigFaults, Flags, HttpConfig, HttpFormat, HttpHeaders,
+    JwtAlgorithm, JwtConfig, Limits, ListenerConfig, Loaded, LogConfig, LogFormat, MemoryMax, Network,
+    Origin, PayloadFormat, RefusedPublish, Sources, StorageConfig, StorageKind, SyncMode, TlsConfig,
     Transport, load,
 };
 
@@ -125,12 +127,27 @@ fn the_fixed_defaults_are_these() {
     assert_eq!(storage.sync_interval, Duration::from_secs(1));
 }
 
+fn acl(who: AclWho, access: AclAccess, topics: AclTopics) -> AclTable {
+    AclTable { who, access, topics }
+}
+
 #[test]
 fn a_file_sets_everything() {
     let written = Written::new(
         r#"
         data_dir = "/srv/mqtt"
         sys_interval = "0s"
+        [[acl]]
+        user = "bob"
+        access = "write"
+        topics = ["a", "b/#"]
+        [[acl]]
+        anonymous = true
+        access = "deny"
+        topic = "a"
+        [[acl]]
+        access = "readwrite"
+        patterns = ["%u", "%c"]
         [storage]
         kind = "disk"
         sync = "interval"
@@ -171,17 +188,64 @@ fn a_file_sets_everything() {
         bind = "0.0.0.0:8883"
         transport = "tls"
         allow_anonymous = true
+        refused_publish = "disconnect"
+        auth = ["password_file"]
         proxy_protocol_from = ["127.0.0.1", "fd00::/8"]
         [listeners.tls]
         certificate = "c.pem"
         private_key = "k.pem"
         client_ca = "ca.pem"
         client_certificate = "optional"
+        crl = ["a.crl", "b.crl"]
+        user_name = "san"
+        [[listeners.tls.certificates]]
+        certificate = "c2.pem"
+        private_key = "k2.pem"
+        [auth]
+        methods = ["http", "certificate", "jwt", "password_file"]
+        password_file = "passwords"
+        acl_file = "acl.txt"
+        subscribe = "refuse"
+        failures_max = 1
+        address_failures_max = 2
+        user_failures_max = 3
+        failures_time = "1h"
+        delay_max = "0s"
+        ban_time = "1s"
+        [auth.http]
+        url = "https://id.example/auth"
+        format = "form"
+        timeout = "1s"
+        requests_max = 2
+        waiting_max = 0
+        cache_time = "0s"
+        cache_time_denied = "1h"
+        cache_entries_max = 3
+        headers = { "X-B" = "2", "X-A" = "secret" }
+        token_file = "token"
+        token_header = "X-Token"
+        ca = "ca.pem"
+        [auth.jwt]
+        algorithm = "EdDSA"
+        key_file = "jwt.pem"
+        issuer = "i"
+        audience = "a"
+        user_claim = "name"
+        leeway = "5s"
+        username_must_match = false
         "#,
     )
+    .with("acl.txt")
     .with("c.pem")
     .with("k.pem")
-    .with("ca.pem");
+    .with("ca.pem")
+    .with("c2.pem")
+    .with("k2.pem")
+    .with("a.crl")
+    .with("b.crl")
+    .with("passwords")
+    .with("token")
+    .with("jwt.pem");
     let loaded = written.load().expect("a good file");
     let expected = Config {
         data_dir: Some(PathBuf::from("/srv/mqtt")),
@@ -219,14 +283,65 @@ fn a_file_sets_everything() {
             handshake_bytes_max: 64_000,
             shutdown_timeout: Duration::from_secs(60),
         },
+        acl: vec![
+            acl(
+                AclWho::User("bob".to_owned()),
+                AclAccess::Write,
+                AclTopics::Topics(vec!["a".to_owned(), "b/#".to_owned()]),
+            ),
+            acl(AclWho::Anonymous, AclAccess::Deny, AclTopics::Topics(vec!["a".to_owned()])),
+            acl(
+                AclWho::Everyone,
+                AclAccess::ReadWrite,
+                AclTopics::Patterns(vec!["%u".to_owned(), "%c".to_owned()]),
+            ),
+        ],
         log: LogConfig { level: "warn,ternmq=debug".to_owned(), format: LogFormat::Json },
-        listeners: vec![
-            ListenerConfig {
-                bind: address("[::1]:1883"),
-                transport: Transport::Tcp,
-                allow_anonymous: true,
-                proxy_protocol_from: Vec::new(),
+        auth: AuthConfig {
+            methods: Some(vec![
+                AuthMethod::Http,
+                AuthMethod::Certificate,
+                AuthMethod::Jwt,
+                AuthMethod::PasswordFile,
+            ]),
+            password_file: Some(written.path("passwords")),
+            acl_file: Some(written.path("acl.txt")),
+            subscribe: AclSubscribe::Refuse,
+            failures_max: 1,
+            address_failures_max: 2,
+            user_failures_max: 3,
+            failures_time: Duration::from_secs(3_600),
+            delay_max: Duration::ZERO,
+            ban_time: Duration::from_secs(1),
+            http: HttpConfig {
+                url: Some("https://id.example/auth".to_owned()),
+                format: HttpFormat::Form,
+                timeout: Duration::from_secs(1),
+                requests_max: 2,
+                waiting_max: 0,
+                cache_time: Duration::ZERO,
+                cache_time_denied: Duration::from_secs(3_600),
+                cache_entries_max: 3,
+                headers: HttpHeaders(vec![
+                    ("X-A".to_owned(), "secret".to_owned()),
+                    ("X-B".to_owned(), "2".to_owned()),
+                ]),
+                token_file: Some(written.path("token")),
+                token_header: "X-Token".to_owned(),
+                ca: Some(written.path("ca.pem")),
             },
+            jwt: JwtConfig {
+                algorithm: Some(JwtAlgorithm::EdDsa),
+                key_file: Some(written.path("jwt.pem")),
+                issuer: Some("i".to_owned()),
+                audience: Some("a".to_owned()),
+                user_claim: "name".to_owned(),
+                leeway: Duration::from_secs(5),
+                username_must_match: false,
+            },
+        },
+        listeners: vec![
+            ListenerConfig { allow_anonymous: true, ..ListenerConfig::tcp(address("[::1]:1883")) },
             ListenerConfig {
                 bind: address("0.0.0.0:8883"),
                 transport: Transport::Tls(TlsConfig {
@@ -234,19 +349,31 @@ fn a_file_sets_everything() {
                     private_key: written.path("k.pem"),
                     client_ca: Some(written.path("ca.pem")),
                     client_certificate: ClientCertificate::Optional,
+                    crl: vec![written.path("a.crl"), written.path("b.crl")],
+                    user_name: CertificateName::San,
+                    certificates: vec![CertificateFiles {
+                        certificate: written.path("c2.pem"),
+                        private_key: written.path("k2.pem"),
+                    }],
                 }),
                 allow_anonymous: true,
+                refused_publish: RefusedPublish::Disconnect,
+                auth: Some(vec![AuthMethod::PasswordFile]),
                 proxy_protocol_from: vec![network("127.0.0.1/32"), network("fd00::/8")],
             },
         ],
     };
     assert_eq!(loaded.config, expected);
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     assert!(!loaded.has_default_listener());
+    // What is secret is not shown.
+    let shown = format!("{:?} {:?}", loaded.settings, loaded.config);
+    assert!(shown.contains("X-A") && !shown.contains("secret"), "{shown}");
     for setting in &loaded.settings {
         let is_default = setting.origin == Origin::Default;
-        let may_be =
-            ["listeners[0].transport", "listeners[0].allow_anonymous", "listeners[0].proxy_protocol_from"];
-        assert_eq!(is_default, may_be.contains(&setting.path.as_str()), "{setting}");
+        let may_be = ["transport", "allow_anonymous", "refused_publish", "auth", "proxy_protocol_from"];
+        let of_first = setting.path.strip_prefix("listeners[0].");
+        assert_eq!(is_default, of_first.is_some_and(|key| may_be.contains(&key)), "{setting}");
     }
 }
 
@@ -287,8 +414,19 @@ fn each_layer_overrides_the_one_below() {
 
 #[test]
 fn every_setting_outside_listeners_has_a_variable() {
+    let files = Written::new("").with("file");
+    let file = files.path("file");
+    let file = file.to_str().expect("a path in UTF-8");
     let loaded = environment(&[
         ("TERNMQ_DATA_DIR", "/d"),
+        ("TERNMQ_AUTH__ACL_FILE", file),
+        ("TERNMQ_AUTH__SUBSCRIBE", "refuse"),
+        ("TERNMQ_AUTH__FAILURES_MAX", "1"),
+        ("TERNMQ_AUTH__ADDRESS_FAILURES_MAX", "2"),
+        ("TERNMQ_AUTH__USER_FAILURES_MAX", "3"),
+        ("TERNMQ_AUTH__FAILURES_TIME", "1m"),
+        ("TERNMQ_AUTH__DELAY_MAX", "1s"),
+        ("TERNMQ_AUTH__BAN_TIME", "1h"),
         ("TERNMQ_STORAGE__KIND", "memory"),
         ("TERNMQ_STORAGE__SYNC", "never"),
         ("TERNMQ_STORAGE__SYNC_INTERVAL", "1h"),
@@ -321,8 +459,34 @@ fn every_setting_outside_listeners_has_a_variable() {
         ("TERNMQ_LIMITS__SHUTDOWN_TIMEOUT", "0s"),
         ("TERNMQ_LOG__LEVEL", "off"),
         ("TERNMQ_LOG__FORMAT", "json"),
+        ("TERNMQ_AUTH__METHODS", "jwt, http"),
+        ("TERNMQ_AUTH__PASSWORD_FILE", file),
+        ("TERNMQ_AUTH__HTTP__URL", "http://localhost/"),
+        ("TERNMQ_AUTH__HTTP__FORMAT", "form"),
+        ("TERNMQ_AUTH__HTTP__TIMEOUT", "2s"),
+        ("TERNMQ_AUTH__HTTP__REQUESTS_MAX", "2"),
+        ("TERNMQ_AUTH__HTTP__WAITING_MAX", "2"),
+        ("TERNMQ_AUTH__HTTP__CACHE_TIME", "2s"),
+        ("TERNMQ_AUTH__HTTP__CACHE_TIME_DENIED", "2s"),
+        ("TERNMQ_AUTH__HTTP__CACHE_ENTRIES_MAX", "2"),
+        ("TERNMQ_AUTH__HTTP__HEADERS", "X-B: b: c\n X-A:a"),
+        ("TERNMQ_AUTH__HTTP__TOKEN_FILE", file),
+        ("TERNMQ_AUTH__HTTP__TOKEN_HEADER", "X-Token"),
+        ("TERNMQ_AUTH__HTTP__CA", file),
+        ("TERNMQ_AUTH__JWT__ALGORITHM", "RS256"),
+        ("TERNMQ_AUTH__JWT__KEY_FILE", file),
+        ("TERNMQ_AUTH__JWT__ISSUER", "i"),
+        ("TERNMQ_AUTH__JWT__AUDIENCE", "a"),
+        ("TERNMQ_AUTH__JWT__USER_CLAIM", "c"),
+        ("TERNMQ_AUTH__JWT__LEEWAY", "2s"),
+        ("TERNMQ_AUTH__JWT__USERNAME_MUST_MATCH", "false"),
     ])
     .expect("good variables");
+    let auth = &loaded.config.auth;
+    assert_eq!(auth.methods, Some(vec![AuthMethod::Jwt, AuthMethod::Http]));
+    let headers = [("X-A", "a"), ("X-B", "b: c")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(auth.http.headers, HttpHeaders(headers.to_vec()));
+    assert_eq!((auth.jwt.algorithm, auth.jwt.username_must_match), (Some(JwtAlgorithm::Rs256), false));
     let outside = loaded.settings.iter().filter(|setting| !setting.path.starts_with("listeners"));
     for setting in outside {
         assert!(matches!(setting.origin, Origin::Environment(_)), "{setting}");
@@ -414,6 +578,32 @@ fn bad_values_are_named_with_what_is_expected() {
         ("[log]\nlevel = \"verbose\"", "log.level", &["\"verbose\"", "trace"]),
         ("[log]\nlevel = \"info,\"", "log.level", &["trace"]),
         ("[log]\nlevel = \"ternmq=loud\"", "log.level", &["trace"]),
+        ("[auth]\nmethods = \"http\"", "auth.methods", &["a list", "\"password_file\""]),
+        ("[auth]\nmethods = [\"htpp\"]", "auth.methods", &["a list", "\"http\""]),
+        ("[auth]\nmethods = [7]", "auth.methods", &["a list"]),
+        ("[auth]\nmethods = [\"http\", \"http\"]", "auth.methods", &["once"]),
+        ("[auth]\nmethods = [\"http\"]", "auth.methods", &["\"http\"", "needs auth.http.url"]),
+        ("[auth]\nmethods = [\"jwt\"]", "auth.methods", &["needs auth.jwt.key_file"]),
+        ("[auth]\nmethods = [\"password_file\"]", "auth.methods", &["needs auth.password_file"]),
+        ("[auth]\nmethods = [\"certificate\"]", "auth.methods", &["needs tls.user_name"]),
+        ("[auth]\npassword_file = \"nowhere\"", "auth.password_file", &["cannot read the file"]),
+        ("[auth.http]\nurl = \"localhost\"", "auth.http.url", &["http:// or https://"]),
+        ("[auth.http]\nurl = \"ftp://localhost/\"", "auth.http.url", &["http:// or https://"]),
+        ("[auth.http]\nurl = \"http://u:p@localhost/\"", "auth.http.url", &["without a login"]),
+        ("[auth]\nmethods = [\"http\"]\n[auth.http]\nurl = 7", "auth.http.url", &["http:// or https://"]),
+        ("[auth.http]\nformat = \"xml\"", "auth.http.format", &["\"json\" or \"form\""]),
+        ("[auth.http]\ntimeout = \"0s\"", "auth.http.timeout", &["from 1ms to 1h"]),
+        ("[auth.http]\nrequests_max = 0", "auth.http.requests_max", &["from 1 to 10000"]),
+        ("[auth.http]\nheaders = \"X: y\"", "auth.http.headers", &["a table of HTTP headers"]),
+        ("[auth.http]\nheaders = { X = 1 }", "auth.http.headers", &["{…}", "a table of HTTP headers"]),
+        ("[auth.http.headers]\n\"a b\" = \"1\"", "auth.http.headers", &["a table of HTTP headers"]),
+        ("[auth.http.headers]\nX = \"a\\nb\"", "auth.http.headers", &["a table of HTTP headers"]),
+        ("[auth.http]\ntoken_header = \"a b\"", "auth.http.token_header", &["name of an HTTP header"]),
+        ("[auth.jwt]\nalgorithm = \"none\"", "auth.jwt.algorithm", &["\"HS256\" or \"RS256\""]),
+        ("[auth.jwt]\nkey_file = \"ternmq.toml\"", "auth.jwt.algorithm", &["missing", "algorithm"]),
+        ("[auth.jwt]\nuser_claim = \"\"", "auth.jwt.user_claim", &["not empty"]),
+        ("[auth.jwt]\nusername_must_match = 1", "auth.jwt.username_must_match", &["true or false"]),
+        ("[auth.jwt]\nleway = \"1s\"", "auth.jwt.leway", &["did you mean auth.jwt.leeway?"]),
         ("[log]\nformat = \"xml\"", "log.format", &["\"text\" or \"json\""]),
         ("limits = 5", "limits", &["a table", "[limits]"]),
         ("[log.level]\nx = 1", "log.level", &["trace"]),
@@ -726,6 +916,33 @@ fn paths_in_a_file_start_from_its_directory() {
 }
 
 #[test]
+fn access_rules_have_to_be_whole() {
+    let rule = |lines: &str| format!("[[acl]]\naccess = \"read\"\ntopic = \"a\"\n[[acl]]\n{lines}\n");
+    for (lines, path, word) in [
+        ("topic = \"a\"", "acl[1].access", "missing"),
+        ("access = \"read\"", "acl[1]", "missing"),
+        ("access = \"none\"\ntopic = \"a\"", "acl[1].access", "\"readwrite\""),
+        ("access = \"read\"\ntopic = 1", "acl[1].topic", "text"),
+        ("access = \"read\"\ntopics = \"a\"", "acl[1].topics", "list"),
+        ("access = \"read\"\ntopics = [\"a\", 1]", "acl[1].topics", "list"),
+        ("access = \"read\"\ntopics = []", "acl[1]", "at least one"),
+        ("access = \"read\"\ntopic = \"a\"\npattern = \"b\"", "acl[1].pattern", "one of"),
+        ("access = \"read\"\ntopic = \"a\"\nuser = \"\"", "acl[1].user", "anonymous"),
+        ("access = \"read\"\ntopic = \"a\"\nanonymous = false", "acl[1].anonymous", "true"),
+        ("access = \"read\"\ntopic = \"a\"\nuser = \"b\"\nanonymous = true", "acl[1].anonymous", "both"),
+        ("access = \"read\"\npattern = \"a\"\nuser = \"b\"", "acl[1].user", "everyone"),
+        ("access = \"read\"\npatterns = [\"a\"]\nanonymous = true", "acl[1].anonymous", "everyone"),
+        ("access = \"read\"\ntopc = \"a\"\ntopic = \"a\"", "acl[1].topc", "acl[1].topic"),
+    ] {
+        one_fault(&rule(lines), path, &[word]);
+    }
+    one_fault("acl = []", "acl", &["at least one"]);
+    one_fault("acl = 1", "acl", &["[[acl]]"]);
+    one_fault("acl = [1]", "acl[0]", &["[[acl]]"]);
+    one_fault("[auth]\nacl_file = \"none.txt\"", "auth.acl_file", &["cannot read"]);
+}
+
+#[test]
 fn a_data_directory_must_not_be_a_file() {
     let written = Written::new("data_dir = \"ternmq.toml\"");
     let found = written.load().expect_err("a file").to_string();
@@ -844,6 +1061,88 @@ fn a_program_without_a_place_for_data_keeps_it_in_memory_and_says_so() {
     }
 }
 
+/// A listener with TLS and these lines in its table.
+fn tls_listener(lines: &str) -> String {
+    let files = "certificate = \"ternmq.toml\"\nprivate_key = \"ternmq.toml\"\nclient_ca = \"ternmq.toml\"";
+    format!(
+        "[[listeners]]\nbind = \"127.0.0.1:8883\"\ntransport = \"tls\"\n[listeners.tls]\n{files}\n{lines}"
+    )
+}
+
+#[test]
+fn what_a_tls_listener_asks_of_clients_must_fit_together() {
+    let asks = "client_certificate = \"required\"\n";
+    let table = "[[listeners.tls.certificates]]";
+    for (lines, path, words) in [
+        ("user_name = \"cn\"".to_owned(), "tls.user_name", &["needs client_certificate"] as &[&str]),
+        ("crl = [\"ternmq.toml\"]".to_owned(), "tls.crl", &["needs client_certificate"]),
+        (format!("{asks}crl = \"ternmq.toml\""), "tls.crl", &["a list of paths"]),
+        (format!("{asks}crl = [7]"), "tls.crl", &["a list of paths"]),
+        (format!("{asks}crl = [\"no.crl\"]"), "tls.crl", &["no.crl", "cannot read"]),
+        (format!("{asks}user_name = \"dn\""), "tls.user_name", &["\"cn\" or \"san\""]),
+        ("certificates = 7".to_owned(), "tls.certificates", &[table]),
+        ("certificates = [7]".to_owned(), "tls.certificates[0]", &[table]),
+        (format!("{table}\ncertificate = \"ternmq.toml\""), "tls.certificates[0].private_key", &["missing"]),
+        (
+            format!("{table}\ncertificate = \"ternmq.toml\"\nprivate_key = \"no.key\""),
+            "tls.certificates[0].private_key",
+            &["no.key", "cannot read"],
+        ),
+        (
+            format!("{table}\ncertificate = \"ternmq.toml\"\nprivate_key = \"ternmq.toml\"\nkey = 1"),
+            "tls.certificates[0].key",
+            &["unknown key"],
+        ),
+    ] {
+        one_fault(&tls_listener(&lines), &format!("listeners[0].{path}"), words);
+    }
+    let good = format!(
+        "{asks}user_name = \"cn\"\n{table}\ncertificate = \"ternmq.toml\"\nprivate_key = \"ternmq.toml\"\n\
+         [auth]\nmethods = [\"certificate\"]"
+    );
+    let loaded = Written::new(&tls_listener(&good)).load().expect("a good file");
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let shown: Vec<&str> = loaded.settings.iter().map(|setting| setting.path.as_str()).collect();
+    assert!(shown.contains(&"listeners[0].tls.certificates[0].private_key"), "{shown:?}");
+}
+
+#[test]
+fn settings_of_auth_without_effect_are_told() {
+    for (text, warned) in [
+        ("[auth.http]\ntimeout = \"1s\"", Some("auth.http has no effect without auth.http.url")),
+        ("[auth.jwt]\nissuer = \"i\"", Some("auth.jwt has no effect without auth.jwt.key_file")),
+        ("[auth.http]\nurl = \"http://localhost:8080/\"", None),
+        ("[auth.http]\nurl = \"http://supervisor/auth\"", None),
+        ("[auth.http]\nurl = \"http://[::1]/\"", None),
+        ("[auth.http]\nurl = \"http://10.0.0.1/\"", Some("unencrypted")),
+        ("[auth.http]\nurl = \"http://id.example/\"", Some("id.example unencrypted")),
+        ("[auth.http]\nurl = \"https://id.example/\"", None),
+        (
+            "[auth.http]\nurl = \"http://localhost/\"\nca = \"ternmq.toml\"",
+            Some("auth.http.ca has no effect"),
+        ),
+        ("[auth]\nmethods = []\n[auth.http]\nurl = \"http://localhost/\"", Some("\"http\" has no effect")),
+        ("[auth]\nmethods = []", None),
+    ] {
+        let loaded = Written::new(text).load().expect(text);
+        assert_eq!(loaded.warnings.len(), usize::from(warned.is_some()), "{text}: {:?}", loaded.warnings);
+        if let Some(warned) = warned {
+            assert!(loaded.warnings[0].contains(warned), "{text}: {:?}", loaded.warnings);
+        }
+    }
+}
+
+#[test]
+fn methods_are_those_that_are_set_up_unless_listed() {
+    let auth = AuthConfig::default();
+    assert!(auth.configured(false).is_empty());
+    assert_eq!(auth.configured(true), [AuthMethod::Certificate]);
+    let text = "[auth]\npassword_file = \"ternmq.toml\"\n[auth.http]\nurl = \"http://localhost/\"";
+    let auth = Written::new(text).load().expect("a good file").config.auth;
+    assert_eq!(auth.methods, None);
+    assert_eq!(auth.configured(false), [AuthMethod::PasswordFile, AuthMethod::Http]);
+}
+
 /// The sample file, and the same with the settings that are off by default switched on.
 fn sample() -> (String, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/ternmq.toml");
@@ -859,11 +1158,28 @@ fn the_sample_is_the_default_and_names_every_setting() {
     let loaded = Written::new(&text).load().expect("the sample is good");
     assert_eq!(loaded.config, Config::default());
     for setting in &loaded.settings {
-        let is_off = setting.path == "data_dir";
+        // Those without a value by default.
+        let off = ["data_dir", "methods", "password_file", "url", "headers", "token_file", "ca", "algorithm"];
+        let off = off.iter().chain(&["key_file", "issuer", "audience", "acl_file", "auth"]);
+        let is_off = off.into_iter().any(|key| setting.path.rsplit('.').next() == Some(key));
         assert_eq!(setting.origin == Origin::Default, is_off, "{setting}");
     }
 
-    let loaded = Written::new(&all).with("server.crt").with("server.key").with("ca.crt").load().expect(&all);
+    let loaded = Written::new(&all)
+        .with("server.crt")
+        .with("server.key")
+        .with("ca.crt")
+        .with("ca.crl")
+        .with("other.crt")
+        .with("other.key")
+        .with("passwords")
+        .with("http.token")
+        .with("http-ca.crt")
+        .with("jwt.pem")
+        .with("acl.txt")
+        .load()
+        .expect(&all);
+    assert_eq!(loaded.config.acl.len(), 4);
     for setting in &loaded.settings {
         assert!(matches!(setting.origin, Origin::File(_)), "not in the sample: {setting}");
     }

@@ -61,9 +61,10 @@ impl TestCa {
                 private_key: self.file("server.key"),
                 client_ca: (client_certificate != ClientCertificate::None).then(|| self.file("ca.pem")),
                 client_certificate,
+                ..TlsConfig::default()
             }),
             allow_anonymous,
-            proxy_protocol_from: Vec::new(),
+            ..ListenerConfig::default()
         }
     }
 

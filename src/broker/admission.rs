@@ -218,7 +218,7 @@ fn network(address: IpAddr) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authentication::AuthenticationMethods;
+    use crate::broker::Security;
     use crate::config::Limits;
 
     fn at(millis: u64) -> Timestamp {
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn a_users_connections_are_counted_until_they_end() {
         let limits = Limits { connections_per_user_max: Some(2), ..Limits::default() };
-        let core = Core::new(limits, AuthenticationMethods::default());
+        let core = Core::new(limits, Security::default());
         let (alice, bob): (Arc<str>, Arc<str>) = (Arc::from("alice"), Arc::from("bob"));
         let slots = [core.admit_user(Some(&alice), "a"), core.admit_user(Some(&alice), "b")];
         assert!(slots.iter().all(|slot| matches!(slot, Ok(Some(_)))));

@@ -36,6 +36,10 @@ pub(crate) enum Cause {
     ReceiveMaximumExceeded,
     /// A topic alias above the maximum, or one that stands for nothing ([MQTT-3.3.2-9]).
     TopicAliasInvalid,
+    /// A publish that the rules of access forbid, where the listener's `refused_publish` is `disconnect`.
+    PublishRefused,
+    /// The token by which the client came in counts no longer.
+    LoginExpired,
     /// The answer would be larger than the client's own Maximum Packet Size ([MQTT-3.1.2-24]).
     AnswerTooLarge,
     /// The first packet was not CONNECT ([MQTT-3.1.0-1]).
@@ -85,6 +89,8 @@ impl Cause {
             Self::SessionExpiryFromNothing => "session_expiry_from_nothing",
             Self::ReceiveMaximumExceeded => "receive_maximum",
             Self::TopicAliasInvalid => "topic_alias_invalid",
+            Self::PublishRefused => "acl_write",
+            Self::LoginExpired => "login_expired",
             Self::AnswerTooLarge => "answer_too_large",
             Self::NotConnect { .. } => "not_connect",
             Self::ConnectTimeout => "connect_timeout",
@@ -94,6 +100,7 @@ impl Cause {
                 ReasonCode::ServerUnavailable => "refused_service_unavailable",
                 ReasonCode::BadUserNameOrPassword => "refused_bad_credentials",
                 ReasonCode::NotAuthorized => "refused_not_authorized",
+                ReasonCode::Banned => "refused_banned",
                 ReasonCode::QuotaExceeded => "sessions_max",
                 ReasonCode::BadAuthenticationMethod => "refused_authentication_method",
                 _ => "refused",
@@ -119,6 +126,8 @@ impl Cause {
             Self::ReauthenticationRefused(code) => Some(*code),
             Self::ReceiveMaximumExceeded => Some(ReasonCode::ReceiveMaximumExceeded),
             Self::TopicAliasInvalid => Some(ReasonCode::TopicAliasInvalid),
+            Self::PublishRefused => Some(ReasonCode::NotAuthorized),
+            Self::LoginExpired => Some(ReasonCode::MaximumConnectTime),
             Self::AnswerTooLarge => Some(ReasonCode::PacketTooLarge),
             Self::KeepAliveExpired => Some(ReasonCode::KeepAliveTimeout),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
@@ -159,6 +168,10 @@ impl fmt::Display for Cause {
                 f.write_str("more unreleased QoS 2 messages than limits.receive_maximum")
             }
             Self::TopicAliasInvalid => f.write_str("topic alias above limits.topic_alias_max or unknown"),
+            Self::PublishRefused => {
+                f.write_str("publish refused by the rules of access, and refused_publish = \"disconnect\"")
+            }
+            Self::LoginExpired => f.write_str("the token by which the client came in has expired"),
             Self::AnswerTooLarge => f.write_str("answer larger than the client's Maximum Packet Size"),
             Self::NotConnect { looks_like: Some(what) } => {
                 write!(f, "first packet is not CONNECT; it looks like {what}")

@@ -42,6 +42,8 @@ pub(crate) struct Client {
     pub(crate) id: Arc<str>,
     /// The user who made the session: nobody else gets it.
     pub(crate) user: Option<Arc<str>>,
+    /// It belongs to the program that embeds the broker.
+    pub(crate) in_process: bool,
     /// Set for what is no session but a shared subscription's group.
     pub(crate) group: Option<Box<Group>>,
     /// Milliseconds of the broker's clock at the last packet.
@@ -114,6 +116,8 @@ pub(crate) struct Link {
     /// For plain TCP: whoever has output for this client may write it. `None`: only its own task can.
     pub(crate) socket: Option<Arc<TcpStream>>,
     pub(crate) keep_alive: Option<KeepAlive>,
+    /// When the client has to leave, whatever it does.
+    pub(crate) login_ends: Option<Timestamp>,
     /// Set by the connection's task when it first runs.
     pub(crate) waker: Option<Waker>,
     /// Somebody has promised to write the output at the end of his turn.
@@ -135,6 +139,8 @@ pub(crate) struct Link {
 
 impl Client {
     pub(crate) fn new(key: u64, owner: Owner, session: Session, local: Option<Box<LocalQueue>>) -> Arc<Self> {
+        let Owner { client_id: id, user } = owner;
+        let in_process = local.is_some();
         let state = ClientState {
             session,
             link: None,
@@ -149,11 +155,11 @@ impl Client {
             epoch: 0,
             on_record: Position::START,
         };
-        let Owner { client_id: id, user } = owner;
         Arc::new(Self {
             key,
             id,
             user,
+            in_process,
             group: None,
             last_packet: AtomicU64::new(0),
             charged: AtomicUsize::new(0),
@@ -212,6 +218,12 @@ impl Client {
 }
 
 impl Link {
+    /// When the timers have to look at it next, if its client was last heard then.
+    pub(super) fn deadline(&self, last_heard: Timestamp) -> Option<Timestamp> {
+        let silence = self.keep_alive.map(|keep_alive| keep_alive.deadline(last_heard));
+        [silence, self.login_ends].into_iter().flatten().min()
+    }
+
     /// Leaves a signal for the connection's task and wakes it.
     pub(crate) fn signal(&self, bits: u8) {
         if self.handle.leave(bits)

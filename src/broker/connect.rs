@@ -31,6 +31,8 @@ pub(crate) struct ConnectRequest<'a> {
     pub(crate) peer: SocketAddr,
     /// The user that the client has proved to be; `None`: anonymous.
     pub(crate) user: Option<Arc<str>>,
+    /// When its login ends, from now on.
+    pub(crate) login_ends_in: Option<Duration>,
     pub(crate) socket: Option<Arc<TcpStream>>,
     /// Name and last data of the method of enhanced authentication that let the client in.
     pub(crate) authentication: Option<(&'a str, Option<&'a [u8]>)>,
@@ -105,6 +107,7 @@ impl Core {
             peer: request.peer,
             socket: request.socket,
             keep_alive: KeepAlive::from_seconds(connect.keep_alive),
+            login_ends: request.login_ends_in.map(|time| self.now().after(time)),
             waker: None,
             waits_for_log: false,
             held: None,
@@ -189,8 +192,8 @@ impl Core {
             if let Some(will) = &will {
                 turn_log.begin_will(will, if outlives { client.key } else { 0 });
             }
-            match link.keep_alive {
-                Some(keep_alive) => self.timers.set(&client, state, keep_alive.deadline(now)),
+            match link.deadline(now) {
+                Some(deadline) => self.timers.set(&client, state, deadline),
                 None => self.timers.cancel(&client, state),
             }
             state.link = Some(link);

@@ -183,7 +183,7 @@ impl Core {
             } else if kept.message.stored().is_some() {
                 revisions.push(kept.revision);
             } else {
-                placeless.push(Arc::clone(kept.message.topic()));
+                placeless.push(Box::<str>::from(kept.message.topic()));
             }
         });
         // Their turns are about to submit them. Until then neither they nor what they replace would be found after a crash.

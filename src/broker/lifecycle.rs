@@ -105,7 +105,8 @@ impl Core {
                 return;
             }
             let durable = state.session.is_durable();
-            let taken = state.session.take_shared(|filter| served.contains(filter), true);
+            let taken =
+                state.session.take_shared(|filter| served.iter().any(|served| **served == **filter), true);
             self.settle(client, &state);
             (durable, taken)
         };
@@ -141,8 +142,8 @@ impl Core {
                 state.on_record = end;
             }
         }
-        for filter in state.session.end() {
-            self.remove_subscription(&filter, client.key);
+        for (filter, _) in state.session.end().iter() {
+            self.remove_subscription(filter, client.key);
         }
         self.settle(client, state);
         state.replays = None;
@@ -192,9 +193,13 @@ impl Core {
             Some(tick) if tick <= now.as_millis() / TICK_MS => state.timer = None,
             _ => return,
         }
-        if let Some(link) = &state.link {
-            let Some(keep_alive) = link.keep_alive else { return };
-            let deadline = keep_alive.deadline(client.last_heard());
+        if let Some(link) = &mut state.link {
+            if link.login_ends.is_some_and(|ends| ends <= now) {
+                link.close_cause.get_or_insert(Cause::LoginExpired);
+                link.signal(signal::CLOSE);
+                return;
+            }
+            let Some(deadline) = link.deadline(client.last_heard()) else { return };
             let next = if now < deadline {
                 deadline
             } else {

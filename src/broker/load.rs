@@ -6,7 +6,7 @@ use super::{Client, Core};
 use crate::escape::escape;
 use crate::ledger::Position;
 use crate::session::Message;
-use crate::storage::{MessageRecord, ReadError, Record, Records};
+use crate::storage::{MessageRecord, ReadError, Record, Records, Window};
 
 /// Messages read back before a client is connected: more than fit into most windows.
 const LOADED_FIRST: usize = 128;
@@ -17,8 +17,8 @@ pub(crate) type Loaded = (u64, Position, Result<Message, ReadError>);
 impl Core {
     /// Reads messages back, in their order. Blocks.
     pub(crate) fn load(&self, wanted: Vec<(u64, Position)>) -> Vec<Loaded> {
-        let mut frame = Vec::new();
-        let read = |(sequence, position)| (sequence, position, self.read(position, &mut frame));
+        let (mut window, mut frame) = (Window::default(), Vec::new());
+        let read = |(sequence, position)| (sequence, position, self.read(&mut window, position, &mut frame));
         wanted.into_iter().map(read).collect()
     }
 
@@ -36,7 +36,7 @@ impl Core {
 
     /// One message; `None`, with a line in the log, if it cannot be read. Blocks.
     pub(super) fn read_message(&self, position: Position) -> Option<Message> {
-        self.read(position, &mut Vec::new())
+        self.read(&mut Window::default(), position, &mut Vec::new())
             .inspect_err(|error| {
                 tracing::error!(%error, "a message in the data directory cannot be read back and is lost");
                 self.metrics.dropped.add("unreadable", 1);
@@ -44,9 +44,14 @@ impl Core {
             .ok()
     }
 
-    fn read(&self, position: Position, frame: &mut Vec<u8>) -> Result<Message, ReadError> {
+    fn read(
+        &self,
+        window: &mut Window,
+        position: Position,
+        frame: &mut Vec<u8>,
+    ) -> Result<Message, ReadError> {
         let log = self.log.as_ref().ok_or(ReadError::Gone)?;
-        log.read(position, frame)?;
+        log.read_with(window, position, frame)?;
         let message = Records::new(frame).find_map(|record| match record {
             Record::Message(message) => Some(self.message(&message)),
             _ => None,
@@ -57,8 +62,7 @@ impl Core {
     /// The message that a record tells of.
     pub(super) fn message(&self, record: &MessageRecord<'_>) -> Message {
         let expires_at = record.expires_at.map(|at| self.moment(at));
-        Message::new(Arc::from(record.topic), Box::from(record.payload), record.qos)
-            .with_properties(record.properties, expires_at)
+        Message::new(record.topic, record.payload, record.qos).with_properties(record.properties, expires_at)
     }
 
     /// Hands messages that were read back to the session that wants them. What cannot be read is lost, and said so.
@@ -72,7 +76,12 @@ impl Core {
                 continue;
             }
             let error = message.as_ref().err().map(ToString::to_string);
-            if state.session.provide(sequence, message.ok())
+            let message = message.ok();
+            let may = message.as_ref().is_none_or(|message| self.may_receive(client, message.topic()));
+            if !may {
+                self.metrics.dropped.add("acl_read", 1);
+            }
+            if state.session.provide(sequence, message.filter(|_| may))
                 && let Some(error) = error
             {
                 tracing::error!(

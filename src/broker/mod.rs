@@ -6,6 +6,7 @@
 //!
 //! Lock order: registry shard → client → router shard, retained store or timers. Never two clients, never across an `.await`.
 
+mod access;
 mod admission;
 mod bucket;
 mod cause;
@@ -45,6 +46,8 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use tokio::sync::{Notify, Semaphore};
 
+use access::AccessControl;
+pub(crate) use access::{Security, Verdict};
 use admission::Admission;
 pub(crate) use admission::{AddressSlot, UserSlot};
 pub(crate) use bucket::Bucket;
@@ -91,6 +94,9 @@ pub(crate) struct Core {
     retained_bytes: AtomicUsize,
     /// A refused retained message was told to the log.
     retained_refusal_told: AtomicBool,
+    pub(super) access: AccessControl,
+    /// `auth.subscribe`: a filter that asks for more than the client may read is refused.
+    pub(super) refuses_subscriptions: bool,
     pub(crate) timers: Timers,
     pub(crate) metrics: Metrics,
     /// The durable log; `None`: everything is in memory only.
@@ -121,14 +127,14 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(limits: Limits, authentication_methods: AuthenticationMethods) -> Arc<Self> {
-        Arc::new(Self::with_log(limits, authentication_methods, None, Arc::default()))
+    pub(crate) fn new(limits: Limits, security: Security) -> Arc<Self> {
+        Arc::new(Self::with_log(limits, security, None, Arc::default()))
     }
 
     /// A core whose durable sessions and retained messages are kept in `log`.
     pub(crate) fn with_log(
         limits: Limits,
-        authentication_methods: AuthenticationMethods,
+        security: Security,
         log: Option<Arc<Log>>,
         ledger: Arc<Ledger>,
     ) -> Self {
@@ -143,7 +149,7 @@ impl Core {
         Self {
             tls_handshakes: Semaphore::new(limits.tls_handshakes_max.min(Semaphore::MAX_PERMITS)),
             limits,
-            authentication_methods,
+            authentication_methods: security.methods,
             session_limits,
             clients: DashMap::default(),
             groups: DashMap::default(),
@@ -151,6 +157,8 @@ impl Core {
             retained: RetainedStore::new(),
             retained_bytes: AtomicUsize::new(0),
             retained_refusal_told: AtomicBool::new(false),
+            access: AccessControl::new(security.rules),
+            refuses_subscriptions: security.refuses_subscriptions,
             timers: Timers::default(),
             metrics: Metrics::default(),
             log,

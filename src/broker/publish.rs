@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::sys::is_sys;
 use super::turn_log::Retention;
-use super::{Cause, Client, Core, Turn};
-use crate::config::PayloadFormat;
+use super::{Cause, Client, Core, Turn, Verdict};
+use crate::config::{PayloadFormat, RefusedPublish};
 use crate::faults::{Fault, planted};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
@@ -17,7 +17,9 @@ use crate::storage::Record;
 pub(crate) struct Publisher {
     /// How its packets are decoded, and their answers encoded.
     version: ProtocolVersion,
-    routes: RouteCache<Arc<Client>>,
+    routes: RouteCache<Arc<Client>, Verdict>,
+    /// What the listener does with a publish that the rules forbid.
+    refused_publish: RefusedPublish,
     /// Acknowledgements of this turn, in the order of the packets.
     pub(crate) acks: Vec<u8>,
     /// Topics that the client lets numbers stand for: number 1 is the first.
@@ -25,8 +27,14 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(version: ProtocolVersion) -> Self {
-        Self { version, routes: RouteCache::default(), acks: Vec::new(), aliases: Vec::new() }
+    pub(crate) fn new(version: ProtocolVersion, refused_publish: RefusedPublish) -> Self {
+        Self {
+            version,
+            routes: RouteCache::default(),
+            refused_publish,
+            acks: Vec::new(),
+            aliases: Vec::new(),
+        }
     }
 
     /// Adds SUBACK with one code per filter, in their order ([MQTT-3.9.3-1]).
@@ -57,7 +65,7 @@ impl Core {
         publisher: &mut Publisher,
         publish: &Publish<'_>,
     ) -> Result<(), Cause> {
-        let Publisher { version, routes, acks, aliases } = publisher;
+        let Publisher { version, routes, refused_publish, acks, aliases } = publisher;
         let topic = match publish.properties.topic_alias {
             None => publish.topic,
             Some(alias) => {
@@ -98,12 +106,24 @@ impl Core {
                 self.metrics.dropped.add("payload_format_invalid", 1);
                 ReasonCode::PayloadFormatInvalid
             }
+            Reception::New if !self.may_use(routes, client, topic) => {
+                self.metrics.dropped.add("acl_write", 1);
+                // MQTT 5 has a code for it; 3.1.1 knows the acknowledgement and the end of the connection ([MQTT-3.3.5-2]).
+                if *refused_publish == RefusedPublish::Disconnect && !version.tells_refused_publish() {
+                    return Err(Cause::PublishRefused);
+                }
+                ReasonCode::NotAuthorized
+            }
             Reception::New => {
                 let mut scratch = std::mem::take(&mut turn.scratch);
                 let mut outgoing =
                     Outgoing::from_publish(publish, topic, *version, client.key, turn.now, &mut scratch);
                 let retention = if publish.retain { self.retain(&mut outgoing) } else { Retention::None };
-                let routes = routes.get(&self.router, topic);
+                let (routes, verdict) =
+                    routes.get(&self.router, topic, |routes| self.judge(Some(client), topic, routes));
+                if verdict.left_out > 0 {
+                    self.metrics.dropped.add("acl_read", verdict.left_out.into());
+                }
                 let reason =
                     if routes.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
                 self.deliver_all(turn, routes, &mut outgoing);
@@ -129,6 +149,12 @@ impl Core {
         Ok(())
     }
 
+    /// Whether the rules let this connection publish to the topic.
+    fn may_use(&self, routes: &mut RouteCache<Arc<Client>, Verdict>, client: &Client, topic: &str) -> bool {
+        !self.access.is_active()
+            || routes.get(&self.router, topic, |routes| self.judge(Some(client), topic, routes)).1.may_publish
+    }
+
     /// A message of the broker itself or of a program it is embedded in.
     pub(crate) fn publish_message(&self, turn: &mut Turn, message: &Arc<Message>, retain: bool) {
         self.publish_message_of(turn, 0, message, retain, &[]);
@@ -150,6 +176,10 @@ impl Core {
         let retention = if retain { self.retain(&mut outgoing) } else { Retention::None };
         let mut routes: Vec<Route<Arc<Client>>> = Vec::new();
         self.router.route(message.topic(), &mut routes);
+        let left_out = self.judge(None, message.topic(), &mut routes).left_out;
+        if left_out > 0 {
+            self.metrics.dropped.add("acl_read", left_out.into());
+        }
         self.deliver_all(turn, &routes, &mut outgoing);
         turn.log.publish(self, &mut outgoing, retention, also, false);
         turn.scratch = scratch;
@@ -171,6 +201,11 @@ impl Core {
     pub(super) fn publish_will_of(&self, turn: &mut Turn, publisher: u64, will: &Will) {
         if is_sys(&will.topic) {
             self.metrics.dropped.add("sys_topic", 1);
+            self.drop_will(turn, Some(will));
+            return;
+        }
+        if !self.may_publish(&will.owner, &will.topic) {
+            self.metrics.dropped.add("acl_write", 1);
             self.drop_will(turn, Some(will));
             return;
         }

@@ -156,8 +156,8 @@ impl Core {
 
     /// A planted fault: the subscriptions leave the router and come back later.
     fn lose_routes_for_a_while(self: &Arc<Self>, client: &Arc<Client>) {
-        let filters: Vec<_> =
-            client.lock().session.filters().map(|(filter, options)| (Arc::clone(filter), options)).collect();
+        let filters: Vec<(Box<str>, _)> =
+            client.lock().session.filters().map(|(filter, options)| (Box::from(filter), options)).collect();
         for (filter, _) in &filters {
             self.remove_subscription(filter, client.key);
         }
@@ -209,8 +209,7 @@ impl Core {
 
     fn owned(&self, topic: &str, message: &OwnedMessage) -> Message {
         let expires_at = message.expires_at.map(|at| self.moment(at));
-        Message::new(Arc::from(topic), message.payload.clone(), message.qos)
-            .with_properties(&message.properties, expires_at)
+        Message::new(topic, &message.payload, message.qos).with_properties(&message.properties, expires_at)
     }
 }
 

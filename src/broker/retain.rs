@@ -7,6 +7,7 @@ use super::Core;
 use super::sys::is_sys;
 use super::turn_log::Retention;
 use crate::escape::escape;
+use crate::router::Retained;
 use crate::session::{Message, Outgoing};
 
 /// A retained message.
@@ -15,6 +16,12 @@ pub(crate) struct Kept {
     pub(crate) message: Arc<Message>,
     /// Which change of a retained message this was; 0: it is not to be remembered.
     pub(crate) revision: u64,
+}
+
+impl Retained for Kept {
+    fn topic(&self) -> &str {
+        self.message.topic()
+    }
 }
 
 impl Core {
@@ -56,8 +63,7 @@ impl Core {
     pub(super) fn restore_retained(&self, kept: Kept) {
         self.retained_bytes.fetch_add(kept.message.cost(), Ordering::AcqRel);
         self.next_revision.fetch_max(kept.revision + 1, Ordering::AcqRel);
-        let topic = Arc::clone(kept.message.topic());
-        self.retained.set(&topic, kept);
+        self.retained.set(kept);
     }
 
     /// The number of this change, or 0 if it is not for the log. Called while the topic is locked.

@@ -58,12 +58,12 @@ impl Core {
     pub(super) fn join_group(
         &self,
         shared: &SharedFilter<'_>,
-        filter: &Arc<str>,
+        filter: &str,
         client: &Arc<Client>,
         options: SubscriptionOptions,
     ) {
         // Under the entry's lock, so that a group is in the router exactly while it has members.
-        match self.groups.entry(Arc::clone(filter)) {
+        match self.groups.entry(Arc::from(filter)) {
             Entry::Occupied(entry) => {
                 if let Some(group) = &entry.get().group {
                     group.join(client, options);
@@ -71,22 +71,22 @@ impl Core {
             }
             Entry::Vacant(entry) => {
                 let group = Group {
-                    filter: Arc::clone(filter),
+                    filter: Arc::clone(entry.key()),
                     members: Mutex::new(Arc::from([Route { subscriber: Arc::clone(client), options }])),
                     next: AtomicUsize::new(0),
                 };
                 let group = Client::new_group(self.next_key(), group, Arc::clone(self.session_limits()));
                 // Each member has its own QoS; the group takes what comes.
                 let options = SubscriptionOptions::with_qos(QoS::ExactlyOnce);
-                self.router.subscribe(&Arc::from(shared.filter), Arc::clone(&group), options);
+                self.router.subscribe(shared.filter, Arc::clone(&group), options);
                 entry.insert(group);
             }
         }
     }
 
     /// Takes a session out of a group. Called under the client's lock.
-    pub(super) fn leave_group(&self, shared: &SharedFilter<'_>, filter: &Arc<str>, key: u64) {
-        if let Entry::Occupied(entry) = self.groups.entry(Arc::clone(filter))
+    pub(super) fn leave_group(&self, shared: &SharedFilter<'_>, filter: &str, key: u64) {
+        if let Entry::Occupied(entry) = self.groups.entry(Arc::from(filter))
             && let Some(group) = &entry.get().group
             && group.leave(key)
         {
@@ -106,6 +106,9 @@ impl Core {
         let mut others = Vec::new();
         for member in in_turn() {
             let client = &member.subscriber;
+            if !self.may_receive(client, outgoing.topic()) {
+                continue;
+            }
             let mut state = client.lock();
             match state.session.readiness() {
                 Readiness::Ready => {

@@ -4,8 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Core;
-use crate::authentication::AuthenticationMethods;
+use super::{Core, Security};
 use crate::config::{Limits, StorageConfig, SyncMode};
 use crate::ledger::Ledger;
 use crate::storage::{Damage, DirFiles, Files, Log, LogOptions, Recovered, Sync};
@@ -19,7 +18,7 @@ impl Core {
         directory: &Path,
         storage: &StorageConfig,
         limits: Limits,
-        methods: AuthenticationMethods,
+        security: Security,
     ) -> io::Result<Arc<Self>> {
         let files: Arc<dyn Files> = Arc::new(DirFiles::new(directory)?);
         #[cfg(feature = "planted-faults")]
@@ -28,7 +27,7 @@ impl Core {
         } else {
             files
         };
-        Self::open_on(files, storage, limits, methods)
+        Self::open_on(files, storage, limits, security)
     }
 
     /// The same on any kind of files.
@@ -36,14 +35,14 @@ impl Core {
         files: Arc<dyn Files>,
         storage: &StorageConfig,
         limits: Limits,
-        methods: AuthenticationMethods,
+        security: Security,
     ) -> io::Result<Arc<Self>> {
         let sync = match storage.sync {
             SyncMode::Always => Sync::Always,
             SyncMode::Interval => Sync::Interval(storage.sync_interval),
             SyncMode::Never => Sync::Never,
         };
-        Self::open_with(files, LogOptions { sync, ..LogOptions::default() }, limits, methods)
+        Self::open_with(files, LogOptions { sync, ..LogOptions::default() }, limits, security)
     }
 
     /// The same with a log of any measures.
@@ -51,7 +50,7 @@ impl Core {
         files: Arc<dyn Files>,
         options: LogOptions,
         limits: Limits,
-        methods: AuthenticationMethods,
+        security: Security,
     ) -> io::Result<Arc<Self>> {
         let ledger = Arc::new(Ledger::default());
         let mut recovered = Recovered::default();
@@ -64,7 +63,7 @@ impl Core {
             );
         }
         recovered.finish();
-        let core = Arc::new(Self::with_log(limits, methods, Some(log), ledger));
+        let core = Arc::new(Self::with_log(limits, security, Some(log), ledger));
         let restored = core.restore(recovered);
         tracing::info!(
             sessions = restored.sessions,

@@ -51,6 +51,9 @@ fn publish_counters(core: &Core) {
     for (name, value) in numbers {
         publish(core, &format!("$SYS/broker/{name}"), &value.to_string());
     }
+    if let Some(days) = metrics.certificate_days_left {
+        publish(core, "$SYS/broker/tls/certificate days left", &days.to_string());
+    }
     if let Some(storage) = metrics.storage {
         for (name, value) in [
             ("failing", storage.failing),
@@ -81,7 +84,7 @@ fn publish(core: &Core, topic: &str, value: &str) {
     if core.retained.get(topic).is_some_and(|last| last.message.payload() == value.as_bytes()) {
         return;
     }
-    let message = Arc::new(Message::new(Arc::from(topic), Box::from(value.as_bytes()), QoS::AtMostOnce));
+    let message = Arc::new(Message::new(topic, value, QoS::AtMostOnce));
     let mut turn = Turn::new();
     turn.begin(core.now());
     core.publish_message(&mut turn, &message, true);

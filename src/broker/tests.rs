@@ -10,9 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::client::Replay;
 use super::flush::{By, flush, give_spare, take_spare};
-use super::{Attached, Cause, ConnectRequest, Core, Handle, Kept, Publisher, Turn, signal};
-use crate::authentication::AuthenticationMethods;
-use crate::config::Limits;
+use super::{Attached, Cause, ConnectRequest, Core, Handle, Kept, Publisher, Security, Turn, signal};
+use crate::config::{Limits, RefusedPublish};
 use crate::protocol::{
     Connect, Framed, Packet, ProtocolVersion, QoS, ReasonCode, SessionExpiry, decode, frame,
 };
@@ -49,6 +48,7 @@ impl<'c> Peer<'c> {
                 connect: &connect,
                 peer: PEER,
                 user: None,
+                login_ends_in: None,
                 socket,
                 authentication: None,
                 handle: shared,
@@ -71,7 +71,7 @@ fn nobody_attaches_before_the_old_connection_is_gone() {
     let runtime = runtime();
     let _in_runtime = runtime.enter();
     for (second_is_clean, third_is_clean) in [(false, false), (false, true), (true, false), (true, true)] {
-        let core = Core::new(Limits::default(), AuthenticationMethods::default());
+        let core = Core::new(Limits::default(), Security::default());
         let (mut first, mut second, mut third) = (
             Peer::new(&core, false, None),
             Peer::new(&core, second_is_clean, None),
@@ -96,7 +96,7 @@ fn nobody_attaches_before_the_old_connection_is_gone() {
 fn what_is_left_for_a_connection_does_not_reach_its_successor() {
     let runtime = runtime();
     let _in_runtime = runtime.enter();
-    let core = Core::new(Limits::default(), AuthenticationMethods::default());
+    let core = Core::new(Limits::default(), Security::default());
     let (mut first, mut second) = (Peer::new(&core, false, None), Peer::new(&core, false, None));
     first.poll().expect("nobody is there yet");
     assert!(second.poll().is_none());
@@ -110,7 +110,7 @@ fn what_is_left_for_a_connection_does_not_reach_its_successor() {
 fn a_session_that_is_away_holds_no_buffer_for_output() {
     let runtime = runtime();
     let _in_runtime = runtime.enter();
-    let core = Core::new(Limits::default(), AuthenticationMethods::default());
+    let core = Core::new(Limits::default(), Security::default());
     let mut peer = Peer::new(&core, false, None);
     let attached = peer.poll().expect("nobody is there yet");
     let client = attached.client;
@@ -128,14 +128,13 @@ fn a_session_that_is_away_holds_no_buffer_for_output() {
 fn replays_of_filters_that_are_given_up_again_do_not_pile_up() {
     let runtime = runtime();
     let _in_runtime = runtime.enter();
-    let core = Core::new(Limits::default(), AuthenticationMethods::default());
+    let core = Core::new(Limits::default(), Security::default());
     let retained = Arc::new(Message::new(Arc::from("t"), Box::from(&b"x"[..]), QoS::AtMostOnce));
-    let topic = Arc::clone(retained.topic());
-    core.retained.set(&topic, Kept { message: retained, revision: 0 });
+    core.retained.set(Kept { message: retained, revision: 0 });
     let mut peer = Peer::new(&core, false, None);
     let client = peer.poll().expect("nobody is there yet").client;
     let mut turn = Turn::new();
-    let mut publisher = Publisher::new(ProtocolVersion::V311);
+    let mut publisher = Publisher::new(ProtocolVersion::V311, RefusedPublish::AckAndCount);
     for n in 0..1_000 {
         let filter = format!("{n}/#");
         let with_length = [&(filter.len() as u16).to_be_bytes(), filter.as_bytes()].concat();
@@ -167,7 +166,7 @@ fn a_publisher_that_makes_room_for_a_replay_says_so() {
         let _client_end = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, _) = listener.accept().await.unwrap();
         socket.writable().await.unwrap();
-        let core = Core::new(Limits::default(), AuthenticationMethods::default());
+        let core = Core::new(Limits::default(), Security::default());
         let mut peer = Peer::new(&core, true, Some(Arc::new(socket)));
         let client = peer.poll().expect("nobody is there yet").client;
         client.lock().replays.get_or_insert_default().push_back(Replay {

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::fault::Origin;
 use super::layers::{Reading, Report};
-use super::schema::ListenerDraft;
+use super::schema_listener::ListenerDraft;
 use super::types::{
-    ClientCertificate, Config, ListenerConfig, StorageConfig, StorageKind, SyncMode, TlsConfig, Transport,
-    is_loopback,
+    CertificateFiles, CertificateName, ClientCertificate, Config, ListenerConfig, StorageConfig, StorageKind,
+    SyncMode, TlsConfig, Transport, is_loopback,
 };
 
 /// The listeners the broker will have; faults and origins go to the report. Paths of origins are those of the
@@ -73,6 +73,8 @@ fn of_file(drafts: &[Option<ListenerDraft>], report: &mut Report) -> Vec<Listene
             bind,
             transport: tls.map_or(Transport::Tcp, Transport::Tls),
             allow_anonymous: draft.allow_anonymous.unwrap_or_else(|| is_loopback(&bind)),
+            refused_publish: draft.refused_publish,
+            auth: draft.auth.clone(),
             proxy_protocol_from: draft.proxy_protocol_from.clone(),
         });
     }
@@ -80,7 +82,7 @@ fn of_file(drafts: &[Option<ListenerDraft>], report: &mut Report) -> Vec<Listene
 }
 
 /// Reports a key that has to be there, unless it is there with a value that was already found wrong.
-fn missing(path: &str, problem: &str, report: &mut Report) {
+pub(super) fn missing(path: &str, problem: &str, report: &mut Report) {
     if !report.origins.contains_key(path) {
         // Keys of listeners come from the file and nowhere else.
         let origin = report.file.clone().unwrap_or(Origin::Default);
@@ -119,16 +121,52 @@ fn tls(draft: &ListenerDraft, n: usize, report: &mut Report) -> Option<TlsConfig
         let what = "to ask clients for certificates needs the CA they come from, a PEM file";
         need(&draft.client_ca, "tls.client_ca", what);
     }
+    for path in &draft.crl {
+        check_file(path, &at("tls.crl"), report);
+    }
+    let is_asked = draft.client_certificate != ClientCertificate::None;
+    let without =
+        [("tls.crl", !draft.crl.is_empty()), ("tls.user_name", draft.user_name != CertificateName::None)];
+    for (key, _) in without.iter().filter(|(_, is_set)| *is_set && !is_asked) {
+        let origin = report.origin(&at(key));
+        let problem =
+            "needs client_certificate = \"optional\" or \"required\": clients are not asked for one";
+        report.fault(&at(key), None, problem.to_owned(), &origin);
+    }
+    let certificates = certificates(draft, n, report);
     Some(TlsConfig {
         certificate: draft.certificate.clone().unwrap_or_default(),
         private_key: draft.private_key.clone().unwrap_or_default(),
         client_ca: draft.client_ca.clone(),
         client_certificate: draft.client_certificate,
+        crl: draft.crl.clone(),
+        user_name: draft.user_name,
+        certificates,
     })
 }
 
+fn certificates(draft: &ListenerDraft, n: usize, report: &mut Report) -> Vec<CertificateFiles> {
+    let mut all = Vec::new();
+    for (m, files) in draft.certificates.iter().enumerate() {
+        let Some(files) = files else { continue };
+        let mut need = |path: &Option<PathBuf>, key: &str| {
+            let key = format!("listeners[{n}].tls.certificates[{m}].{key}");
+            match path {
+                Some(path) => check_file(path, &key, report),
+                None => missing(&key, "expected a PEM file: a certificate and its key go together", report),
+            }
+            path.clone().unwrap_or_default()
+        };
+        all.push(CertificateFiles {
+            certificate: need(&files.certificate, "certificate"),
+            private_key: need(&files.private_key, "private_key"),
+        });
+    }
+    all
+}
+
 /// A file that will be needed must be a file and readable, now, by this user.
-fn check_file(path: &Path, key: &str, report: &mut Report) {
+pub(super) fn check_file(path: &Path, key: &str, report: &mut Report) {
     // The kind first: opening a pipe would wait for its other end.
     let problem = match fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => Some("expected a file, this is none".to_owned()),

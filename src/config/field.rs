@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::ValueKind;
+use hyper::header::{HeaderName, HeaderValue};
 
+use super::auth::HttpHeaders;
 use super::limits::MemoryMax;
 use super::network::Network;
 use super::types::LogConfig;
@@ -19,6 +21,9 @@ type At<T, V> = fn(&mut T) -> &mut V;
 
 /// Smallest and largest value accepted.
 pub(crate) type Range<V> = (V, V);
+
+/// Whether a text will do, and what is expected of it.
+pub(crate) type TextTest = (fn(&str) -> bool, &'static str);
 
 /// What a setting is.
 pub(crate) enum Field<T: 'static> {
@@ -44,10 +49,25 @@ pub(crate) enum Field<T: 'static> {
     Path(At<T, Option<PathBuf>>),
     /// An IP address and a port.
     Address(At<T, Option<SocketAddr>>),
+    /// A list of texts.
+    Texts(At<T, Option<Vec<String>>>),
     /// `true` or `false`.
     Switch(At<T, Option<bool>>),
     /// A log level or filter directives.
     Level(At<T, LogConfig>),
+    /// `true` or `false`, where there is always a value.
+    OnOff(At<T, bool>),
+    /// Text that passes a test, and what the test asks for.
+    Text(At<T, String>, TextTest),
+    /// The same where there may be none.
+    OptionalText(At<T, Option<String>>, TextTest),
+    /// A list of paths, each as `Path`. (In a file only: no separator is safe in a path.)
+    Paths(At<T, Vec<PathBuf>>),
+    /// Names and values of HTTP headers: a table in a file, lines `Name: value` elsewhere. Values are not shown.
+    Headers(At<T, HttpHeaders>),
+    /// Some of some words, each once, in an order: a list in a file, with commas between them elsewhere. Set and get by their
+    /// places; none is shown as not set.
+    Words(&'static [&'static str], fn(&mut T, &[usize]), fn(&T) -> Option<Vec<usize>>),
     /// One of some words; set and get by their place in the list.
     Choice(&'static [&'static str], fn(&mut T, usize), fn(&T) -> usize),
 }
@@ -70,6 +90,15 @@ impl Written<'_> {
         }
     }
 
+    fn texts(&self) -> Option<Vec<String>> {
+        let ValueKind::Array(values) = self.kind else { return None };
+        let text = |value: &config::Value| match &value.kind {
+            ValueKind::String(text) => Some(text.clone()),
+            _ => None,
+        };
+        values.iter().map(text).collect()
+    }
+
     fn integer(&self) -> Option<u64> {
         match self.kind {
             ValueKind::I64(number) => u64::try_from(*number).ok(),
@@ -78,6 +107,50 @@ impl Written<'_> {
             ValueKind::String(text) if self.untyped && !text.starts_with('+') => text.parse().ok(),
             _ => None,
         }
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        let path = Path::new(self.text().filter(|text| !text.is_empty() && !text.contains('\0'))?);
+        Some(self.directory.join(path))
+    }
+
+    /// The elements of a list; text of an untyped source is split at commas.
+    fn list(&self) -> Option<Vec<ValueKind>> {
+        match self.kind {
+            ValueKind::Array(values) => Some(values.iter().map(|value| value.kind.clone()).collect()),
+            ValueKind::String(text) if self.untyped => {
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                Some(parts.map(|part| ValueKind::String(part.to_owned())).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// Headers that HTTP can carry, sorted by name.
+    fn headers(&self) -> Option<Vec<(String, String)>> {
+        let mut headers: Vec<(String, String)> = match self.kind {
+            ValueKind::Table(table) => {
+                let text = |value: &ValueKind| match value {
+                    ValueKind::String(text) => Some(text.clone()),
+                    _ => None,
+                };
+                table.iter().map(|(name, v)| Some((name.clone(), text(&v.kind)?))).collect::<Option<_>>()?
+            }
+            ValueKind::String(text) if self.untyped => text
+                .lines()
+                .filter(|line| !line.trim().is_empty())
+                .map(|line| {
+                    line.split_once(':')
+                        .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+                })
+                .collect::<Option<_>>()?,
+            _ => return None,
+        };
+        headers.sort();
+        let is_good = |(name, value): &(String, String)| {
+            HeaderName::try_from(name.as_str()).is_ok() && HeaderValue::try_from(value.as_str()).is_ok()
+        };
+        headers.iter().all(is_good).then_some(headers)
     }
 
     fn size(&self, range: &Range<usize>) -> Option<usize> {
@@ -160,10 +233,35 @@ impl<T> Field<T> {
                 *at(target) = if is_absent { None } else { Some(within(time?, range)?) };
             }
             Field::Path(at) => {
-                let path = Path::new(written.text().filter(|text| !text.is_empty() && !text.contains('\0'))?);
-                *at(target) = Some(written.directory.join(path));
+                *at(target) = Some(written.path()?);
+            }
+            Field::Paths(at) => {
+                let ValueKind::Array(values) = written.kind else { return None };
+                let path = |value: &config::Value| Written { kind: &value.kind, ..*written }.path();
+                *at(target) = values.iter().map(path).collect::<Option<_>>()?;
+            }
+            Field::OnOff(at) => *at(target) = written.switch()?,
+            Field::Text(at, (test, _)) => {
+                *at(target) = written.text().filter(|text| test(text))?.to_owned();
+            }
+            Field::OptionalText(at, (test, _)) => {
+                *at(target) = Some(written.text().filter(|text| test(text))?.to_owned());
+            }
+            Field::Headers(at) => *at(target) = HttpHeaders(written.headers()?),
+            Field::Words(names, set, _) => {
+                let mut chosen = Vec::new();
+                for word in written.list()? {
+                    let ValueKind::String(word) = word else { return None };
+                    let place = names.iter().position(|name| *name == word)?;
+                    if chosen.contains(&place) {
+                        return None;
+                    }
+                    chosen.push(place);
+                }
+                set(target, &chosen);
             }
             Field::Address(at) => *at(target) = Some(written.text()?.parse().ok()?),
+            Field::Texts(at) => *at(target) = Some(written.texts()?),
             Field::Switch(at) => *at(target) = Some(written.switch()?),
             Field::Level(at) => {
                 let log = at(target);
@@ -198,7 +296,15 @@ impl<T> Field<T> {
             Field::Address(_) => {
                 "an IP address and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\"".to_owned()
             }
-            Field::Switch(_) => "true or false".to_owned(),
+            Field::Texts(_) => "a list of texts, such as [\"a\", \"b\"]".to_owned(),
+            Field::Switch(_) | Field::OnOff(_) => "true or false".to_owned(),
+            Field::Text(_, (_, expected)) | Field::OptionalText(_, (_, expected)) => (*expected).to_owned(),
+            Field::Paths(_) => "a list of paths".to_owned(),
+            Field::Headers(_) => "a table of HTTP headers, names and values".to_owned(),
+            Field::Words(names, ..) => {
+                let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+                format!("a list in which each may stand once: {}", quoted.join(", "))
+            }
             Field::Level(_) => {
                 "error, warn, info, debug, trace, off, or directives such as \"info,ternmq=debug\"".to_owned()
             }
@@ -237,7 +343,22 @@ impl<T> Field<T> {
             }
             Field::Path(at) => at(target).as_ref().map(|path| format!("{path:?}")),
             Field::Address(at) => at(target).map(|address| quoted(&address.to_string())),
+            Field::Texts(at) => at(target).as_ref().map(|texts| format!("{texts:?}")),
             Field::Switch(at) => at(target).map(|value| value.to_string()),
+            Field::OnOff(at) => Some(at(target).to_string()),
+            Field::Text(at, _) => Some(quoted(at(target))),
+            Field::OptionalText(at, _) => at(target).as_deref().map(quoted),
+            Field::Paths(at) => Some(at(target)).filter(|paths| !paths.is_empty()).map(|p| format!("{p:?}")),
+            Field::Headers(at) => {
+                let names = at(target).0.iter().map(|(name, _)| format!("{name:?} = …"));
+                let names: Vec<String> = names.collect();
+                (!names.is_empty()).then(|| format!("{{ {} }}", names.join(", ")))
+            }
+            Field::Words(names, _, get) => {
+                let words = get(target)?;
+                let words: Vec<&&str> = words.iter().filter_map(|n| names.get(*n)).collect();
+                Some(format!("{words:?}"))
+            }
             Field::Level(at) => Some(quoted(&at(target).level)),
             Field::Choice(names, _, get) => names.get(get(target)).map(|name| quoted(name)),
         }

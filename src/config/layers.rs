@@ -11,12 +11,13 @@ use std::path::Path;
 use config::{Environment, FileFormat, Map, Source, Value, ValueKind};
 
 use super::Flags;
+use super::acl::{ACL_SETTINGS, AclDraft};
 use super::fault::{Fault, Origin};
 use super::field::Written;
 use super::nearest::nearest;
-use super::schema::{
-    BIND_SETTINGS, BindOverride, ENVIRONMENT_PREFIX, LISTENER_SETTINGS, ListenerDraft, SETTINGS, Setting,
-    environment_name,
+use super::schema::{ENVIRONMENT_PREFIX, SETTINGS, Setting, environment_name};
+use super::schema_listener::{
+    BIND_SETTINGS, BindOverride, CERTIFICATE_SETTINGS, CertificateDraft, LISTENER_SETTINGS, ListenerDraft,
 };
 use super::types::Config;
 
@@ -26,6 +27,8 @@ pub(crate) struct Reading {
     pub(crate) config: Config,
     /// The listeners of the file, `None` in the place of what is no table; `None` when it has no listeners.
     pub(crate) drafts: Option<Vec<Option<ListenerDraft>>>,
+    /// The access rules of the file, `None` in the place of what is no table.
+    pub(crate) acl: Vec<Option<AclDraft>>,
     pub(crate) bind: BindOverride,
     pub(crate) report: Report,
 }
@@ -91,6 +94,9 @@ impl Reading {
         if let Some(listeners) = table.remove("listeners") {
             self.read_listeners(&listeners, directory, &origin);
         }
+        if let Some(acl) = table.remove("acl") {
+            self.read_acl(&acl, directory, &origin);
+        }
         let walk = Walk { prefix: "", directory, origin: &origin };
         walk.table(SETTINGS, &table, "", &mut self.config, &mut self.report);
     }
@@ -118,8 +124,37 @@ impl Reading {
             }
             let mut draft = ListenerDraft::default();
             let walk = Walk { prefix: &prefix, directory, origin };
-            walk.table(LISTENER_SETTINGS, table, "", &mut draft, &mut self.report);
+            let mut table = table.clone();
+            if let Some(certificates) = take_certificates(&mut table) {
+                let prefix = format!("{prefix}tls.certificates");
+                draft.certificates = walk.certificates(&certificates, &prefix, &mut self.report);
+            }
+            walk.table(LISTENER_SETTINGS, &table, "", &mut draft, &mut self.report);
             drafts.push(Some(draft));
+        }
+    }
+
+    fn read_acl(&mut self, acl: &Value, directory: &Path, origin: &Origin) {
+        const EXPECTED: &str = "expected tables, each under a line [[acl]]";
+        let ValueKind::Array(tables) = &acl.kind else {
+            self.report.fault("acl", None, EXPECTED.to_owned(), origin);
+            return;
+        };
+        if tables.is_empty() {
+            // Rules that allow nothing, or no rules, which allow everything? Better asked than guessed.
+            let problem = "expected at least one rule".to_owned();
+            self.report.fault("acl", Some("[]".to_owned()), problem, origin);
+        }
+        for (n, rule) in tables.iter().enumerate() {
+            let ValueKind::Table(table) = &rule.kind else {
+                self.report.fault(&format!("acl[{n}]"), None, EXPECTED.to_owned(), origin);
+                self.acl.push(None);
+                continue;
+            };
+            let mut draft = AclDraft::default();
+            let walk = Walk { prefix: &format!("acl[{n}]."), directory, origin };
+            walk.table(ACL_SETTINGS, table, "", &mut draft, &mut self.report);
+            self.acl.push(Some(draft));
         }
     }
 
@@ -235,6 +270,29 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Reads the further certificates of a listener, which stand at `path`.
+    fn certificates(&self, value: &Value, path: &str, report: &mut Report) -> Vec<Option<CertificateDraft>> {
+        const EXPECTED: &str = "expected tables, each under a line [[listeners.tls.certificates]]";
+        let ValueKind::Array(tables) = &value.kind else {
+            report.fault(path, None, EXPECTED.to_owned(), self.origin);
+            return Vec::new();
+        };
+        let mut drafts = Vec::new();
+        for (n, value) in tables.iter().enumerate() {
+            let ValueKind::Table(table) = &value.kind else {
+                report.fault(&format!("{path}[{n}]"), None, EXPECTED.to_owned(), self.origin);
+                drafts.push(None);
+                continue;
+            };
+            let prefix = format!("{path}[{n}].");
+            let walk = Walk { prefix: &prefix, ..*self };
+            let mut draft = CertificateDraft::default();
+            walk.table(CERTIFICATE_SETTINGS, table, "", &mut draft, report);
+            drafts.push(Some(draft));
+        }
+        drafts
+    }
+
     /// Reads `table`, whose keys stand below `level` (empty, or a path with a dot at its end). The settings bound the
     /// depth: a table is entered only if settings live in it.
     fn table<T>(
@@ -270,6 +328,14 @@ impl Walk<'_> {
                 report.fault(&shown.escape_debug().to_string(), None, problem, self.origin);
             }
         }
+    }
+}
+
+/// Takes `tls.certificates` out of a listener's table: tables of their own, which the settings of a listener do not know.
+fn take_certificates(listener: &mut Map<String, Value>) -> Option<Value> {
+    match listener.get_mut("tls").map(|tls| &mut tls.kind) {
+        Some(ValueKind::Table(tls)) => tls.remove("certificates"),
+        _ => None,
     }
 }
 

@@ -4,12 +4,16 @@
 //! and each file is readable, or every fault at once, with path, value, what is expected, and where it stands.
 //! It reads nothing but what it is handed and the files named there: the environment is an argument.
 //!
-//! - `types`, `limits`, `network`: what the broker reads, and the defaults.
-//! - `schema`: the one table of settings. `field`: how one setting is read and written. `units`: sizes and times.
-//! - `layers`: the sources. `check`: rules over several settings. `nearest`: the key that was meant.
+//! - `types`, `limits`, `network`: what the broker reads, and the defaults. `auth`: the same for `[auth]`.
+//! - `schema`, `schema_listener`: the one table of settings. `field`: how one setting is read and written. `units`: sizes and times.
+//! - `layers`: the sources. `check`, `check_auth`: rules over several settings. `nearest`: the key that was meant.
+//! - `acl`: the tables of access rules.
 //! - `default_dir`: the data directory of the program when nothing sets one. `machine`: how much memory there is.
 
+mod acl;
+mod auth;
 mod check;
+mod check_auth;
 mod default_dir;
 mod fault;
 mod field;
@@ -19,6 +23,7 @@ mod machine;
 mod nearest;
 mod network;
 mod schema;
+mod schema_listener;
 mod types;
 mod units;
 
@@ -26,16 +31,22 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use self::acl::{AclAccess, AclTable, AclTopics, AclWho};
+pub use self::auth::{
+    AclSubscribe, AuthConfig, AuthMethod, HttpConfig, HttpFormat, HttpHeaders, JwtAlgorithm, JwtConfig,
+};
 pub use self::fault::{ConfigFaults, Fault, Origin};
 pub use self::limits::{Limits, MemoryMax, PayloadFormat};
 pub use self::network::Network;
 pub use self::types::{
-    ClientCertificate, Config, ListenerConfig, LogConfig, LogFormat, StorageConfig, StorageKind, SyncMode,
-    TlsConfig, Transport,
+    CertificateFiles, CertificateName, ClientCertificate, Config, ListenerConfig, LogConfig, LogFormat,
+    RefusedPublish, StorageConfig, StorageKind, SyncMode, TlsConfig, Transport,
 };
 
+use self::acl::{ACL_SETTINGS, AclDraft};
 use self::layers::{Reading, Report};
-use self::schema::{LISTENER_SETTINGS, ListenerDraft, SETTINGS};
+use self::schema::SETTINGS;
+use self::schema_listener::{CERTIFICATE_SETTINGS, CertificateDraft, LISTENER_SETTINGS, ListenerDraft};
 
 /// Where a configuration is read from.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +82,7 @@ pub struct Flags {
 pub struct Loaded {
     /// What the broker is started with.
     pub config: Config,
-    /// Every setting with its value and origin, listeners last.
+    /// Every setting with its value and origin, listeners and access rules last.
     pub settings: Vec<EffectiveSetting>,
     /// What is allowed but hardly meant; the program logs these.
     pub warnings: Vec<String>,
@@ -176,14 +187,17 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigFaults> {
     reading.read_environment(&sources.environment);
     reading.read_flags(&sources.flags);
     check::data_dir(&mut reading);
+    let acl = acl::tables(&mut reading);
     let listeners = check::listeners(&mut reading);
+    check_auth::auth(&mut reading, &listeners);
     if !reading.report.faults.is_empty() {
         return Err(ConfigFaults(reading.report.faults));
     }
-    let config = Config { listeners, ..reading.config };
+    let config = Config { listeners, acl, ..reading.config };
     let settings = effective(&config, &reading.report);
     let mut warnings = reading.report.warnings;
     warnings.extend(check::warnings(&config));
+    warnings.extend(check_auth::warnings(&config));
     Ok(Loaded { config, settings, warnings })
 }
 
@@ -205,6 +219,23 @@ fn effective(config: &Config, report: &Report) -> Vec<EffectiveSetting> {
             let origin = report.origin(&path);
             settings.push(EffectiveSetting { path, value: setting.field.show(&mut draft), origin });
         }
+        for (m, certificate) in draft.certificates.iter_mut().flatten().enumerate() {
+            for setting in CERTIFICATE_SETTINGS {
+                let path = format!("listeners[{n}].tls.certificates[{m}].{}", setting.path);
+                let origin = report.origin(&path);
+                settings.push(EffectiveSetting { path, value: setting.field.show(certificate), origin });
+            }
+        }
+    }
+    for (n, table) in config.acl.iter().enumerate() {
+        let mut draft = AclDraft::from(table);
+        for setting in ACL_SETTINGS {
+            let path = format!("acl[{n}].{}", setting.path);
+            // A key that a rule does not have is no default: it would be another rule.
+            let Some(value) = setting.field.show(&mut draft) else { continue };
+            let origin = report.origin(&path);
+            settings.push(EffectiveSetting { path, value: Some(value), origin });
+        }
     }
     settings
 }
@@ -214,6 +245,8 @@ impl From<&ListenerConfig> for ListenerDraft {
         let draft = ListenerDraft {
             bind: Some(listener.bind),
             allow_anonymous: Some(listener.allow_anonymous),
+            refused_publish: listener.refused_publish,
+            auth: listener.auth.clone(),
             proxy_protocol_from: listener.proxy_protocol_from.clone(),
             ..ListenerDraft::default()
         };
@@ -225,8 +258,20 @@ impl From<&ListenerConfig> for ListenerDraft {
                 private_key: Some(tls.private_key.clone()),
                 client_ca: tls.client_ca.clone(),
                 client_certificate: tls.client_certificate,
+                crl: tls.crl.clone(),
+                user_name: tls.user_name,
+                certificates: tls.certificates.iter().map(|files| Some(files.into())).collect(),
                 ..draft
             },
+        }
+    }
+}
+
+impl From<&CertificateFiles> for CertificateDraft {
+    fn from(files: &CertificateFiles) -> Self {
+        CertificateDraft {
+            certificate: Some(files.certificate.clone()),
+            private_key: Some(files.private_key.clone()),
         }
     }
 }

@@ -5,14 +5,12 @@
 //! `Field::show` writes them. A setting that is missing here cannot be set, so the test below compares the tables
 //! with the fields of the types.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::field::Field;
+use super::auth::{AclSubscribe, AuthMethod, HttpFormat, JwtAlgorithm};
+use super::field::{Field, TextTest};
 use super::limits::PayloadFormat;
-use super::network::Network;
-use super::types::{ClientCertificate, Config, LogFormat, StorageKind, SyncMode};
+use super::types::{Config, LogFormat, StorageKind, SyncMode};
 
 /// One setting of a `T`.
 pub(crate) struct Setting<T: 'static> {
@@ -24,7 +22,7 @@ pub(crate) struct Setting<T: 'static> {
     pub(crate) flag: Option<&'static str>,
 }
 
-const fn setting<T>(path: &'static str, field: Field<T>) -> Setting<T> {
+pub(crate) const fn setting<T>(path: &'static str, field: Field<T>) -> Setting<T> {
     Setting { path, field, flag: None }
 }
 
@@ -32,6 +30,7 @@ const fn setting<T>(path: &'static str, field: Field<T>) -> Setting<T> {
 pub(crate) const UNBOUNDED: u64 = isize::MAX as u64;
 const ANY: usize = isize::MAX as usize;
 const ONE_HOUR: Duration = Duration::from_secs(3_600);
+const ONE_DAY: Duration = Duration::from_secs(86_400);
 /// A hundred years: far enough for every purpose, and no sum with it overflows a clock or MQTT's 32-bit seconds.
 const CENTURY: Duration = Duration::from_secs(36_500 * 86_400);
 /// The largest packet MQTT can describe: one byte of type, four of length, 268,435,455 that follow.
@@ -163,6 +162,7 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
         "limits.shutdown_timeout",
         Field::Time(|c| &mut c.limits.shutdown_timeout, (Duration::ZERO, ONE_HOUR)),
     ),
+    setting("auth.acl_file", Field::Path(|c| &mut c.auth.acl_file)),
     Setting { path: "log.level", field: Field::Level(|c| &mut c.log), flag: Some("--log") },
     Setting {
         path: "log.format",
@@ -176,66 +176,114 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
         ),
         flag: Some("--log-format"),
     },
-];
-
-/// A listener while it is being read: everything may be missing.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ListenerDraft {
-    pub(crate) bind: Option<SocketAddr>,
-    pub(crate) is_tls: bool,
-    pub(crate) allow_anonymous: Option<bool>,
-    pub(crate) proxy_protocol_from: Vec<Network>,
-    pub(crate) certificate: Option<PathBuf>,
-    pub(crate) private_key: Option<PathBuf>,
-    pub(crate) client_ca: Option<PathBuf>,
-    pub(crate) client_certificate: ClientCertificate,
-}
-
-/// The settings of one `[[listeners]]`.
-pub(crate) const LISTENER_SETTINGS: &[Setting<ListenerDraft>] = &[
-    setting("bind", Field::Address(|l: &mut ListenerDraft| &mut l.bind)),
-    setting("transport", Field::Choice(&["tcp", "tls"], |l, n| l.is_tls = n == 1, |l| usize::from(l.is_tls))),
-    setting("allow_anonymous", Field::Switch(|l| &mut l.allow_anonymous)),
-    setting("proxy_protocol_from", Field::Networks(|l| &mut l.proxy_protocol_from)),
-    setting("tls.certificate", Field::Path(|l| &mut l.certificate)),
-    setting("tls.private_key", Field::Path(|l| &mut l.private_key)),
-    setting("tls.client_ca", Field::Path(|l| &mut l.client_ca)),
     setting(
-        "tls.client_certificate",
-        Field::Choice(
-            &["none", "optional", "required"],
-            |l, n| {
-                l.client_certificate = match n {
-                    0 => ClientCertificate::None,
-                    1 => ClientCertificate::Optional,
-                    _ => ClientCertificate::Required,
-                }
+        "auth.methods",
+        Field::Words(
+            METHOD_NAMES,
+            |c, chosen| {
+                c.auth.methods = Some(chosen.iter().filter_map(|n| METHODS.get(*n).copied()).collect());
             },
-            |l| match l.client_certificate {
-                ClientCertificate::None => 0,
-                ClientCertificate::Optional => 1,
-                ClientCertificate::Required => 2,
+            |c| {
+                let place = |method| METHODS.iter().position(|m| m == method);
+                Some(c.auth.methods.as_ref()?.iter().filter_map(place).collect())
             },
         ),
     ),
+    setting(
+        "auth.subscribe",
+        Field::Choice(
+            &["filter", "refuse"],
+            |c, n| c.auth.subscribe = if n == 0 { AclSubscribe::Filter } else { AclSubscribe::Refuse },
+            |c| usize::from(c.auth.subscribe == AclSubscribe::Refuse),
+        ),
+    ),
+    setting("auth.failures_max", Field::Count(|c| &mut c.auth.failures_max, (0, FAILURES_CAP))),
+    setting(
+        "auth.address_failures_max",
+        Field::Count(|c| &mut c.auth.address_failures_max, (0, FAILURES_CAP)),
+    ),
+    setting("auth.user_failures_max", Field::Count(|c| &mut c.auth.user_failures_max, (0, FAILURES_CAP))),
+    setting(
+        "auth.failures_time",
+        Field::Time(|c| &mut c.auth.failures_time, (Duration::from_secs(1), ONE_DAY)),
+    ),
+    setting("auth.delay_max", Field::Time(|c| &mut c.auth.delay_max, (Duration::ZERO, ONE_HOUR))),
+    setting("auth.ban_time", Field::Time(|c| &mut c.auth.ban_time, (Duration::from_secs(1), ONE_DAY))),
+    setting("auth.password_file", Field::Path(|c| &mut c.auth.password_file)),
+    setting(
+        "auth.http.url",
+        Field::OptionalText(
+            |c| &mut c.auth.http.url,
+            (is_url, "an http:// or https:// URL without a login in it"),
+        ),
+    ),
+    setting(
+        "auth.http.format",
+        Field::Choice(
+            &["json", "form"],
+            |c, n| c.auth.http.format = if n == 0 { HttpFormat::Json } else { HttpFormat::Form },
+            |c| usize::from(c.auth.http.format == HttpFormat::Form),
+        ),
+    ),
+    setting(
+        "auth.http.timeout",
+        Field::Time(|c| &mut c.auth.http.timeout, (Duration::from_millis(1), ONE_HOUR)),
+    ),
+    setting("auth.http.requests_max", Field::Count(|c| &mut c.auth.http.requests_max, (1, 10_000))),
+    setting("auth.http.waiting_max", Field::Count(|c| &mut c.auth.http.waiting_max, (0, 1_000_000))),
+    setting("auth.http.cache_time", Field::Time(|c| &mut c.auth.http.cache_time, (Duration::ZERO, ONE_DAY))),
+    setting(
+        "auth.http.cache_time_denied",
+        Field::Time(|c| &mut c.auth.http.cache_time_denied, (Duration::ZERO, ONE_DAY)),
+    ),
+    setting(
+        "auth.http.cache_entries_max",
+        Field::Count(|c| &mut c.auth.http.cache_entries_max, (0, 10_000_000)),
+    ),
+    setting("auth.http.headers", Field::Headers(|c| &mut c.auth.http.headers)),
+    setting("auth.http.token_file", Field::Path(|c| &mut c.auth.http.token_file)),
+    setting(
+        "auth.http.token_header",
+        Field::Text(|c| &mut c.auth.http.token_header, (is_header_name, "the name of an HTTP header")),
+    ),
+    setting("auth.http.ca", Field::Path(|c| &mut c.auth.http.ca)),
+    setting(
+        "auth.jwt.algorithm",
+        Field::Choice(
+            &["HS256", "RS256", "ES256", "EdDSA"],
+            |c, n| c.auth.jwt.algorithm = ALGORITHMS.get(n).copied(),
+            // Beyond the list when it is not set, which shows it so.
+            |c| ALGORITHMS.iter().position(|a| c.auth.jwt.algorithm == Some(*a)).unwrap_or(usize::MAX),
+        ),
+    ),
+    setting("auth.jwt.key_file", Field::Path(|c| &mut c.auth.jwt.key_file)),
+    setting("auth.jwt.issuer", Field::OptionalText(|c| &mut c.auth.jwt.issuer, SOME_TEXT)),
+    setting("auth.jwt.audience", Field::OptionalText(|c| &mut c.auth.jwt.audience, SOME_TEXT)),
+    setting("auth.jwt.user_claim", Field::Text(|c| &mut c.auth.jwt.user_claim, SOME_TEXT)),
+    setting("auth.jwt.leeway", Field::Time(|c| &mut c.auth.jwt.leeway, (Duration::ZERO, ONE_HOUR))),
+    setting("auth.jwt.username_must_match", Field::OnOff(|c| &mut c.auth.jwt.username_must_match)),
 ];
 
-/// The one listener that environment or flags can put in the place of the configured ones.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct BindOverride {
-    pub(crate) bind: Option<SocketAddr>,
-    pub(crate) allow_anonymous: Option<bool>,
+pub(super) const METHOD_NAMES: &[&str] = &["certificate", "password_file", "jwt", "http"];
+pub(super) const METHODS: [AuthMethod; 4] =
+    [AuthMethod::Certificate, AuthMethod::PasswordFile, AuthMethod::Jwt, AuthMethod::Http];
+const ALGORITHMS: [JwtAlgorithm; 4] =
+    [JwtAlgorithm::Hs256, JwtAlgorithm::Rs256, JwtAlgorithm::Es256, JwtAlgorithm::EdDsa];
+/// Failures above this count as this many.
+const FAILURES_CAP: usize = 1_000_000_000;
+const SOME_TEXT: TextTest = (|text| !text.is_empty(), "text that is not empty");
+
+fn is_url(text: &str) -> bool {
+    text.parse::<hyper::Uri>().is_ok_and(|uri| {
+        let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+        // A login in a URL would be shown by `check`, and is not sent.
+        is_http && uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
+    })
 }
 
-/// The settings of that listener; they are no keys of the file.
-pub(crate) const BIND_SETTINGS: &[Setting<BindOverride>] = &[
-    Setting { path: "bind", field: Field::Address(|b: &mut BindOverride| &mut b.bind), flag: Some("--bind") },
-    Setting {
-        path: "allow_anonymous",
-        field: Field::Switch(|b| &mut b.allow_anonymous),
-        flag: Some("--allow-anonymous"),
-    },
-];
+fn is_header_name(text: &str) -> bool {
+    hyper::header::HeaderName::try_from(text).is_ok()
+}
 
 /// What the names of our environment variables start with.
 pub(crate) const ENVIRONMENT_PREFIX: &str = "TERNMQ_";
@@ -249,6 +297,7 @@ pub(crate) fn environment_name(path: &str) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::schema_listener::{LISTENER_SETTINGS, ListenerDraft};
     use super::*;
 
     /// The field names in the `Debug` form of a value, in braces of any depth: `{:#?}` puts each on its own line.
@@ -261,7 +310,7 @@ mod tests {
     fn every_field_of_the_types_is_a_setting() {
         let mut fields =
             field_names(&format!("{:#?}", Config { listeners: Vec::new(), ..Config::default() }));
-        for group in ["limits", "log", "listeners", "storage"] {
+        for group in ["acl", "limits", "log", "listeners", "storage", "auth", "http", "jwt"] {
             assert!(fields.remove(group), "{group}");
         }
         let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();
@@ -271,6 +320,8 @@ mod tests {
         let mut fields = field_names(&format!("{:#?}", ListenerDraft::default()));
         assert!(fields.remove("is_tls"));
         fields.insert("transport".to_owned());
+        // Tables of their own, in a table of settings of their own.
+        assert!(fields.remove("certificates"));
         assert_eq!(fields, LISTENER_SETTINGS.iter().map(|s| last(s.path)).collect());
     }
 
@@ -281,7 +332,12 @@ mod tests {
             let Some(text) = setting.field.show(&mut defaults) else { continue };
             let kind = match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
                 Some(inner) => config::ValueKind::from(inner),
-                None => config::ValueKind::I64(text.parse().unwrap_or_else(|_| panic!("{text}: a number"))),
+                None => match text.parse() {
+                    Ok(switch) => config::ValueKind::Boolean(switch),
+                    Err(_) => {
+                        config::ValueKind::I64(text.parse().unwrap_or_else(|_| panic!("{text}: a number")))
+                    }
+                },
             };
             let written =
                 super::super::field::Written { kind: &kind, untyped: false, directory: "".as_ref() };

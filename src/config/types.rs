@@ -11,6 +11,8 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::acl::AclTable;
+use super::auth::{AuthConfig, AuthMethod};
 use super::limits::Limits;
 use super::network::Network;
 
@@ -29,6 +31,10 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// The bounds on what clients can make the broker hold.
     pub limits: Limits,
+    /// How clients prove who they are, and what they may do.
+    pub auth: AuthConfig,
+    /// The rules of access control that stand in the configuration itself; with those of `auth.acl_file` they are one list. Default: none.
+    pub acl: Vec<AclTable>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// Interval at which the `$SYS` topics are published; `None` (written "0s") switches them off. Default: 10 s.
@@ -42,6 +48,8 @@ impl Default for Config {
             storage: StorageConfig::default(),
             listeners: vec![ListenerConfig::tcp(DEFAULT_BIND)],
             limits: Limits::default(),
+            auth: AuthConfig::default(),
+            acl: Vec::new(),
             log: LogConfig::default(),
             sys_interval: Some(Duration::from_secs(10)),
         }
@@ -50,6 +58,27 @@ impl Default for Config {
 
 /// The listener of a broker that is told nothing.
 pub(crate) const DEFAULT_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883);
+
+impl Config {
+    /// The files that can change while the broker runs: users, rules, tokens, certificates, keys and lists of revoked certificates.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let AuthConfig { password_file, acl_file, http, jwt, .. } = &self.auth;
+        let mut files: Vec<PathBuf> = [password_file, acl_file, &http.token_file, &http.ca, &jwt.key_file]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        for listener in &self.listeners {
+            let Transport::Tls(tls) = &listener.transport else { continue };
+            files.extend([tls.certificate.clone(), tls.private_key.clone()]);
+            files.extend(tls.client_ca.iter().chain(&tls.crl).cloned());
+            files.extend(
+                tls.certificates.iter().flat_map(|more| [more.certificate.clone(), more.private_key.clone()]),
+            );
+        }
+        files
+    }
+}
 
 /// One address the broker accepts connections on.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,9 +89,34 @@ pub struct ListenerConfig {
     pub transport: Transport,
     /// Whether clients that name no user are accepted. Default: on a loopback address yes, elsewhere no.
     pub allow_anonymous: bool,
+    /// What a client of MQTT 3.1.1 gets for a publish that the rules of access forbid.
+    pub refused_publish: RefusedPublish,
+    /// Which of the methods in use ([`AuthConfig::methods`]) are asked here. Default `None`: all of them.
+    pub auth: Option<Vec<AuthMethod>>,
     /// Proxies whose connections begin with a header of the PROXY protocol (version 1 or 2) that names the real peer. From these addresses it is
     /// required, from all others it is not understood. Default: none.
     pub proxy_protocol_from: Vec<Network>,
+}
+
+/// What a client of MQTT 3.1.1 gets for a publish that the rules of access forbid: its standard has no answer for that
+/// ([MQTT-3.3.5-2]). MQTT 5 has one, reason code 0x87, which is always given there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RefusedPublish {
+    /// It is acknowledged like any other, dropped and counted.
+    #[default]
+    AckAndCount,
+    /// The connection is closed, and counted.
+    Disconnect,
+}
+
+impl RefusedPublish {
+    /// As the file has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::AckAndCount => "ack_and_count",
+            Self::Disconnect => "disconnect",
+        }
+    }
 }
 
 impl ListenerConfig {
@@ -72,6 +126,8 @@ impl ListenerConfig {
             bind,
             transport: Transport::Tcp,
             allow_anonymous: is_loopback(&bind),
+            refused_publish: RefusedPublish::default(),
+            auth: None,
             proxy_protocol_from: Vec::new(),
         }
     }
@@ -109,6 +165,34 @@ pub struct TlsConfig {
     pub client_ca: Option<PathBuf>,
     /// Whether clients show a certificate; anything but `None` needs `client_ca`.
     pub client_certificate: ClientCertificate,
+    /// Revocation lists (PEM). If there are any, each certificate that a client shows, below the CA, must have been issued by
+    /// somebody whose list is among them, is in force, and does not name it.
+    pub crl: Vec<PathBuf>,
+    /// Which name of a client's certificate is its user name. Anything but `None` needs `client_certificate`.
+    pub user_name: CertificateName,
+    /// Further certificates, for clients that ask (SNI) for one of the DNS names in them. All others get `certificate`.
+    pub certificates: Vec<CertificateFiles>,
+}
+
+/// A server's certificate and its key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CertificateFiles {
+    /// The certificate, followed by its intermediates.
+    pub certificate: PathBuf,
+    /// The private key of `certificate`.
+    pub private_key: PathBuf,
+}
+
+/// Which name of a client's certificate is its user name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CertificateName {
+    /// None: a certificate says that a client may come in, and not who it is.
+    #[default]
+    None,
+    /// The Common Name of the subject, if there is exactly one.
+    Cn,
+    /// The Subject Alternative Name that is a DNS name, an email address or a URI, if there is exactly one.
+    San,
 }
 
 /// Whether a TLS listener asks clients for a certificate.

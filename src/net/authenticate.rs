@@ -14,6 +14,7 @@ use crate::protocol::{Auth, Connect, Framed, Packet, ReasonCode, decode, frame};
 pub(super) struct Authenticated {
     pub(super) method: Arc<dyn AuthenticationMethod>,
     pub(super) data: Option<Vec<u8>>,
+    pub(super) user: Option<String>,
 }
 
 /// A method in use on a connection, and the exchange under way when the client authenticates once more.
@@ -47,7 +48,8 @@ pub(super) async fn authenticate(
     loop {
         match step {
             AuthenticationStep::Success(data) => {
-                return Ok(Some(Authenticated { method: Arc::clone(method), data }));
+                let user = exchange.user();
+                return Ok(Some(Authenticated { method: Arc::clone(method), data, user }));
             }
             AuthenticationStep::Refused(code) => return Err(Cause::Refused(code)),
             AuthenticationStep::Continue(data) => {

@@ -63,7 +63,7 @@ pub(super) async fn open(
     }
     match &shared.tls {
         None => Ok(Stream::Tcp(Arc::new(stream))),
-        Some(acceptor) => shake_hands(core, acceptor, stream, deadline).await,
+        Some(tls) => shake_hands(core, &tls.acceptor(), stream, deadline).await,
     }
 }
 

@@ -3,17 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
 use super::connection;
 use super::entry::Slots;
-use super::tls::{TlsError, server_config};
+use super::tls::{TlsError, TlsServer, certificate_user};
+use crate::auth::gate::{Certificate, Gate};
 use crate::broker::Core;
-use crate::config::{ListenerConfig, Network, Transport};
+use crate::config::{AuthMethod, CertificateName, ListenerConfig, Network, RefusedPublish, Transport};
 
 /// Connections that the kernel completes before we accept them: a fleet that reconnects at once must not run into SYN retries.
 const BACKLOG: i32 = 4_096;
@@ -32,10 +33,54 @@ pub(crate) struct BoundListener {
 
 /// What the connections of one listener share.
 pub(super) struct ListenerShared {
-    pub(super) tls: Option<TlsAcceptor>,
+    bind: SocketAddr,
+    pub(super) tls: Option<TlsServer>,
+    /// Which name in a client's certificate is its user name.
+    user_name: CertificateName,
     pub(super) allow_anonymous: bool,
+    pub(super) refused_publish: RefusedPublish,
+    pub(super) methods: Option<Vec<AuthMethod>>,
+    pub(super) gate: Arc<Gate>,
     /// Who names the real peer in a header of the PROXY protocol.
     pub(super) proxies: Vec<Network>,
+}
+
+impl ListenerShared {
+    /// What a certificate that the listener's CA has signed says of its client: a user, or, where it is asked for no name, that the
+    /// client may come in. One that lacks the name says nothing.
+    pub(super) fn credentials(&self, certificate: &CertificateDer<'_>) -> Certificate {
+        match (self.user_name, certificate_user(certificate, self.user_name)) {
+            (CertificateName::None, _) => Certificate::Good,
+            (_, Some(user)) => Certificate::Names(user),
+            (_, None) => Certificate::None,
+        }
+    }
+}
+
+/// The certificates of a listener, to be read again.
+pub(crate) struct Certificates(Arc<ListenerShared>);
+
+impl Certificates {
+    /// Reads the files that the configuration now names for the listener at this address. Connections that are there stay.
+    ///
+    /// # Errors
+    /// What is wrong; everything is then as it was.
+    pub(crate) fn reload(&self, listeners: &[ListenerConfig]) -> Result<(), String> {
+        let Some(server) = &self.0.tls else { return Ok(()) };
+        let listener = listeners.iter().find(|listener| listener.bind == self.0.bind);
+        match listener.map(|listener| &listener.transport) {
+            Some(Transport::Tls(tls)) => {
+                server.reload(tls).map_err(|error| format!("listener {}: {error}", self.0.bind))
+            }
+            // Told as a change that needs a restart.
+            _ => Ok(()),
+        }
+    }
+
+    /// Whole days until the first certificate ends; `None` without TLS.
+    pub(crate) fn days_left(&self, now: SystemTime) -> Option<i64> {
+        self.0.tls.as_ref().map(|server| server.days_left(now))
+    }
 }
 
 /// Why a listener could not be set up.
@@ -46,16 +91,25 @@ pub(crate) enum BindError {
 }
 
 /// Binds the address and loads the certificates; nothing is accepted yet.
-pub(crate) fn bind(config: &ListenerConfig) -> Result<BoundListener, BindError> {
+pub(crate) fn bind(config: &ListenerConfig, gate: Arc<Gate>) -> Result<BoundListener, BindError> {
     let tls = match &config.transport {
         Transport::Tcp => None,
-        Transport::Tls(tls) => Some(TlsAcceptor::from(server_config(tls).map_err(BindError::Tls)?)),
+        Transport::Tls(tls) => Some(TlsServer::load(tls).map_err(BindError::Tls)?),
     };
     let listener = listen(config.bind).map_err(BindError::Io)?;
     let local_addr = listener.local_addr().map_err(BindError::Io)?;
+    let user_name = match &config.transport {
+        Transport::Tls(tls) => tls.user_name,
+        Transport::Tcp => CertificateName::None,
+    };
     let shared = ListenerShared {
+        bind: config.bind,
         tls,
+        user_name,
         allow_anonymous: config.allow_anonymous,
+        refused_publish: config.refused_publish,
+        methods: config.auth.clone(),
+        gate,
         proxies: config.proxy_protocol_from.clone(),
     };
     Ok(BoundListener { listener, local_addr, shared: Arc::new(shared) })
@@ -76,6 +130,11 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl BoundListener {
+    /// What of it can be read again while it runs.
+    pub(crate) fn certificates(&self) -> Certificates {
+        Certificates(Arc::clone(&self.shared))
+    }
+
     /// Accepts until the broker shuts down.
     pub(crate) async fn run(self, core: Arc<Core>) {
         let mut back_off = BackOff::default();

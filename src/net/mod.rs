@@ -15,5 +15,5 @@ mod stream;
 mod tls;
 mod worker;
 
-pub(crate) use listener::{BindError, bind};
+pub(crate) use listener::{BindError, BoundListener, Certificates, bind};
 pub use tls::TlsError;

@@ -13,6 +13,7 @@ use super::held::FromLog;
 use super::listener::ListenerShared;
 use super::rate::PublishRate;
 use super::stream::Stream;
+use crate::auth::gate::{Admitted, Certificate, Login, Refused, time_until};
 use crate::broker::{Attached, Cause, ConnectRequest, Core, Handle};
 use crate::escape::escape;
 use crate::protocol::encode::{self, ConnackProperties};
@@ -77,18 +78,27 @@ pub(super) async fn set_up(
             return None;
         }
     };
-    if authenticated.is_none()
-        && let Err(code) = admit(shared, &stream, &connect)
-    {
-        refused(core, peer, Some(connect.client_id), &Cause::Refused(code));
-        refuse(stream, connect.version, connect.maximum_packet_size, code).await;
-        return None;
-    }
-    let user = None;
-    let admitted = core
-        .check_will_topic(&connect)
-        .and_then(|()| core.admit_user(user.as_ref(), connect.client_id).map(|slot| slots.user = slot));
-    if let Err(cause) = admitted {
+    let admitted = match &authenticated {
+        Some(by) => Admitted { user: by.user.as_deref().map(Arc::from), until: None },
+        None => {
+            // As long as anybody may stay on the way to CONNACK: a login that was delayed to then has failed.
+            let admitted =
+                tokio::time::timeout(core.limits.connect_timeout, admit(shared, &stream, &connect, peer));
+            match admitted.await.unwrap_or(Err(Refused::Unknown)) {
+                Ok(admitted) => admitted,
+                Err(why) => {
+                    let code = refusal_code(why);
+                    refused(core, peer, Some(connect.client_id), &Cause::Refused(code));
+                    refuse(stream, connect.version, connect.maximum_packet_size, code).await;
+                    return None;
+                }
+            }
+        }
+    };
+    let allowed = core.check_will_topic(&connect).and_then(|()| {
+        core.admit_user(admitted.user.as_ref(), connect.client_id).map(|slot| slots.user = slot)
+    });
+    if let Err(cause) = allowed {
         refused(core, peer, Some(connect.client_id), &cause);
         if let Cause::Limit { code, .. } = cause {
             refuse(stream, connect.version, connect.maximum_packet_size, code).await;
@@ -99,7 +109,8 @@ pub(super) async fn set_up(
     let request = ConnectRequest {
         connect: &connect,
         peer,
-        user,
+        user: admitted.user,
+        login_ends_in: admitted.until.map(time_until),
         socket: stream.shared_socket(),
         handle: Arc::clone(&gone.0),
         authentication: authenticated.as_ref().map(|by| (by.method.name(), by.data.as_deref())),
@@ -123,7 +134,7 @@ pub(super) async fn set_up(
         started: false,
         replaying: false,
         terms,
-        publisher: crate::broker::Publisher::new(terms.version),
+        publisher: crate::broker::Publisher::new(terms.version, shared.refused_publish),
         output: None,
         holding: false,
         durable,
@@ -172,19 +183,35 @@ fn answer_in(bytes: &[u8], error: DecodeError) -> Option<ProtocolVersion> {
     connect_version(&frame).ok().filter(|version| version.has_properties())
 }
 
-/// Whether this listener lets the client in. A client is anonymous if it shows neither a user name nor a certificate.
-fn admit(shared: &ListenerShared, stream: &Stream, connect: &Connect<'_>) -> Result<(), ReasonCode> {
-    let certified = match stream {
-        Stream::Tcp(_) => false,
-        Stream::Tls(stream) => stream.get_ref().1.peer_certificates().is_some(),
+/// Who the client is, if the listener and its methods let it in.
+async fn admit(
+    shared: &ListenerShared,
+    stream: &Stream,
+    connect: &Connect<'_>,
+    peer: SocketAddr,
+) -> Result<Admitted, Refused> {
+    let certificate = match stream {
+        Stream::Tcp(_) => None,
+        Stream::Tls(stream) => stream.get_ref().1.peer_certificates().and_then(<[_]>::first),
     };
-    if shared.allow_anonymous || certified {
-        Ok(())
-    } else if connect.user_name.is_some() {
-        // No method of authentication is configured that could confirm it.
-        Err(ReasonCode::BadUserNameOrPassword)
-    } else {
-        Err(ReasonCode::NotAuthorized)
+    let login = Login {
+        peer,
+        client_id: connect.client_id,
+        user: connect.user_name,
+        password: connect.password,
+        certificate: certificate.map_or(Certificate::None, |certificate| shared.credentials(certificate)),
+        allow_anonymous: shared.allow_anonymous,
+        methods: shared.methods.as_deref(),
+    };
+    shared.gate.admit(&login).await
+}
+
+fn refusal_code(why: Refused) -> ReasonCode {
+    match why {
+        Refused::Anonymous => ReasonCode::NotAuthorized,
+        Refused::Unknown => ReasonCode::BadUserNameOrPassword,
+        Refused::Banned => ReasonCode::Banned,
+        Refused::Unavailable => ReasonCode::ServerUnavailable,
     }
 }
 

@@ -62,6 +62,11 @@ impl ProtocolVersion {
         matches!(self, Self::V5)
     }
 
+    /// Whether a refused PUBLISH has an answer of its own; else it is an acknowledgement like any other ([MQTT-3.3.5-2]).
+    pub const fn tells_refused_publish(self) -> bool {
+        self.has_properties()
+    }
+
     /// The name people use.
     pub const fn name(self) -> &'static str {
         match self {

@@ -82,27 +82,46 @@ pub fn levels_count(topic: &str) -> usize {
     1 + topic.bytes().filter(|&byte| byte == b'/').count()
 }
 
-/// Whether U+0000, `+` or `#` is among these bytes, eight at a time.
+/// Whether U+0000, `+` or `#` is among these bytes, sixteen at a time: compilers have instructions for that.
 #[inline]
 pub(crate) fn forbidden_in_topic_name(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut found = 0;
-    for word in words {
-        found |= forbidden_in_word(u64::from_ne_bytes(*word));
+    let (blocks, _) = bytes.as_chunks::<16>();
+    let Some(last) = bytes.last_chunk::<16>() else { return forbidden_in_short_name(bytes) };
+    let mut found = [0; 16];
+    for block in blocks {
+        note_forbidden(&mut found, block);
     }
-    // The last eight bytes once more as one word are cheaper than up to seven bytes one by one.
-    match bytes.last_chunk::<8>() {
-        Some(word) => (found | forbidden_in_word(u64::from_ne_bytes(*word))) != 0,
-        None => rest.iter().any(|byte| matches!(byte, 0 | b'+' | b'#')),
+    // The last sixteen bytes once more as one block are cheaper than up to fifteen bytes one by one.
+    note_forbidden(&mut found, last);
+    u128::from_ne_bytes(found) != 0
+}
+
+/// Sets the places where the block has U+0000, `+` or `#`.
+#[inline]
+fn note_forbidden(found: &mut [u8; 16], block: &[u8; 16]) {
+    for (found, byte) in found.iter_mut().zip(block) {
+        *found |= u8::from(*byte == 0) | u8::from(byte & !DIFFERENCE == b'#');
     }
 }
+
+/// The same for fewer than sixteen bytes: eight at a time.
+#[inline]
+fn forbidden_in_short_name(bytes: &[u8]) -> bool {
+    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) => {
+            forbidden_in_word(u64::from_ne_bytes(*first)) | forbidden_in_word(u64::from_ne_bytes(*last)) != 0
+        }
+        _ => bytes.iter().any(|byte| matches!(byte, 0 | b'+' | b'#')),
+    }
+}
+
+/// `+` and `#` are one bit apart, so one test serves for both.
+const DIFFERENCE: u8 = b'+' ^ b'#';
+const _: () = assert!(DIFFERENCE.is_power_of_two() && b'+' & DIFFERENCE != 0);
 
 /// Not 0 if, and only if, a byte of the word is 0, `+` or `#`.
 #[inline]
 const fn forbidden_in_word(word: u64) -> u64 {
-    // One bit apart, so one test serves for both.
-    const DIFFERENCE: u8 = b'+' ^ b'#';
-    const _: () = assert!(DIFFERENCE.is_power_of_two() && b'+' & DIFFERENCE != 0);
     zero_in_word(word) | zero_in_word((word & !(ONES * DIFFERENCE as u64)) ^ (ONES * b'#' as u64))
 }
 
@@ -240,11 +259,11 @@ mod tests {
         for first in 0..=255u8 {
             for second in 0..=255u8 {
                 let expected = [first, second].iter().any(|byte| [0, b'+', b'#'].contains(byte));
-                for place in [0, 1, 3, 6, 7, 8, 9] {
-                    let mut bytes = [b'a'; 11];
+                for (len, place) in (2..50).map(|len| (len, usize::from(first ^ second) % (len - 1))) {
+                    let mut bytes = [b'a'; 50];
                     bytes[place] = first;
                     bytes[place + 1] = second;
-                    assert_eq!(forbidden_in_topic_name(&bytes), expected, "{bytes:?}");
+                    assert_eq!(forbidden_in_topic_name(&bytes[..len]), expected, "{bytes:?}");
                 }
                 assert_eq!(forbidden_in_topic_name(&[first, second]), expected);
             }

@@ -17,53 +17,62 @@ pub const ROUTE_CACHE_TOPIC_BYTES_MAX: usize = 512;
 /// Routes kept per connection over all topics; a single topic with more subscribers is kept alone.
 pub const ROUTE_CACHE_ROUTES_MAX: usize = 16_384;
 
-/// A cache of routes; one pointer while it is empty.
-pub struct RouteCache<S> {
-    inner: Option<Box<Inner<S>>>,
+/// A cache of routes, each with a verdict of whoever asks; one pointer while it is empty.
+pub struct RouteCache<S, V> {
+    inner: Option<Box<Inner<S, V>>>,
 }
 
-struct Inner<S> {
-    entries: Vec<Entry<S>>,
+struct Inner<S, V> {
+    entries: Vec<Entry<S, V>>,
     /// Which entry makes room next.
     hand: u32,
     /// The sum over all entries.
     routes: usize,
 }
 
-struct Entry<S> {
+struct Entry<S, V> {
     /// Empty for a topic that is not to be kept: no lookup asks for it.
     topic: Box<str>,
     routes: Arc<[Route<S>]>,
+    verdict: V,
     generation: Generation,
     hash: u32,
     /// Which of the router's counters concerns the topic.
     counter: u16,
 }
 
-impl<S> Default for RouteCache<S> {
+impl<S, V> Default for RouteCache<S, V> {
     fn default() -> Self {
         Self { inner: None }
     }
 }
 
-impl<S: Subscriber> RouteCache<S> {
-    /// What `router.route(topic)` gives, computed only if it may have changed since the last call.
+impl<S: Subscriber, V: Copy> RouteCache<S, V> {
+    /// What `router.route(topic)` gives, as `judge` has changed it, and its verdict; computed only if it may have changed since the last
+    /// call. Who judges by something that has changed calls [`Router::invalidate`].
     ///
     /// A cache belongs to one router.
-    pub fn get(&mut self, router: &Router<S>, topic: &str) -> &Arc<[Route<S>]> {
+    pub fn get(
+        &mut self,
+        router: &Router<S>,
+        topic: &str,
+        judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
+    ) -> (&Arc<[Route<S>]>, V) {
         let hash = router.hash(topic) as u32;
         let inner = self.inner.get_or_insert_default();
         let at = match inner.find(topic, hash) {
             Some(at) => {
                 let entry = &inner.entries[at];
                 if router.generation_of(entry.counter) == entry.generation {
-                    return &inner.entries[at].routes;
+                    at
+                } else {
+                    inner.fill(Some(at), router, topic, hash, judge)
                 }
-                inner.fill(Some(at), router, topic, hash)
             }
-            None => inner.fill(None, router, topic, hash),
+            None => inner.fill(None, router, topic, hash, judge),
         };
-        &inner.entries[at].routes
+        let entry = &inner.entries[at];
+        (&entry.routes, entry.verdict)
     }
 
     /// Forgets everything and frees the memory.
@@ -72,13 +81,13 @@ impl<S: Subscriber> RouteCache<S> {
     }
 }
 
-impl<S> Default for Inner<S> {
+impl<S, V> Default for Inner<S, V> {
     fn default() -> Self {
         Self { entries: Vec::with_capacity(1), hand: 0, routes: 0 }
     }
 }
 
-impl<S: Subscriber> Inner<S> {
+impl<S: Subscriber, V> Inner<S, V> {
     fn find(&self, topic: &str, hash: u32) -> Option<usize> {
         if !is_kept(topic) {
             return None;
@@ -88,16 +97,24 @@ impl<S: Subscriber> Inner<S> {
 
     /// Computes the route into the entry `at`, or into a new one or the next to make room; returns which.
     #[cold]
-    fn fill(&mut self, at: Option<usize>, router: &Router<S>, topic: &str, hash: u32) -> usize {
+    fn fill(
+        &mut self,
+        at: Option<usize>,
+        router: &Router<S>,
+        topic: &str,
+        hash: u32,
+        judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
+    ) -> usize {
         let counter = router.generation_index(topic);
         // Before the route: see `Router::generation`.
         let generation = router.generation_of(counter);
         let mut routes = Vec::new();
         router.route(topic, &mut routes);
+        let verdict = judge(&mut routes);
         let routes: Arc<[Route<S>]> = if routes.is_empty() { Arc::default() } else { routes.into() };
         let name = if is_kept(topic) { topic } else { "" };
         let added = routes.len();
-        let entry = Entry { topic: name.into(), routes, generation, hash, counter };
+        let entry = Entry { topic: name.into(), routes, verdict, generation, hash, counter };
 
         let at = at.or_else(|| (self.entries.len() == ROUTE_CACHE_TOPICS_MAX).then(|| self.next()));
         let replaced = at.map_or(0, |at| self.entries[at].routes.len());

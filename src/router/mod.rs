@@ -1,6 +1,6 @@
 //! Routing: which sessions receive a message with a given topic name, and which messages are retained.
 //!
-//! Filters without a wildcard live in one concurrent map keyed by the filter itself; filters with one live in
+//! Filters without a wildcard live in a hash table of 64 shards; filters with one live in
 //! tries, 64 of them chosen by the first two levels and one for filters that have a wildcard there. Everything
 //! here is a data structure behind short locks: no await, no I/O, no call into a subscriber but `key()`, and no
 //! two locks of the subscriptions are ever held at once.
@@ -14,36 +14,37 @@
 //! Filters and topic names are taken as validated; an invalid one matches nothing and does no harm.
 
 mod cache;
+mod exact;
+mod names;
 mod retained;
 mod skip_scan;
 mod subscribers;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod trie;
 
 use std::hash::{BuildHasher, Hasher};
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ahash::RandomState;
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 use parking_lot::RwLock;
 
 pub use self::cache::{
     ROUTE_CACHE_ROUTES_MAX, ROUTE_CACHE_TOPIC_BYTES_MAX, ROUTE_CACHE_TOPICS_MAX, RouteCache,
 };
-pub use self::retained::{ReplayCursor, RetainedStore};
-use self::subscribers::{Removal, Subscribers};
+use self::exact::ExactFilters;
+pub use self::retained::{ReplayCursor, Retained, RetainedStore};
+use self::subscribers::Subscribers;
 use self::trie::Trie;
 use crate::protocol::QoS;
 
-/// Tries of wildcard filters whose first two levels are literal; a power of two.
-const TRIE_SHARDS: usize = 64;
+/// Shards of the filters without a wildcard, and tries of those whose first two levels are literal; a power of two.
+const SHARDS: usize = 64;
 /// Generation counters, chosen by the first two levels of a topic; a power of two, 32 KiB in all.
 const GENERATIONS: usize = 4096;
-const _: () = assert!(TRIE_SHARDS.is_power_of_two() && GENERATIONS.is_power_of_two());
+const _: () = assert!(SHARDS.is_power_of_two() && GENERATIONS.is_power_of_two());
 const _: () = assert!(GENERATIONS <= 1 << 16);
 
 /// What a subscription leads to; the broker uses a shared handle of a session.
@@ -97,7 +98,8 @@ pub struct Generation(u64);
 /// All subscriptions of the broker.
 pub struct Router<S> {
     state: RandomState,
-    exact: DashMap<Arc<str>, Subscribers<S>, RandomState>,
+    /// Filters without a wildcard, by their hash.
+    exact: Box<[RwLock<ExactFilters<S>>]>,
     /// Wildcard filters with literal first two levels, by the hash of these; the two levels are one edge.
     shards: Box<[RwLock<Trie<S>>]>,
     /// Wildcard filters with a wildcard in the first two levels.
@@ -112,9 +114,9 @@ impl<S: Subscriber> Router<S> {
     pub fn new() -> Self {
         let state = RandomState::new();
         Self {
-            exact: DashMap::with_hasher(state.clone()),
-            shards: (0..TRIE_SHARDS).map(|_| RwLock::new(Trie::new(state.clone()))).collect(),
-            broad: RwLock::new(Trie::new(state.clone())),
+            exact: (0..SHARDS).map(|_| RwLock::new(ExactFilters::new(state.clone()))).collect(),
+            shards: (0..SHARDS).map(|_| RwLock::new(Trie::new(state.clone(), 2))).collect(),
+            broad: RwLock::new(Trie::new(state.clone(), 1)),
             generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
             broad_generation: AtomicU64::new(0),
             subscriptions: AtomicUsize::new(0),
@@ -123,28 +125,14 @@ impl<S: Subscriber> Router<S> {
     }
 
     /// Adds a subscription, or replaces that of the same session with the same filter; true if it is new.
-    ///
-    /// The map keeps a clone of `filter`, so that a caller which keeps it too shares its bytes.
-    pub fn subscribe(&self, filter: &Arc<str>, subscriber: S, options: SubscriptionOptions) -> bool {
+    pub fn subscribe(&self, filter: &str, subscriber: S, options: SubscriptionOptions) -> bool {
         let route = Route { subscriber, options };
         let place = self.place(filter);
         // What was replaced is dropped by this frame, after the lock: dropping a subscriber may do anything.
         let replaced = match place {
-            Place::Exact { .. } => match self.exact.entry(Arc::clone(filter)) {
-                Entry::Occupied(mut entry) => entry.get_mut().insert(route),
-                Entry::Vacant(entry) => {
-                    entry.insert(Subscribers::One(route));
-                    None
-                }
-            },
-            Place::Shard { trie, .. } => {
-                let (head, rest) = split_head(filter);
-                trie.write().insert(head, rest, route)
-            }
-            Place::Broad => {
-                let (head, rest) = split_level(filter);
-                self.broad.write().insert(head, rest, route)
-            }
+            Place::Exact { hash, .. } => self.exact_shard(hash).write().insert(hash, filter, route),
+            Place::Shard { trie, .. } => trie.write().insert(filter, route),
+            Place::Broad => self.broad.write().insert(filter, route),
         };
         let new = replaced.is_none();
         if new {
@@ -158,38 +146,16 @@ impl<S: Subscriber> Router<S> {
     pub fn unsubscribe(&self, filter: &str, key: u64) -> bool {
         let place = self.place(filter);
         // Dropped by this frame, after the lock, as in `subscribe`.
-        let mut removed = None;
-        let found = match place {
-            Place::Exact { .. } => {
-                let mut found = false;
-                let last = self.exact.remove_if_mut(filter, |_, subscribers| match subscribers.remove(key) {
-                    Removal::Absent => false,
-                    Removal::Removed(route) => {
-                        found = true;
-                        removed = Some(route);
-                        false
-                    }
-                    Removal::Last => true,
-                });
-                found || last.is_some()
-            }
-            Place::Shard { trie, .. } => {
-                let (head, rest) = split_head(filter);
-                removed = trie.write().remove(head, rest, key);
-                removed.is_some()
-            }
-            Place::Broad => {
-                let (head, rest) = split_level(filter);
-                removed = self.broad.write().remove(head, rest, key);
-                removed.is_some()
-            }
+        let removed = match place {
+            Place::Exact { hash, .. } => self.exact_shard(hash).write().remove(hash, filter, key),
+            Place::Shard { trie, .. } => trie.write().remove(filter, key),
+            Place::Broad => self.broad.write().remove(filter, key),
         };
-        if found {
+        if removed.is_some() {
             self.subscriptions.fetch_sub(1, Ordering::Relaxed);
             self.counter(&place).fetch_add(1, Ordering::AcqRel);
         }
-        drop(removed);
-        found
+        removed.is_some()
     }
 
     /// Appends the receivers of a message with this topic name, in the order of the keys: each session once, or, where it has matching
@@ -199,21 +165,17 @@ impl<S: Subscriber> Router<S> {
     pub fn route(&self, topic: &str, into: &mut Vec<Route<S>>) {
         let start = into.len();
         let mut lists = 0;
-        if let Some(subscribers) = self.exact.get(topic) {
-            subscribers.append_to(into);
-            lists += 1;
-        }
         let mut collect = |subscribers: &Subscribers<S>| {
             subscribers.append_to(into);
             lists += 1;
         };
-        let (head, rest) = split_head(topic);
-        if rest.is_some() || head.contains('/') {
+        let hash = self.hash(topic);
+        self.exact_shard(hash).read().get(hash, topic).into_iter().for_each(&mut collect);
+        if topic.contains('/') {
             // A filter of the shards has two literal levels, so a topic of one level has nothing there.
-            self.shard(self.hash(head)).read().matches(head, rest, true, &mut collect);
+            self.shard(self.hash(head_of(topic))).read().matches(topic, true, &mut collect);
         }
-        let (head, rest) = split_level(topic);
-        self.broad.read().matches(head, rest, !topic.starts_with('$'), &mut collect);
+        self.broad.read().matches(topic, !topic.starts_with('$'), &mut collect);
         if lists > 1 {
             merge(into, start);
         }
@@ -224,10 +186,11 @@ impl<S: Subscriber> Router<S> {
         self.subscriptions.load(Ordering::Relaxed)
     }
 
-    /// Entries of the map and nodes of the tries: 0 when all subscriptions are gone. Takes each lock in turn.
+    /// Filters without wildcards and nodes of the tries: 0 when all subscriptions are gone. Takes each lock in turn.
     pub fn filter_nodes(&self) -> usize {
         let sharded: usize = self.shards.iter().map(|trie| trie.read().nodes()).sum();
-        self.exact.len() + sharded + self.broad.read().nodes()
+        let exact: usize = self.exact.iter().map(|shard| shard.read().len()).sum();
+        exact + sharded + self.broad.read().nodes()
     }
 
     /// Changes whenever the result of `route(topic)` may have changed; may change without that.
@@ -250,8 +213,7 @@ impl<S: Subscriber> Router<S> {
 
     /// Which counter concerns the topic; for caches, which need not hash the topic again.
     fn generation_index(&self, topic: &str) -> u16 {
-        let (head, _) = split_head(topic);
-        counter_index(self.hash(head)) as u16
+        counter_index(self.hash(head_of(topic))) as u16
     }
 
     fn generation_of(&self, index: u16) -> Generation {
@@ -259,10 +221,16 @@ impl<S: Subscriber> Router<S> {
         Generation(counted.wrapping_add(self.broad_generation.load(Ordering::Acquire)))
     }
 
+    /// Has every kept route computed afresh: what it was judged by has changed.
+    pub fn invalidate(&self) {
+        // One counter is part of all generations.
+        self.broad_generation.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn place(&self, filter: &str) -> Place<'_, S> {
-        let (head, _) = split_head(filter);
+        let head = head_of(filter);
         if !is_wildcard(filter) {
-            Place::Exact { counter: counter_index(self.hash(head)) }
+            Place::Exact { hash: self.hash(filter), counter: counter_index(self.hash(head)) }
         } else if is_wildcard(head) {
             Place::Broad
         } else {
@@ -273,14 +241,19 @@ impl<S: Subscriber> Router<S> {
 
     fn counter(&self, place: &Place<'_, S>) -> &AtomicU64 {
         match place {
-            Place::Exact { counter } | Place::Shard { counter, .. } => &self.generations[*counter],
+            Place::Exact { counter, .. } | Place::Shard { counter, .. } => &self.generations[*counter],
             Place::Broad => &self.broad_generation,
         }
     }
 
     fn shard(&self, hash: u64) -> &RwLock<Trie<S>> {
         // Other bits than those of the counter, so that one busy counter is not one busy trie.
-        &self.shards[(hash >> 32) as usize & (TRIE_SHARDS - 1)]
+        &self.shards[(hash >> 32) as usize & (SHARDS - 1)]
+    }
+
+    fn exact_shard(&self, hash: u64) -> &RwLock<ExactFilters<S>> {
+        // Other bits than those by which the shard's table chooses, the lowest and the highest.
+        &self.exact[(hash >> 40) as usize & (SHARDS - 1)]
     }
 
     fn hash(&self, text: &str) -> u64 {
@@ -298,7 +271,7 @@ impl<S: Subscriber> Default for Router<S> {
 
 /// Where a filter is kept and which counter tells of its changes.
 enum Place<'a, S> {
-    Exact { counter: usize },
+    Exact { hash: u64, counter: usize },
     Shard { trie: &'a RwLock<Trie<S>>, counter: usize },
     Broad,
 }
@@ -342,11 +315,8 @@ fn split_level(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The first two levels as one, and what follows them.
-fn split_head(text: &str) -> (&str, Option<&str>) {
+/// The first two levels as one.
+fn head_of(text: &str) -> &str {
     let mut slashes = text.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
-    match slashes.nth(1) {
-        Some((at, _)) => (&text[..at], Some(&text[at + 1..])),
-        None => (text, None),
-    }
+    slashes.nth(1).and_then(|(at, _)| text.get(..at)).unwrap_or(text)
 }

@@ -1,27 +1,37 @@
 //! Retained messages: the last one of each topic, and their replay to a new subscription.
 //!
-//! A map from topic to message is the truth, and the only thing an update of a topic touches. A sorted set of
+//! A map from topic to message is the truth, and the only thing an update of a topic touches; it keeps no topics, for a message knows its own. A sorted set of
 //! the topic names answers wildcard filters; it changes only when a topic appears or disappears, while the
-//! topic's entry in the map is locked, so the two never disagree for longer than that.
+//! topic's shard of the map is locked, so the two never disagree for longer than that.
 //! Lock order: map, then names. A replay takes the names, lets go, then takes the map.
 //! What is stored here is bounded by the caller, who knows the limits and can say why it refuses.
 
-use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher};
 use std::ops::Bound;
-use std::sync::Arc;
 
 use ahash::RandomState;
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use parking_lot::RwLock;
 
 use super::is_wildcard;
+use super::names::Names;
 use super::skip_scan::{Verdict, judge};
+
+/// Shards of the map; a power of two.
+const SHARDS: usize = 64;
+
+/// A shared handle of a retained message.
+pub trait Retained: Clone {
+    /// The topic name under which it is retained.
+    fn topic(&self) -> &str;
+}
 
 /// All retained messages; `M` is a shared handle of one.
 pub struct RetainedStore<M> {
-    messages: DashMap<Arc<str>, M, RandomState>,
-    names: RwLock<BTreeSet<Arc<str>>>,
+    state: RandomState,
+    messages: Box<[RwLock<HashTable<M>>]>,
+    names: RwLock<Names>,
 }
 
 /// How far a replay has come; for one filter.
@@ -35,30 +45,39 @@ enum Position {
     #[default]
     Start,
     /// The last topic looked at.
-    After(Arc<str>),
+    After(String),
     /// Where the next match may be.
     From(String),
     End,
 }
 
-impl<M: Clone> RetainedStore<M> {
+impl<M: Retained> RetainedStore<M> {
     /// A store without messages.
     pub fn new() -> Self {
-        Self { messages: DashMap::with_hasher(RandomState::new()), names: RwLock::new(BTreeSet::new()) }
+        Self {
+            state: RandomState::new(),
+            messages: (0..SHARDS).map(|_| RwLock::new(HashTable::new())).collect(),
+            names: RwLock::default(),
+        }
     }
 
-    /// Makes `message` the retained message of the topic; returns the one before.
-    pub fn set(&self, topic: &Arc<str>, message: M) -> Option<M> {
-        self.set_with(topic, || message)
+    /// Makes `message` the retained message of its topic; returns the one before.
+    pub fn set(&self, message: M) -> Option<M> {
+        let topic: Box<str> = message.topic().into();
+        self.set_with(&topic, || message)
     }
 
-    /// The same with a message that is made while the topic is locked: what `make` counts is in the order of the changes.
-    pub fn set_with(&self, topic: &Arc<str>, make: impl FnOnce() -> M) -> Option<M> {
-        match self.messages.entry(Arc::clone(topic)) {
-            Entry::Occupied(mut entry) => Some(entry.insert(make())),
+    /// The same with a message that is made while the topic is locked: what `make` counts is in the order of the changes. It must have this topic.
+    pub fn set_with(&self, topic: &str, make: impl FnOnce() -> M) -> Option<M> {
+        let hash = self.hash(topic);
+        let mut shard = self.shard(hash).write();
+        let entry = shard.entry(hash, |held| held.topic() == topic, |held| self.hash(held.topic()));
+        // What was there is dropped by the caller, after the lock.
+        match entry {
+            Entry::Occupied(mut entry) => Some(std::mem::replace(entry.get_mut(), make())),
             Entry::Vacant(entry) => {
-                let _locked = entry.insert(make());
-                self.names.write().insert(Arc::clone(topic));
+                entry.insert(make());
+                self.names.write().insert(topic);
                 None
             }
         }
@@ -71,37 +90,66 @@ impl<M: Clone> RetainedStore<M> {
 
     /// The same; `removing` is called while the topic is locked, if there is a message.
     pub fn remove_with(&self, topic: &str, mut removing: impl FnMut()) -> Option<M> {
-        let removed = self.messages.remove_if(topic, |name, _| {
+        self.take_if(topic, |_| {
             removing();
-            self.names.write().remove(name);
             true
-        });
-        removed.map(|(_, message)| message)
+        })
     }
 
     /// Removes the retained message of the topic if it is the one that `wanted` knows.
     pub fn remove_if(&self, topic: &str, wanted: impl Fn(&M) -> bool) -> bool {
-        self.messages
-            .remove_if(topic, |name, message| {
-                let wanted = wanted(message);
-                if wanted {
-                    self.names.write().remove(name);
-                }
-                wanted
-            })
-            .is_some()
+        self.take_if(topic, wanted).is_some()
+    }
+
+    fn take_if(&self, topic: &str, mut wanted: impl FnMut(&M) -> bool) -> Option<M> {
+        let hash = self.hash(topic);
+        let mut shard = self.shard(hash).write();
+        let entry = shard.find_entry(hash, |held| held.topic() == topic).ok()?;
+        if !wanted(entry.get()) {
+            return None;
+        }
+        let (removed, _) = entry.remove();
+        self.names.write().remove(topic);
+        if shard.capacity() > 16 && shard.len() < shard.capacity() / 4 {
+            let len = shard.len();
+            shard.shrink_to(2 * len, |held| self.hash(held.topic()));
+        }
+        Some(removed)
     }
 
     /// The retained message of the topic.
     pub fn get(&self, topic: &str) -> Option<M> {
-        self.messages.get(topic).map(|message| message.clone())
+        let hash = self.hash(topic);
+        self.shard(hash).read().find(hash, |held| held.topic() == topic).cloned()
+    }
+
+    /// Whether the filter may match a retained message now; no more than `steps_max` topics are looked at, and `true` is said if that is not enough.
+    pub fn may_match(&self, filter: &str, steps_max: usize) -> bool {
+        if !is_wildcard(filter) {
+            let hash = self.hash(filter);
+            return self.shard(hash).read().find(hash, |held| held.topic() == filter).is_some();
+        }
+        let mut cursor = ReplayCursor::default();
+        let (_, ends) = self.matching(filter, &mut cursor, steps_max);
+        !ends.is_empty() || !matches!(cursor.position, Position::End)
     }
 
     /// Calls `visit` with each message, in no order; those that come or go meanwhile may be seen or not.
     pub fn for_each(&self, mut visit: impl FnMut(&M)) {
-        for entry in &self.messages {
-            visit(entry.value());
+        for shard in &self.messages {
+            shard.read().iter().for_each(&mut visit);
         }
+    }
+
+    fn hash(&self, topic: &str) -> u64 {
+        let mut hasher = self.state.build_hasher();
+        hasher.write(topic.as_bytes());
+        hasher.finish()
+    }
+
+    fn shard(&self, hash: u64) -> &RwLock<HashTable<M>> {
+        // Other bits than those by which the shard's table chooses, the lowest and the highest.
+        &self.messages[(hash >> 40) as usize & (SHARDS - 1)]
     }
 
     /// Number of retained messages.
@@ -135,45 +183,51 @@ impl<M: Clone> RetainedStore<M> {
             into.extend(self.get(filter));
             return true;
         }
-        let topics = self.matching(filter, cursor, steps_max);
-        into.extend(topics.iter().filter_map(|topic| self.get(topic)));
+        let (topics, ends) = self.matching(filter, cursor, steps_max);
+        let mut start = 0;
+        for end in ends {
+            into.extend(topics.get(start..end).and_then(|topic| self.get(topic)));
+            start = end;
+        }
         matches!(cursor.position, Position::End)
     }
 
-    fn matching(&self, filter: &str, cursor: &mut ReplayCursor, steps_max: usize) -> Vec<Arc<str>> {
-        let mut found = Vec::new();
+    /// The topics that match, one behind the other, and where each ends.
+    fn matching(&self, filter: &str, cursor: &mut ReplayCursor, steps_max: usize) -> (String, Vec<usize>) {
+        let (mut found, mut ends) = (String::new(), Vec::new());
         let mut seek = String::new();
+        let mut position = Position::End;
         let names = self.names.read();
-        let mut range = names.range::<str, _>((cursor.position.bound(), Bound::Unbounded));
-        let mut last = None;
-        let mut sought = false;
-        for _ in 0..steps_max.max(1) {
-            last = range.next();
-            let Some(name) = last else { break };
-            let verdict = judge(filter, name, &mut seek);
-            sought = verdict == Verdict::Seek;
-            match verdict {
-                Verdict::Match => found.push(Arc::clone(name)),
-                Verdict::Next => {}
-                Verdict::Seek => {
-                    range = names.range::<str, _>((Bound::Included(seek.as_str()), Bound::Unbounded))
-                }
+        let mut scan = names.scan(cursor.position.bound());
+        for left in (0..steps_max.max(1)).rev() {
+            let Some(name) = scan.next() else {
+                position = Position::End;
+                break;
+            };
+            match judge(filter, name, &mut seek) {
                 Verdict::End => {
-                    last = None;
+                    position = Position::End;
                     break;
+                }
+                Verdict::Seek if left == 0 => position = Position::From(std::mem::take(&mut seek)),
+                Verdict::Seek => scan.seek_to(&seek),
+                verdict => {
+                    if verdict == Verdict::Match {
+                        found.push_str(name);
+                        ends.push(found.len());
+                    }
+                    if left == 0 {
+                        position = Position::After(name.to_owned());
+                    }
                 }
             }
         }
-        cursor.position = match last {
-            None => Position::End,
-            Some(_) if sought => Position::From(seek),
-            Some(name) => Position::After(Arc::clone(name)),
-        };
-        found
+        cursor.position = position;
+        (found, ends)
     }
 }
 
-impl<M: Clone> Default for RetainedStore<M> {
+impl<M: Retained> Default for RetainedStore<M> {
     fn default() -> Self {
         Self::new()
     }
@@ -193,8 +247,17 @@ impl Position {
 mod tests {
     use super::*;
 
+    #[derive(Clone, Debug, PartialEq)]
+    struct Note(&'static str, u8);
+
+    impl Retained for Note {
+        fn topic(&self) -> &str {
+            self.0
+        }
+    }
+
     /// Runs `change` while the names cannot be changed, and says whether it waits with the topic locked.
-    fn holds_the_topic(store: &RetainedStore<u8>, topic: &str, change: impl FnOnce() + Send) -> bool {
+    fn holds_the_topic(store: &RetainedStore<Note>, topic: &str, change: impl FnOnce() + Send) -> bool {
         std::thread::scope(|scope| {
             let names = store.names.read();
             let changing = scope.spawn(change);
@@ -202,7 +265,7 @@ mod tests {
             while store.names.try_read().is_some() && !changing.is_finished() {
                 std::thread::yield_now();
             }
-            let locked = store.messages.try_get(topic).is_locked();
+            let locked = store.shard(store.hash(topic)).try_read().is_none();
             drop(names);
             locked
         })
@@ -211,23 +274,23 @@ mod tests {
     #[test]
     fn a_topic_stays_locked_until_its_name_has_changed_too() {
         let store = RetainedStore::new();
-        let topic: Arc<str> = "a/b".into();
-        assert!(holds_the_topic(&store, &topic, || assert_eq!(store.set(&topic, 1), None)), "it appears");
+        let topic = "a/b";
+        assert!(holds_the_topic(&store, topic, || assert_eq!(store.set(Note(topic, 1)), None)), "it appears");
         assert!(
-            holds_the_topic(&store, &topic, || assert_eq!(store.remove(&topic), Some(1))),
+            holds_the_topic(&store, topic, || assert_eq!(store.remove(topic), Some(Note(topic, 1)))),
             "it disappears"
         );
-        assert_eq!((store.len(), store.get(&topic)), (0, None));
+        assert_eq!((store.len(), store.get(topic)), (0, None));
     }
 
     #[test]
     fn an_update_does_not_touch_the_names() {
         let store = RetainedStore::new();
-        let topic: Arc<str> = "a/b".into();
-        store.set(&topic, 1);
+        let topic = "a/b";
+        store.set(Note(topic, 1));
         let names = store.names.read();
-        assert_eq!(store.set(&topic, 2), Some(1));
+        assert_eq!(store.set(Note(topic, 2)), Some(Note(topic, 1)));
         drop(names);
-        assert_eq!(store.get(&topic), Some(2));
+        assert_eq!(store.get(topic), Some(Note(topic, 2)));
     }
 }

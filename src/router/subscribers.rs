@@ -59,6 +59,14 @@ impl<S: Subscriber> Subscribers<S> {
         }
     }
 
+    /// The one subscriber of which [`Removal::Last`] was said.
+    pub(super) fn into_only(self) -> Option<Route<S>> {
+        match self {
+            Self::One(route) => Some(route),
+            Self::Many(_) => None,
+        }
+    }
+
     /// Appends all subscribers in the order of their keys.
     pub(super) fn append_to(&self, into: &mut Vec<Route<S>>) {
         match self {

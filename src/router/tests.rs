@@ -15,6 +15,12 @@ use crate::protocol::matches;
 #[derive(Clone, Debug)]
 pub(super) struct Peer(pub(super) u64);
 
+impl Retained for Arc<str> {
+    fn topic(&self) -> &str {
+        self
+    }
+}
+
 impl Subscriber for Peer {
     fn key(&self) -> u64 {
         self.0
@@ -106,7 +112,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Subscribe(filter, key, qos) => {
-                    let new = router.subscribe(&filter.as_str().into(), Peer(key), options(qos));
+                    let new = router.subscribe(&filter, Peer(key), options(qos));
                     prop_assert_eq!(new, model.0.insert((filter, key), qos).is_none());
                 }
                 Step::Unsubscribe(filter, key) => {
@@ -127,7 +133,7 @@ proptest! {
             }
             // Whatever the step changed, the cache must know it for each topic it has met.
             for topic in &seen {
-                prop_assert_eq!(plain(cache.get(&router, topic)), model.route(topic), "cached {}", topic);
+                prop_assert_eq!(plain(cache.get(&router, topic, |_| ()).0), model.route(topic), "cached {}", topic);
             }
             prop_assert_eq!(router.subscriptions(), model.0.len());
         }
@@ -148,8 +154,8 @@ proptest! {
         let store = RetainedStore::new();
         for name in &names {
             let name: Arc<str> = name.as_str().into();
-            prop_assert!(store.set(&name, Arc::clone(&name)).is_none());
-            prop_assert_eq!(store.set(&Arc::clone(&name), Arc::clone(&name)), Some(name));
+            prop_assert!(store.set(Arc::clone(&name)).is_none());
+            prop_assert_eq!(store.set(Arc::clone(&name)), Some(name));
         }
         for name in &removed {
             prop_assert_eq!(store.remove(name).is_some(), names.contains(name));
@@ -166,8 +172,7 @@ proptest! {
             prop_assert!(slices <= 100, "a replay of at most 70 topics must come to an end");
             if let Some((topic, set)) = disturbed.next() {
                 if set {
-                    let name: Arc<str> = topic.as_str().into();
-                    store.set(&name, Arc::clone(&name));
+                    store.set(Arc::<str>::from(topic.as_str()));
                     sometime.insert(topic);
                 } else {
                     store.remove(&topic);
@@ -192,7 +197,7 @@ proptest! {
 fn mqtt_4_7_2_1_a_filter_that_begins_with_a_wildcard_does_not_see_dollar_topics() {
     let router = Router::new();
     for (key, filter) in ["#", "+/x", "+/+/y", "$SYS/#", "$SYS/x"].into_iter().enumerate() {
-        router.subscribe(&filter.into(), Peer(key as u64), options(QoS::AtMostOnce));
+        router.subscribe(filter, Peer(key as u64), options(QoS::AtMostOnce));
     }
     assert_eq!(routed(&router, "$SYS/x"), [(3, 0), (4, 0)]);
     assert_eq!(routed(&router, "$SYS/x/y"), [(3, 0)]);
@@ -203,7 +208,7 @@ fn mqtt_4_7_2_1_a_filter_that_begins_with_a_wildcard_does_not_see_dollar_topics(
 fn route_appends_and_leaves_what_was_there() {
     let router = Router::new();
     for (filter, qos) in [("a/b", QoS::AtLeastOnce), ("a/+", QoS::ExactlyOnce), ("#", QoS::AtMostOnce)] {
-        router.subscribe(&filter.into(), Peer(7), options(qos));
+        router.subscribe(filter, Peer(7), options(qos));
     }
     let mut routes = vec![Route { subscriber: Peer(7), options: options(QoS::AtMostOnce) }];
     router.route("a/b", &mut routes);
@@ -218,11 +223,11 @@ fn a_change_elsewhere_leaves_the_generation_alone() {
         |n: &u32| router.generation_index(&format!("site/{n}/temp")) != router.generation_index(topic);
     let other = (2..).find(distant).expect("one of 4,096 counters is another");
     let before = router.generation(topic);
-    router.subscribe(&format!("site/{other}/temp").as_str().into(), Peer(1), options(QoS::AtMostOnce));
-    router.subscribe(&format!("site/{other}/#").as_str().into(), Peer(1), options(QoS::AtMostOnce));
+    router.subscribe(&format!("site/{other}/temp"), Peer(1), options(QoS::AtMostOnce));
+    router.subscribe(&format!("site/{other}/#"), Peer(1), options(QoS::AtMostOnce));
     router.unsubscribe(topic, 1);
     assert_eq!(router.generation(topic), before);
-    router.subscribe(&"+/9/x".into(), Peer(1), options(QoS::AtMostOnce));
+    router.subscribe("+/9/x", Peer(1), options(QoS::AtMostOnce));
     assert_ne!(router.generation(topic), before);
 }
 
@@ -230,32 +235,40 @@ fn a_change_elsewhere_leaves_the_generation_alone() {
 fn a_cache_is_bounded_in_topics_bytes_and_routes() {
     let router = Router::new();
     let mut cache = RouteCache::default();
-    router.subscribe(&"#".into(), Peer(1), options(QoS::AtMostOnce));
-    let first = Arc::downgrade(cache.get(&router, "t/0"));
+    router.subscribe("#", Peer(1), options(QoS::AtMostOnce));
+    let first = Arc::downgrade(cache.get(&router, "t/0", |_| ()).0);
     for n in 1..ROUTE_CACHE_TOPICS_MAX {
-        cache.get(&router, &format!("t/{n}"));
+        cache.get(&router, &format!("t/{n}"), |_| ());
     }
     assert!(first.upgrade().is_some(), "as many topics as the bound says are kept");
-    cache.get(&router, "t/more");
+    cache.get(&router, "t/more", |_| ());
     assert!(first.upgrade().is_none(), "one more topic takes the place of the oldest");
 
     let long = "l".repeat(ROUTE_CACHE_TOPIC_BYTES_MAX + 1);
-    let kept = Arc::downgrade(cache.get(&router, &long[1..]));
-    assert_eq!(kept.as_ptr(), Arc::as_ptr(cache.get(&router, &long[1..])), "the longest topic that is kept");
-    let one = Arc::downgrade(cache.get(&router, &long));
-    assert_ne!(one.as_ptr(), Arc::as_ptr(cache.get(&router, &long)), "a longer one is not found again");
+    let kept = Arc::downgrade(cache.get(&router, &long[1..], |_| ()).0);
+    assert_eq!(
+        kept.as_ptr(),
+        Arc::as_ptr(cache.get(&router, &long[1..], |_| ()).0),
+        "the longest topic that is kept"
+    );
+    let one = Arc::downgrade(cache.get(&router, &long, |_| ()).0);
+    assert_ne!(
+        one.as_ptr(),
+        Arc::as_ptr(cache.get(&router, &long, |_| ()).0),
+        "a longer one is not found again"
+    );
 
     for key in 0..ROUTE_CACHE_ROUTES_MAX as u64 {
-        router.subscribe(&"large".into(), Peer(key), options(QoS::AtMostOnce));
+        router.subscribe("large", Peer(key), options(QoS::AtMostOnce));
     }
-    let small = Arc::downgrade(cache.get(&router, "small"));
-    let large = Arc::downgrade(cache.get(&router, "large"));
+    let small = Arc::downgrade(cache.get(&router, "small", |_| ()).0);
+    let large = Arc::downgrade(cache.get(&router, "large", |_| ()).0);
     assert!(small.upgrade().is_none(), "a topic with very many subscribers is kept alone");
-    assert_eq!(large.as_ptr(), Arc::as_ptr(cache.get(&router, "large")));
-    cache.get(&router, "small");
+    assert_eq!(large.as_ptr(), Arc::as_ptr(cache.get(&router, "large", |_| ()).0));
+    cache.get(&router, "small", |_| ());
     assert!(large.upgrade().is_none());
     cache.clear();
-    assert_eq!(plain(cache.get(&router, "small")), [(1, 0)]);
+    assert_eq!(plain(cache.get(&router, "small", |_| ()).0), [(1, 0)]);
 }
 
 /// A subscriber that can be counted.
@@ -277,11 +290,7 @@ fn nothing_is_left_when_all_subscriptions_are_gone() {
     let filter = |n: usize| shapes[n % shapes.len()].replace("{}", &(n / 12).to_string());
     for round in 0..2 {
         for n in 0..6_000 {
-            router.subscribe(
-                &filter(n).as_str().into(),
-                Counted(n as u64 % 5, alive.clone()),
-                options(QoS::AtMostOnce),
-            );
+            router.subscribe(&filter(n), Counted(n as u64 % 5, alive.clone()), options(QoS::AtMostOnce));
         }
         assert_eq!(Arc::strong_count(&alive), router.subscriptions() + 1);
         let order: Vec<usize> = if round == 0 { (0..6_000).collect() } else { (0..6_000).rev().collect() };
@@ -300,17 +309,20 @@ fn a_topic_of_65_535_slashes_takes_little_per_level() {
     let (plus, mixed) = (plus.join("/"), format!("{}#", "/".repeat(65_534)));
     let begun = Instant::now();
     for (key, filter) in [deep.as_str(), &plus, &mixed, "#", "/#", "//+/#"].into_iter().enumerate() {
-        assert!(router.subscribe(&filter.into(), Peer(key as u64), options(QoS::AtMostOnce)));
+        assert!(router.subscribe(filter, Peer(key as u64), options(QoS::AtMostOnce)));
     }
-    assert_eq!(plain(RouteCache::default().get(&router, &deep)), [(0, 0), (2, 0), (3, 0), (4, 0), (5, 0)]);
+    assert_eq!(
+        plain(RouteCache::default().get(&router, &deep, |_| ()).0),
+        [(0, 0), (2, 0), (3, 0), (4, 0), (5, 0)]
+    );
     assert_eq!(routed(&router, &"/".repeat(32_767)), [(1, 0), (3, 0), (4, 0), (5, 0)]);
 
     let store = RetainedStore::new();
-    store.set(&deep.as_str().into(), 1);
+    store.set(Arc::<str>::from(deep.as_str()));
     for filter in [deep.as_str(), "#", &mixed] {
         let (mut cursor, mut found) = (ReplayCursor::default(), Vec::new());
         while !store.replay(filter, &mut cursor, 10, &mut found) {}
-        assert_eq!(found, [1]);
+        assert_eq!(found.len(), 1);
     }
     for (key, filter) in [deep.as_str(), &plus, &mixed, "#", "/#", "//+/#"].into_iter().enumerate() {
         assert!(router.unsubscribe(filter, key as u64));
@@ -349,7 +361,7 @@ fn a_route_knows_each_change_that_has_returned() {
                 std::thread::yield_now();
             }
             let before: Vec<u64> = progress.iter().map(|it| it.load(Ordering::SeqCst)).collect();
-            let routes = plain(cache.get(&router, "t/a"));
+            let routes = plain(cache.get(&router, "t/a", |_| ()).0);
             for (key, before) in before.into_iter().enumerate() {
                 let after = progress[key].load(Ordering::SeqCst);
                 if before != after || before % 2 == 1 {
@@ -368,7 +380,7 @@ fn a_route_knows_each_change_that_has_returned() {
                 return;
             }
             progress[key].fetch_add(1, Ordering::SeqCst);
-            router.subscribe(&(*filter).into(), Peer(key as u64), options(QoS::AtLeastOnce));
+            router.subscribe(filter, Peer(key as u64), options(QoS::AtLeastOnce));
             progress[key].fetch_add(1, Ordering::SeqCst);
             std::thread::yield_now();
             progress[key].fetch_add(1, Ordering::SeqCst);
@@ -406,7 +418,7 @@ fn the_names_agree_with_the_messages_whatever_the_order_of_changes() {
         for round in 0..20_000 {
             let topic = &topics[(round * 7 + thread * 3) % topics.len()];
             match (round + thread) % 5 {
-                0..2 => _ = store.set(topic, round),
+                0..2 => _ = store.set(Arc::clone(topic)),
                 2..4 => _ = store.remove(topic),
                 _ => {
                     found.clear();

@@ -1,147 +1,183 @@
-//! A trie of wildcard filters in one arena.
+//! A trie of wildcard filters in arenas.
 //!
-//! The edges to literal children of all nodes are one hash table of node numbers, keyed by (parent, level) and
-//! compared with what the node itself says; `+` is a field of its parent, and a filter that ends in `#` is kept
-//! in the node before the `#`. Subscribers stand in a table of their own, for most nodes have none.
-//! Nodes that nothing needs any more are freed at once, up the chain.
-//! The first edge may be several levels of a filter at once (the caller cuts off the head).
+//! A *node* is a level, or a head of several, that more than one filter begins with. What only one filter has below a node is kept in one piece,
+//! a *tail*, with the
+//! filter's subscribers; when a second filter comes that shares its first level, that level becomes a node. So a filter mostly costs one
+//! tail: 32 bytes and its text. The literal children of all nodes are one hash table of links, keyed by (parent, level) and
+//! compared with what the node or tail itself says; a child that begins with `+` is a field of its parent, and so are the filters that end
+//! at a node, or in `#` after it: tails without text.
+//! Tails stand without gaps; nodes that nothing needs any more are freed at once, up the chain.
 //! Insertion, removal and matching are loops; the deepest filter costs heap, never stack.
 
-use std::hash::{BuildHasher, Hasher};
+mod node;
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 
+use self::node::{Child, End, Link, NONE, Node, edge_hash, rest_matches};
 use super::subscribers::{Removal, Subscribers};
-use super::{Route, Subscriber, split_level};
+use super::texts::{Text, Texts, reserve_some, shrink_some};
+use super::{Route, Subscriber};
 
 const ROOT: u32 = 0;
-const NONE: u32 = u32::MAX;
-/// A level up to this length is kept in its node; it fills what the node would leave unused.
-const LEVEL_INLINE_MAX: usize = 14;
 /// Below this an emptied arena is kept for the next filter.
 const ARENA_KEPT: usize = 16;
 
 /// Wildcard filters and their subscribers.
 pub(super) struct Trie<S> {
     state: RandomState,
+    /// How many levels of a filter its first edge takes.
+    head_levels: usize,
     /// The root is always there; freed nodes are chained through `parent`.
     nodes: Vec<Node>,
-    edges: HashTable<u32>,
+    tails: Vec<Tail<S>>,
+    edges: HashTable<Link>,
+    texts: Texts,
     free: u32,
     free_len: usize,
-    slots: Vec<Slot<S>>,
-    slot_free: u32,
 }
 
-/// 40 bytes, and the text of a level that does not fit in.
-struct Node {
-    level: Level,
-    /// The slot of the filter that ends here.
-    filter: u32,
-    /// The slot of the filter that ends in `#` after this level.
-    subtree_filter: u32,
+/// What one filter has below its parent.
+struct Tail<S> {
+    rest: Text,
     parent: u32,
-    plus: u32,
-    /// Literal children: how many edges begin here.
-    literals: u32,
+    subscribers: Subscribers<S>,
 }
 
 impl<S: Subscriber> Trie<S> {
-    pub(super) fn new(state: RandomState) -> Self {
+    pub(super) fn new(state: RandomState, head_levels: usize) -> Self {
         Self {
             state,
-            nodes: vec![Node::new(NONE, "")],
+            head_levels,
+            nodes: vec![Node::new(NONE, Text::EMPTY)],
+            tails: Vec::new(),
             edges: HashTable::new(),
+            texts: Texts::default(),
             free: NONE,
             free_len: 0,
-            slots: Vec::new(),
-            slot_free: NONE,
         }
     }
 
-    /// Nodes in use; the root counts while the filter `#` is there.
+    /// Nodes and tails in use, without the root.
     pub(super) fn nodes(&self) -> usize {
-        let root = usize::from(self.node(ROOT).subtree_filter != NONE);
-        self.nodes.len() - 1 - self.free_len + root
+        self.nodes.len() - 1 - self.free_len + self.tails.len()
     }
 
-    /// Adds a subscriber to the filter `head`/`rest`; returns what it replaces.
-    pub(super) fn insert(&mut self, head: &str, rest: Option<&str>, route: Route<S>) -> Option<Route<S>> {
-        let (mut at, mut level, mut rest) = (ROOT, head, rest);
+    /// Adds a subscriber to the filter; returns what it replaces.
+    pub(super) fn insert(&mut self, filter: &str, route: Route<S>) -> Option<Route<S>> {
+        let (mut at, mut text) = (ROOT, filter.as_bytes());
         loop {
-            if level == "#" && rest.is_none() {
-                return self.add(at, End::Subtree, route);
+            if text == b"#" {
+                return self.insert_end(at, End::Subtree, route);
             }
-            at = if level == "+" { self.plus_or_insert(at) } else { self.literal_or_insert(at, level) };
-            match rest {
-                None => return self.add(at, End::Here, route),
-                Some(text) => (level, rest) = split_level(text),
+            let (level, rest) = self.split(at, text);
+            match self.child(at, level).map(Link::child) {
+                None => {
+                    let rest = self.texts.add(text);
+                    let tail = self.push_tail(at, rest, Subscribers::One(route));
+                    self.attach(at, Link::tail(tail));
+                    return None;
+                }
+                Some(Child::Tail(tail)) => {
+                    let rest = self.tail(tail).rest;
+                    if self.texts.get(rest) == text {
+                        return self.tail_mut(tail).subscribers.insert(route);
+                    }
+                    // The next turn finds a node instead.
+                    self.expand(tail, level.len());
+                }
+                Some(Child::Node(node)) => match rest {
+                    None => return self.insert_end(node, End::Here, route),
+                    Some(rest) => (at, text) = (node, rest),
+                },
             }
         }
     }
 
-    /// Removes the subscriber `key` from the filter `head`/`rest`, and the nodes only this filter needed.
-    pub(super) fn remove(&mut self, head: &str, rest: Option<&str>, key: u64) -> Option<Route<S>> {
-        let (mut at, mut level, mut rest) = (ROOT, head, rest);
-        let removed = loop {
-            if level == "#" && rest.is_none() {
-                break self.take(at, End::Subtree, key)?;
+    /// Removes the subscriber `key` from the filter, and the nodes only this filter needed.
+    pub(super) fn remove(&mut self, filter: &str, key: u64) -> Option<Route<S>> {
+        let (mut at, mut text) = (ROOT, filter.as_bytes());
+        let tail = loop {
+            if text == b"#" {
+                break self.node(at).subtree_filter;
             }
-            at = if level == "+" { self.plus(at)? } else { self.literal(at, level)? };
-            match rest {
-                None => break self.take(at, End::Here, key)?,
-                Some(text) => (level, rest) = split_level(text),
+            let (level, rest) = self.split(at, text);
+            match self.child(at, level)?.child() {
+                Child::Tail(tail) if self.texts.get(self.tail(tail).rest) == text => break tail,
+                Child::Tail(_) => return None,
+                Child::Node(node) => match rest {
+                    None => break self.node(node).filter,
+                    Some(rest) => (at, text) = (node, rest),
+                },
             }
         };
-        self.prune(at);
-        Some(removed)
+        // No tail has the number NONE.
+        match self.tails.get_mut(tail as usize)?.subscribers.remove(key) {
+            Removal::Absent => None,
+            Removal::Removed(route) => Some(route),
+            Removal::Last => {
+                let removed = self.remove_tail(tail);
+                self.prune(removed.parent);
+                self.tidy();
+                removed.subscribers.into_only()
+            }
+        }
     }
 
-    /// Calls `found` with the subscribers of each filter that matches the topic `head`/`rest`.
+    /// Calls `found` with the subscribers of each filter that matches the topic.
     ///
-    /// `wildcard_first` says whether filters that begin with a wildcard count.
-    pub(super) fn matches(
-        &self,
-        head: &str,
-        rest: Option<&str>,
-        wildcard_first: bool,
-        found: &mut impl FnMut(&Subscribers<S>),
-    ) {
+    /// `wildcard_first` says whether filters that begin with a wildcard count. The topic has as many levels as the head, or more.
+    pub(super) fn matches(&self, topic: &str, wildcard_first: bool, found: &mut impl FnMut(&Subscribers<S>)) {
         // Nodes to return to, with what of the topic follows them. A node is reached from its parent alone, so
         // none is visited twice, and at most one waits per level. Most topics never need it to allocate.
-        let mut waiting: Vec<(u32, &str)> = Vec::new();
-        let (mut at, mut level, mut rest) = (ROOT, head, rest);
+        let mut waiting: Vec<(u32, &[u8])> = Vec::new();
+        let (mut at, mut text) = (ROOT, topic.as_bytes());
         loop {
             let node = self.node(at);
             let wildcards = at != ROOT || wildcard_first;
-            if wildcards && let Some(subscribers) = self.subscribers(node.subtree_filter) {
-                found(subscribers);
+            if wildcards && let Some(tail) = self.tails.get(node.subtree_filter as usize) {
+                found(&tail.subscribers);
             }
+            let (level, rest) = self.split(at, text);
             let literal = if node.literals > 0 { self.literal(at, level) } else { None };
-            let plus = if wildcards { self.plus(at) } else { None };
-            let next = match rest {
-                None => {
-                    for child in [literal, plus].into_iter().flatten() {
-                        let child = self.node(child);
-                        // "sport/#" matches "sport" too (section 4.7.1.2).
-                        let both = [child.filter, child.subtree_filter];
-                        both.into_iter().filter_map(|slot| self.subscribers(slot)).for_each(&mut *found);
+            let plus = if wildcards && node.plus != Link::NONE { Some(node.plus) } else { None };
+            let mut next = None;
+            for child in [plus, literal].into_iter().flatten() {
+                match child.child() {
+                    Child::Tail(tail) => {
+                        let tail = self.tail(tail);
+                        let (_, below) = self.split(at, self.texts.get(tail.rest));
+                        if rest_matches(below, rest) {
+                            found(&tail.subscribers);
+                        }
                     }
-                    waiting.pop()
+                    Child::Node(child) => match rest {
+                        Some(rest) => waiting.extend(next.replace((child, rest))),
+                        None => {
+                            let child = self.node(child);
+                            // "sport/#" matches "sport" too (section 4.7.1.2).
+                            for tail in [child.filter, child.subtree_filter] {
+                                self.tails
+                                    .get(tail as usize)
+                                    .into_iter()
+                                    .for_each(|tail| found(&tail.subscribers));
+                            }
+                        }
+                    },
                 }
-                Some(rest) => match (literal, plus) {
-                    (Some(literal), plus) => {
-                        waiting.extend(plus.map(|plus| (plus, rest)));
-                        Some((literal, rest))
-                    }
-                    (None, Some(plus)) => Some((plus, rest)),
-                    (None, None) => waiting.pop(),
-                },
-            };
-            let Some((node, text)) = next else { return };
-            at = node;
-            (level, rest) = split_level(text);
+            }
+            let Some(following) = next.or_else(|| waiting.pop()) else { return };
+            (at, text) = following;
+        }
+    }
+
+    /// The first level of a text below this node, and what follows its `/` if there is one.
+    fn split<'t>(&self, at: u32, text: &'t [u8]) -> (&'t [u8], Option<&'t [u8]>) {
+        let levels = if at == ROOT { self.head_levels } else { 1 };
+        let mut slashes = text.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        match slashes.nth(levels - 1) {
+            Some((slash, _)) => (&text[..slash], Some(&text[slash + 1..])),
+            None => (text, None),
         }
     }
 
@@ -154,37 +190,143 @@ impl<S: Subscriber> Trie<S> {
         &mut self.nodes[at as usize]
     }
 
-    fn plus(&self, at: u32) -> Option<u32> {
-        Some(self.node(at).plus).filter(|plus| *plus != NONE)
+    fn tail(&self, at: u32) -> &Tail<S> {
+        // As above.
+        &self.tails[at as usize]
     }
 
-    fn plus_or_insert(&mut self, at: u32) -> u32 {
-        self.plus(at).unwrap_or_else(|| {
-            let plus = self.allocate(at, "+");
-            self.node_mut(at).plus = plus;
-            plus
-        })
+    fn tail_mut(&mut self, at: u32) -> &mut Tail<S> {
+        &mut self.tails[at as usize]
     }
 
-    fn literal(&self, parent: u32, level: &str) -> Option<u32> {
-        let hash = edge_hash(&self.state, parent, level.as_bytes());
-        self.edges.find(hash, |child| self.node(*child).is(parent, level)).copied()
-    }
-
-    fn literal_or_insert(&mut self, parent: u32, level: &str) -> u32 {
-        if let Some(child) = self.literal(parent, level) {
-            return child;
+    fn child(&self, at: u32, level: &[u8]) -> Option<Link> {
+        if level == b"+" {
+            return Some(self.node(at).plus).filter(|plus| *plus != Link::NONE);
         }
-        let child = self.allocate(parent, level);
-        let hash = edge_hash(&self.state, parent, level.as_bytes());
-        let (nodes, state) = (&self.nodes, &self.state);
-        self.edges.insert_unique(hash, child, |at| nodes[*at as usize].hash(state));
-        self.node_mut(parent).literals += 1;
-        child
+        self.literal(at, level)
     }
 
-    fn allocate(&mut self, parent: u32, level: &str) -> u32 {
-        let node = Node::new(parent, level);
+    fn literal(&self, parent: u32, level: &[u8]) -> Option<Link> {
+        let hash = edge_hash(&self.state, parent, level);
+        let is_it = |link: &Link| {
+            let (of, text) = self.edge_text(*link);
+            of == parent && text.strip_prefix(level).is_some_and(|after| matches!(after, [] | [b'/', ..]))
+        };
+        self.edges.find(hash, is_it).copied()
+    }
+
+    /// Whose child it is, and the text that begins with its level.
+    fn edge_text(&self, link: Link) -> (u32, &[u8]) {
+        let (parent, text) = match link.child() {
+            Child::Node(at) => (self.node(at).parent, self.node(at).level),
+            Child::Tail(at) => (self.tail(at).parent, self.tail(at).rest),
+        };
+        (parent, self.texts.get(text))
+    }
+
+    fn link_hash(&self, link: Link) -> u64 {
+        let (parent, text) = self.edge_text(link);
+        edge_hash(&self.state, parent, self.split(parent, text).0)
+    }
+
+    /// Enters a child whose level `at` does not have yet.
+    fn attach(&mut self, at: u32, link: Link) {
+        let (_, text) = self.edge_text(link);
+        if self.split(at, text).0 == b"+" {
+            self.node_mut(at).plus = link;
+            return;
+        }
+        let hash = self.link_hash(link);
+        let mut edges = std::mem::take(&mut self.edges);
+        edges.insert_unique(hash, link, |link| self.link_hash(*link));
+        self.edges = edges;
+        self.node_mut(at).literals += 1;
+    }
+
+    /// Takes a child out of its parent, in place of which `other` comes if there is one: it has the same level.
+    fn detach(&mut self, link: Link, other: Option<Link>) {
+        let (at, _) = self.edge_text(link);
+        if self.node(at).plus == link {
+            self.node_mut(at).plus = other.unwrap_or(Link::NONE);
+            return;
+        }
+        let hash = self.link_hash(link);
+        let Ok(mut edge) = self.edges.find_entry(hash, |edge| *edge == link) else { return };
+        match other {
+            Some(other) => *edge.get_mut() = other,
+            None => {
+                edge.remove();
+                self.node_mut(at).literals -= 1;
+            }
+        }
+    }
+
+    fn push_tail(&mut self, parent: u32, rest: Text, subscribers: Subscribers<S>) -> u32 {
+        // The number stays below half of NONE: that many tails would be 64 GiB.
+        let tail = self.tails.len() as u32;
+        reserve_some(&mut self.tails);
+        self.tails.push(Tail { rest, parent, subscribers });
+        tail
+    }
+
+    /// Makes a node of the first level of a tail, `len` bytes long.
+    fn expand(&mut self, tail: u32, len: usize) {
+        let Tail { rest, parent, .. } = *self.tail(tail);
+        let node = self.allocate(Node::new(parent, rest.first(len)));
+        self.detach(Link::tail(tail), Some(Link(node)));
+        let below = rest.after(len + 1);
+        let text = self.texts.get(rest);
+        let ends_here = text.len() == len;
+        let is_subtree = !ends_here && self.texts.get(below) == b"#";
+        // The slash, and what is now said by a field.
+        self.texts.free(usize::from(!ends_here) + usize::from(is_subtree));
+        let tail_now = self.tail_mut(tail);
+        tail_now.parent = node;
+        tail_now.rest = if ends_here || is_subtree { Text::EMPTY } else { below };
+        if ends_here {
+            self.node_mut(node).filter = tail;
+        } else if is_subtree {
+            self.node_mut(node).subtree_filter = tail;
+        } else {
+            self.attach(node, Link::tail(tail));
+        }
+    }
+
+    fn insert_end(&mut self, at: u32, end: End, route: Route<S>) -> Option<Route<S>> {
+        let tail = *self.node_mut(at).end(end);
+        if let Some(tail) = self.tails.get_mut(tail as usize) {
+            return tail.subscribers.insert(route);
+        }
+        *self.node_mut(at).end(end) = self.push_tail(at, Text::EMPTY, Subscribers::One(route));
+        None
+    }
+
+    /// Takes a tail out. The last one comes into its place.
+    fn remove_tail(&mut self, tail: u32) -> Tail<S> {
+        self.relink(tail, NONE);
+        let last = self.tails.len() as u32 - 1;
+        if last != tail {
+            self.relink(last, tail);
+        }
+        let removed = self.tails.swap_remove(tail as usize);
+        self.texts.free(self.texts.get(removed.rest).len());
+        removed
+    }
+
+    /// Has the tail's parent know it by another number, or with NONE no more.
+    fn relink(&mut self, tail: u32, number: u32) {
+        let parent = self.tail(tail).parent;
+        let node = self.node_mut(parent);
+        if node.filter == tail {
+            node.filter = number;
+        } else if node.subtree_filter == tail {
+            node.subtree_filter = number;
+        } else {
+            self.detach(Link::tail(tail), (number != NONE).then(|| Link::tail(number)));
+        }
+    }
+
+    fn allocate(&mut self, node: Node) -> u32 {
         if self.free != NONE {
             let at = self.free;
             self.free = self.node(at).parent;
@@ -192,225 +334,48 @@ impl<S: Subscriber> Trie<S> {
             *self.node_mut(at) = node;
             return at;
         }
-        // The length stays below NONE: that many nodes would be 256 GiB.
+        // As with tails.
         let at = self.nodes.len() as u32;
         reserve_some(&mut self.nodes);
         self.nodes.push(node);
         at
     }
 
+    /// Frees a node that nothing needs, and then perhaps its parent.
     fn prune(&mut self, from: u32) {
         let mut at = from;
         while at != ROOT && self.node(at).is_bare() {
-            let node = self.node(at);
-            let (parent, hash) = (node.parent, node.hash(&self.state));
-            if self.node(parent).plus == at {
-                self.node_mut(parent).plus = NONE;
-            } else {
-                if let Ok(edge) = self.edges.find_entry(hash, |child| *child == at) {
-                    edge.remove();
-                }
-                self.node_mut(parent).literals -= 1;
-            }
-            *self.node_mut(at) = Node::new(self.free, "");
+            let Node { parent, level, .. } = *self.node(at);
+            self.detach(Link(at), None);
+            self.texts.free(self.texts.get(level).len());
+            *self.node_mut(at) = Node::new(self.free, Text::EMPTY);
             self.free = at;
             self.free_len += 1;
             at = parent;
         }
-        if self.nodes() == 0 && self.nodes.len() > ARENA_KEPT {
-            self.nodes.truncate(1);
-            self.nodes.shrink_to_fit();
-            self.edges = HashTable::new();
-            self.free = NONE;
-            self.free_len = 0;
-            self.slots = Vec::new();
-            self.slot_free = NONE;
-        }
     }
 
-    fn subscribers(&self, slot: u32) -> Option<&Subscribers<S>> {
-        match self.slots.get(slot as usize) {
-            Some(Slot::Used(subscribers)) => Some(subscribers),
-            // No slot has the number NONE.
-            Some(Slot::Free { .. }) | None => None,
-        }
-    }
-
-    fn add(&mut self, at: u32, end: End, route: Route<S>) -> Option<Route<S>> {
-        let slot = *self.node_mut(at).slot_of(end);
-        if let Some(Slot::Used(subscribers)) = self.slots.get_mut(slot as usize) {
-            return subscribers.insert(route);
-        }
-        let used = Slot::Used(Subscribers::One(route));
-        let slot = match self.slots.get_mut(self.slot_free as usize) {
-            Some(free) => {
-                let slot = self.slot_free;
-                if let Slot::Free { next } = std::mem::replace(free, used) {
-                    self.slot_free = next;
-                }
-                slot
+    /// Gives memory back.
+    fn tidy(&mut self) {
+        if self.nodes() == 0 {
+            self.texts.clear();
+            if self.nodes.len() > ARENA_KEPT || self.tails.capacity() > ARENA_KEPT {
+                *self = Self::new(self.state.clone(), self.head_levels);
             }
-            None => {
-                // There are at most two per node, so this too stays far below NONE.
-                let slot = self.slots.len() as u32;
-                reserve_some(&mut self.slots);
-                self.slots.push(used);
-                slot
-            }
-        };
-        *self.node_mut(at).slot_of(end) = slot;
-        None
-    }
-
-    fn take(&mut self, at: u32, end: End, key: u64) -> Option<Route<S>> {
-        let slot = *self.node_mut(at).slot_of(end);
-        let place = self.slots.get_mut(slot as usize)?;
-        let Slot::Used(subscribers) = place else { return None };
-        match subscribers.remove(key) {
-            Removal::Absent => None,
-            Removal::Removed(route) => Some(route),
-            Removal::Last => {
-                let used = std::mem::replace(place, Slot::Free { next: self.slot_free });
-                self.slot_free = slot;
-                *self.node_mut(at).slot_of(end) = NONE;
-                match used {
-                    Slot::Used(Subscribers::One(route)) => Some(route),
-                    // `Last` is said of `One` alone.
-                    Slot::Used(Subscribers::Many(_)) | Slot::Free { .. } => None,
-                }
-            }
+            return;
         }
-    }
-}
-
-/// Place for the subscribers of one filter.
-enum Slot<S> {
-    Used(Subscribers<S>),
-    Free { next: u32 },
-}
-
-/// Which of the two filters that a node can end.
-#[derive(Clone, Copy)]
-enum End {
-    Here,
-    Subtree,
-}
-
-impl Node {
-    fn new(parent: u32, level: &str) -> Self {
-        Self { level: Level::new(level), filter: NONE, subtree_filter: NONE, parent, plus: NONE, literals: 0 }
-    }
-
-    fn is(&self, parent: u32, level: &str) -> bool {
-        self.parent == parent && self.level.as_bytes() == level.as_bytes()
-    }
-
-    fn is_bare(&self) -> bool {
-        let fields = [self.filter, self.subtree_filter, self.plus];
-        fields == [NONE; 3] && self.literals == 0
-    }
-
-    fn slot_of(&mut self, end: End) -> &mut u32 {
-        match end {
-            End::Here => &mut self.filter,
-            End::Subtree => &mut self.subtree_filter,
+        shrink_some(&mut self.tails);
+        if self.texts.wants_compaction() {
+            let levels = self.nodes.iter_mut().map(|node| &mut node.level);
+            self.texts.compact(levels.chain(self.tails.iter_mut().map(|tail| &mut tail.rest)));
         }
-    }
-
-    fn hash(&self, state: &RandomState) -> u64 {
-        edge_hash(state, self.parent, self.level.as_bytes())
-    }
-}
-
-/// The text of a level in two words.
-enum Level {
-    Inline { len: u8, bytes: [u8; LEVEL_INLINE_MAX] },
-    // A thin pointer: with a fat one the node would not fit a cache line.
-    Heap(Box<Box<[u8]>>),
-}
-
-impl Level {
-    fn new(text: &str) -> Self {
-        let mut bytes = [0; LEVEL_INLINE_MAX];
-        match bytes.get_mut(..text.len()) {
-            Some(inline) => {
-                inline.copy_from_slice(text.as_bytes());
-                Self::Inline { len: text.len() as u8, bytes }
-            }
-            None => Self::Heap(Box::new(text.as_bytes().into())),
+        if self.edges.capacity() > 16 && self.edges.len() < self.edges.capacity() / 4 {
+            let mut edges = std::mem::take(&mut self.edges);
+            edges.shrink_to(2 * edges.len(), |link| self.link_hash(*link));
+            self.edges = edges;
         }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Inline { len, bytes } => &bytes[..usize::from(*len)],
-            Self::Heap(bytes) => bytes,
-        }
-    }
-}
-
-fn edge_hash(state: &RandomState, parent: u32, level: &[u8]) -> u64 {
-    let mut hasher = state.build_hasher();
-    hasher.write_u32(parent);
-    hasher.write(level);
-    hasher.finish()
-}
-
-/// Makes room for one more if there is none, without the third that doubling leaves unused on average.
-fn reserve_some<T>(items: &mut Vec<T>) {
-    if items.len() == items.capacity() {
-        items.reserve_exact(4 + items.len() / 8);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::protocol::QoS;
-    use crate::router::SubscriptionOptions;
-    use crate::router::tests::Peer;
-
-    fn route(key: u64) -> Route<Peer> {
-        Route { subscriber: Peer(key), options: SubscriptionOptions::with_qos(QoS::AtMostOnce) }
-    }
-
-    #[test]
-    fn nodes_and_slots_have_the_size_the_memory_target_counts_on() {
-        assert_eq!(size_of::<Node>(), 40);
-        assert_eq!(size_of::<Slot<Arc<u64>>>(), 16);
-    }
-
-    #[test]
-    fn freed_nodes_and_slots_are_used_again() {
-        let mut trie = Trie::new(RandomState::new());
-        trie.insert("stays", Some("+"), route(1));
-        for n in 0..10_000 {
-            let head = format!("head {n}");
-            assert!(trie.insert(&head, Some("+/x/#"), route(n)).is_none());
-            assert!(trie.insert(&head, Some("+"), route(n)).is_none());
-            assert_eq!(trie.nodes(), 5);
-            assert!(trie.remove(&head, Some("+/x/#"), n).is_some());
-            assert!(trie.remove(&head, Some("+"), n).is_some());
-        }
-        assert_eq!((trie.nodes(), trie.nodes.len(), trie.slots.len(), trie.edges.len()), (2, 6, 3, 1));
-    }
-
-    #[test]
-    fn an_emptied_trie_gives_its_memory_back() {
-        let mut trie = Trie::new(RandomState::new());
-        trie.insert("#", None, route(1));
-        for n in 0..1_000 {
-            trie.insert(&format!("head {n}"), Some("#"), route(n));
-        }
-        for n in 0..1_000 {
-            assert!(trie.remove(&format!("head {n}"), Some("#"), n).is_some());
-        }
-        assert!(trie.remove("#", None, 1).is_some(), "the last filter stands in the root");
-        assert_eq!((trie.nodes.capacity(), trie.slots.capacity(), trie.edges.capacity()), (1, 0, 0));
-        assert!(trie.insert("again", Some("#"), route(1)).is_none());
-        assert!(trie.remove("again", Some("#"), 1).is_some());
-        assert_eq!(trie.nodes(), 0);
-    }
-}
+mod tests;

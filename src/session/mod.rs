@@ -40,8 +40,7 @@ use packet_ids::PacketIdSet;
 use queue::MessageQueue;
 pub use shared::SharedMessage;
 pub use shed::Shed;
-pub use subscriptions::FilterOptions;
-use subscriptions::Subscriptions;
+pub use subscriptions::{FilterOptions, Subscriptions};
 pub use terms::Terms;
 use terms::TopicAliases;
 pub use time::{KeepAlive, Timestamp};
@@ -241,8 +240,8 @@ impl Session {
 
     /// The session is over: everything in it is given back, and the filters it held are returned for removal from the router.
     #[must_use]
-    pub fn end(&mut self) -> Vec<Arc<str>> {
-        let filters = self.subscriptions.take_all();
+    pub fn end(&mut self) -> Subscriptions {
+        let filters = std::mem::take(&mut self.subscriptions);
         let will = self.will.take();
         *self = Self { state: State::Ended, will, ..Self::new(Arc::clone(&self.limits), false) };
         filters
@@ -302,40 +301,43 @@ impl Session {
         self.answer(|out| out.extend_from_slice(acks));
     }
 
-    /// Adds or replaces a subscription; says as well whether it is new. `Err` if the session is over or holds `subscriptions_max`
+    /// Adds or replaces a subscription; says whether it is new. `Err` if the session is over or holds `subscriptions_max`
     /// filters.
     pub fn subscribe(
         &mut self,
         filter: &str,
         options: impl Into<FilterOptions>,
-    ) -> Result<(Arc<str>, bool), SubscribeError> {
+    ) -> Result<bool, SubscribeError> {
         if self.is_ended() {
             return Err(SubscribeError::Ended);
         }
-        let (filter, new) = match self.subscriptions.get(filter) {
-            Some((known, _)) => (Arc::clone(known), false),
+        let new = match self.subscriptions.get(filter) {
+            Some(_) => false,
             None if self.subscriptions.len() >= self.limits.subscriptions_max => {
                 return Err(SubscribeError::TooMany);
             }
             None if self.subscription_bytes as usize + filter.len() > self.limits.subscription_bytes_max
-                || self.subscription_bytes > u32::MAX - u32::from(u16::MAX) =>
+                || self.subscription_bytes > u32::MAX - u32::from(u16::MAX)
+                || !self.subscriptions.has_room() =>
             {
                 return Err(SubscribeError::TooManyBytes);
             }
-            None => (Arc::from(filter), true),
+            None => true,
         };
         if new {
             self.subscription_bytes += filter.len() as u32;
         }
-        self.subscriptions.set(Arc::clone(&filter), options.into());
-        Ok((filter, new))
+        self.subscriptions.set(filter, options.into());
+        Ok(new)
     }
 
-    /// Removes a subscription; `None` if there was none. Deliveries begun or queued stay ([MQTT-3.10.4-3]).
-    pub fn unsubscribe(&mut self, filter: &str) -> Option<Arc<str>> {
-        let removed = self.subscriptions.remove(filter)?;
-        self.subscription_bytes -= removed.len() as u32;
-        Some(removed)
+    /// Removes a subscription; `false` if there was none. Deliveries begun or queued stay ([MQTT-3.10.4-3]).
+    pub fn unsubscribe(&mut self, filter: &str) -> bool {
+        let removed = self.subscriptions.remove(filter);
+        if removed {
+            self.subscription_bytes -= filter.len() as u32;
+        }
+        removed
     }
 
     /// Whether this very filter is subscribed to.
@@ -344,13 +346,14 @@ impl Session {
     }
 
     /// Its filters with their options, in no order.
-    pub fn filters(&self) -> impl Iterator<Item = (&Arc<str>, FilterOptions)> {
+    pub fn filters(&self) -> impl Iterator<Item = (&str, FilterOptions)> {
         self.subscriptions.iter()
     }
 
     /// The filters of its shared subscriptions.
-    pub fn shared_filters(&self) -> Vec<Arc<str>> {
-        self.subscriptions.with_prefix("$share/")
+    pub fn shared_filters(&self) -> Vec<Box<str>> {
+        let filters = self.filters().map(|(filter, _)| filter);
+        filters.filter(|filter| filter.starts_with("$share/")).map(Box::from).collect()
     }
 
     /// Changes whether the session stays when its connection ends (DISCONNECT of MQTT 5 can).

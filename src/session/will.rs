@@ -43,7 +43,7 @@ impl Will {
     /// The message to publish at `now`: its expiry runs from then on.
     pub fn message(&self, now: Timestamp) -> Arc<Message> {
         let expires_at = self.expiry_seconds.map(|seconds| now.after(Duration::from_secs(seconds.into())));
-        let message = Message::new(Arc::clone(&self.topic), self.payload.clone(), self.qos);
+        let message = Message::new(&self.topic, &self.payload, self.qos);
         Arc::new(message.with_properties(&self.forwarded, expires_at))
     }
 }

@@ -9,9 +9,10 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::authentication::AuthenticationMethods;
-use crate::broker::Core;
-use crate::config::{Limits, ListenerConfig};
+use crate::auth::gate::{Gate, Methods};
+use crate::auth::throttle::ThrottleLimits;
+use crate::broker::{Core, Security};
+use crate::config::{AuthConfig, Limits, ListenerConfig};
 use crate::ledger::Position;
 use crate::net;
 use crate::storage::simulated::{Fault, SimulatedFiles, Step};
@@ -38,9 +39,12 @@ impl TestBroker {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let inside = runtime.enter();
-        let core = Core::open_with(files, options, limits, AuthenticationMethods(Vec::new()))?;
+        let core = Core::open_with(files, options, limits, Security::default())?;
         let config = ListenerConfig::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let listener = net::bind(&config).map_err(|error| io::Error::other(format!("{error:?}")))?;
+        let gate = Methods::load(&AuthConfig::default(), false)
+            .and_then(|methods| Gate::new(methods, ThrottleLimits::default()));
+        let gate = Arc::new(gate.map_err(io::Error::other)?);
+        let listener = net::bind(&config, gate).map_err(|error| io::Error::other(format!("{error:?}")))?;
         let addr = listener.local_addr;
         runtime.spawn(listener.run(Arc::clone(&core)));
         runtime.spawn(Arc::clone(&core).run_timers());

@@ -108,7 +108,7 @@ fn open_only(files: SimulatedFiles) {
         Arc::new(files),
         SMALL,
         sample::limits(),
-        crate::authentication::AuthenticationMethods(Vec::new()),
+        crate::broker::Security::default(),
     );
     core.unwrap().log.as_ref().unwrap().close();
 }

@@ -17,7 +17,7 @@ use super::directory::Directory;
 use super::files::Files;
 use super::frame::{Batch, FileHeader, Kind, settle};
 use super::open::{Report, Visitor, recover};
-use super::segments::{Freed, ReadError, SegmentInfo, Segments};
+use super::segments::{Freed, ReadError, SegmentInfo, Segments, Window};
 use super::shared::{Counters, Part, Shared, Timing};
 use super::writer::Writer;
 use crate::ledger::{Ledger, Position};
@@ -225,18 +225,30 @@ impl Log {
         self.shared.wake_when_not_full(waker);
     }
 
-    /// Replaces what is in `into` by the body of the frame at this position. May block on the disk.
+    /// Replaces what is in `into` by the body of the frame at this position. May block on the disk. For those that stand near one another one
+    /// `window` saves reads of the file.
     ///
     /// # Errors
     /// [`ReadError`]; `NotWritten` also for what had to be written again after a failed sync, until that is done.
-    pub(crate) fn read(&self, position: Position, into: &mut Vec<u8>) -> Result<(), ReadError> {
+    pub(crate) fn read_with(
+        &self,
+        window: &mut Window,
+        position: Position,
+        into: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
         if position >= self.written() {
             return Err(ReadError::NotWritten);
         }
-        match self.shared.segments.read(position, into) {
+        match self.shared.segments.read(position, window, into) {
             Err(ReadError::Damaged) if position >= self.shared.synced() => Err(ReadError::NotWritten),
             result => result,
         }
+    }
+
+    /// The same for one.
+    #[cfg(test)]
+    pub(crate) fn read(&self, position: Position, into: &mut Vec<u8>) -> Result<(), ReadError> {
+        self.read_with(&mut Window::default(), position, into)
     }
 
     /// Shows every intact frame of a segment, as far as it is written: its position, bytes of the whole frame, its body. Blocks.

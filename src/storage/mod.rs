@@ -43,4 +43,4 @@ pub(crate) use record::{
     Begun, DeliverRecord, MessageRecord, Numbers, Record, Records, SessionRecord, SubscribeRecord, WillRecord,
 };
 pub(crate) use recovered::{OwnedMessage, Recovered, RecoveredSession, RecoveredWill};
-pub(crate) use segments::{ReadError, SegmentInfo};
+pub(crate) use segments::{ReadError, SegmentInfo, Window};

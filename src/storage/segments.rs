@@ -15,6 +15,8 @@ use crate::ledger::{Ledger, Position};
 const OPEN_FILES: usize = 16;
 /// Read first; a longer frame takes a second read.
 const FIRST_READ: usize = 512;
+/// Read where the last frame that was read stood close before.
+const NEXT_READ: usize = 64 * 1024;
 
 /// A segment that is no longer written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +90,49 @@ impl Segment {
     }
 }
 
+/// Bytes of a file, from where a frame was read last.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    file: Option<(FileHeader, u64)>,
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    /// What it has of a file from a byte on.
+    fn from(&self, file: &SegmentFile, at: u64) -> &[u8] {
+        let is_it = self.file == Some((file.header, file.generation));
+        let from = at.checked_sub(self.at).filter(|_| is_it);
+        from.and_then(|from| self.bytes.get(usize::try_from(from).ok()?..)).unwrap_or_default()
+    }
+
+    /// Reads from a byte on: at least so many of the `left`, more if the last read was close before.
+    fn fill(
+        &mut self,
+        handle: &dyn LogFile,
+        file: &SegmentFile,
+        at: u64,
+        left: u64,
+        least: usize,
+    ) -> io::Result<()> {
+        let of = Some((file.header, file.generation));
+        let reached = self.at + (self.bytes.len() + NEXT_READ) as u64;
+        let is_next = self.file == of && (self.at..reached).contains(&at);
+        let wanted = if is_next { least.max(NEXT_READ) } else { least };
+        (self.file, self.at) = (None, at);
+        self.bytes.resize(left.min(wanted as u64) as usize, 0);
+        let read = handle.read_at(&mut self.bytes, at)?;
+        self.bytes.truncate(read);
+        self.file = of;
+        Ok(())
+    }
+}
+
+/// Bytes of the whole frame that begins so.
+fn frame_len(bytes: &[u8]) -> Option<usize> {
+    (bytes.len() >= FRAME_HEADER).then(|| number(bytes, 4) as usize + FRAME_HEADER)
+}
+
 type Opened = (FileHeader, u64, Arc<dyn LogFile>);
 
 /// See the module's documentation.
@@ -136,31 +181,35 @@ impl Segments {
             .collect()
     }
 
-    /// See [`Log::read`](super::Log::read).
-    pub(super) fn read(&self, position: Position, into: &mut Vec<u8>) -> Result<(), ReadError> {
+    /// See [`Log::read_with`](super::Log::read_with).
+    pub(super) fn read(
+        &self,
+        position: Position,
+        window: &mut Window,
+        into: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
         into.clear();
         let (file, end) = self.find(position)?;
-        let handle = self.open(&file)?;
         let at = FILE_HEADER as u64 + u64::from(position.offset() - file.header.offset);
         let left = end.saturating_sub(at);
-        into.resize(left.min(FIRST_READ as u64) as usize, 0);
-        let first = handle.read_at(into, at)?;
-        into.truncate(first);
-        if first < FRAME_HEADER {
+        let mut found = window.from(&file, at);
+        let mut len = frame_len(found);
+        if len.is_none_or(|len| len > found.len()) {
+            let handle = self.open(&file)?;
+            window.fill(&*handle, &file, at, left, FIRST_READ)?;
+            len = frame_len(window.from(&file, at));
+            if let Some(len) = len.filter(|len| *len > window.bytes.len() && *len as u64 <= left) {
+                window.fill(&*handle, &file, at, left, len)?;
+            }
+            found = window.from(&file, at);
+        }
+        let frame = len.and_then(|len| found.get(..len)).ok_or(ReadError::Damaged)?;
+        let tag = number(frame, 0);
+        let is_ours = tag == file.header.tag || tag == !file.header.tag;
+        if !is_ours || frame.len() as u64 > left || !is_intact(frame, file.header.place(at)) {
             return Err(ReadError::Damaged);
         }
-        let (tag, len) = (number(into, 0), number(into, 4) as usize + FRAME_HEADER);
-        if (tag != file.header.tag && tag != !file.header.tag) || len as u64 > left {
-            return Err(ReadError::Damaged);
-        }
-        into.resize(len, 0);
-        if let Some(rest) = into.get_mut(first..).filter(|rest| !rest.is_empty()) {
-            handle.read_at(rest, at + first as u64)?;
-        }
-        if !is_intact(into, file.header.place(at)) {
-            return Err(ReadError::Damaged);
-        }
-        into.drain(..FRAME_HEADER);
+        into.extend_from_slice(frame.get(FRAME_HEADER..).unwrap_or_default());
         Ok(())
     }
 

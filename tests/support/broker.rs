@@ -84,13 +84,24 @@ impl TestBroker {
 
     /// The same with what a program adds to it.
     pub fn with_extensions(change: impl FnOnce(&mut Config), extensions: Extensions) -> Self {
+        let mut config = Self::config();
+        change(&mut config);
+        Self::of(config, extensions)
+    }
+
+    /// The configuration that tests begin with: one listener on a free port.
+    pub fn config() -> Config {
         let mut config = Config {
             listeners: vec![ListenerConfig::tcp((Ipv4Addr::LOCALHOST, 0).into())],
             sys_interval: None,
             ..Config::default()
         };
         config.limits.shutdown_timeout = Duration::from_millis(200);
-        change(&mut config);
+        config
+    }
+
+    /// TernMQ with this configuration.
+    pub fn of(mut config: Config, extensions: Extensions) -> Self {
         // The same tests with everything on record that can be.
         let on_disk = config.data_dir.is_none()
             && std::env::var_os("TERNMQ_TEST_STORAGE").is_some_and(|kind| kind == "disk");
@@ -127,6 +138,14 @@ impl TestBroker {
     /// Where its listeners listen, in the order of the configuration.
     pub fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// Has TernMQ take up what has changed; returns what it could not.
+    pub fn reload(&self, config: &Config) -> Vec<String> {
+        match &self.process {
+            Process::Inside { broker, .. } => broker.reload(config),
+            Process::Mosquitto(_) => panic!("only TernMQ is asked to reload"),
+        }
     }
 
     /// TernMQ's counters.

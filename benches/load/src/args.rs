@@ -8,20 +8,28 @@ use crate::error::{Error, Result, fault};
 /// How to call the program.
 pub const USAGE: &str = "\
 load SCENARIO --broker ADDR:PORT --pid PID [options]
+load fan-in|fan-out|pairs --relay [options]
 
 Scenarios: fan-in fan-out pairs rate idle connect churn stalled filters retained offline
+Of scale and fairness: connections flood reconnect retained-storm
 Of durable state, QoS 1: fill drain fill-sessions drain-sessions rewrite ack-latency
   `drain` and `drain-sessions` take the options of the fill before them, perhaps from another run of the broker.
 
+  --v5                   MQTT 5 instead of 3.1.1
+  --tls --ca FILE        TLS 1.3 to a broker whose certificate is for `localhost`, signed by one of FILE
+  --relay                no broker: a second process of this program that passes packets on and knows no protocol
   --qos 0|1|2            of publishers and subscribers (default 0; offline and retained: 1)
   --payload BYTES        at least 24 (default 64)
   --count N              messages published, connections, cycles, filters or retained messages, as the scenario has it
   --persistent           fan-in, fan-out, pairs: subscribers' sessions outlive their connections: messages are durable
   --dir DIR              ack-latency: compare with writes and syncs of files made here, which is on the broker's disk
-  --publishers N         publishing clients (fan-in, pairs, rate 100; filters, retained, offline, stalled 10)
-  --subscribers N        subscribing clients (fan-out, filters 100; sessions of fill-sessions 100000)
-  --messages N           filters: messages published through them
-  --rate N               rate: messages per second in all (default 4000)
+  --publishers N         publishing clients (fan-in, pairs, rate 100; filters, retained, offline, stalled 10;
+                         connections: 5, with as many subscribers)
+  --subscribers N        subscribing clients (fan-out 100; filters: one per 1,000, but 100 to 1,000 of them;
+                         sessions of fill-sessions 100000, reads of all in retained-storm 20)
+  --messages N           filters, connections: messages published through them
+  --rate N               messages per second in all (rate: 4000; the pair of flood and retained-storm: 100)
+  --bare                 connect, idle: connections without a subscription
   --window N             unacknowledged packets per publisher, QoS 1 and 2 (default 64, fan-in 16, rewrite 1)
   --outstanding N        messages per publisher that are not yet at their subscribers
                          (default: 4000 in all, at most 400 each)
@@ -52,7 +60,7 @@ pub struct Args {
     /// Messages of `filters`.
     pub messages: Option<u64>,
     /// Messages per second.
-    pub rate: u64,
+    pub rate: Option<u64>,
     /// Unacknowledged packets per publisher.
     pub window: Option<u64>,
     /// Undelivered messages per publisher.
@@ -63,6 +71,16 @@ pub struct Args {
     pub persistent: bool,
     /// Where `ack-latency` makes the files it compares with.
     pub dir: Option<PathBuf>,
+    /// MQTT 5.
+    pub v5: bool,
+    /// Speak TLS.
+    pub tls: bool,
+    /// Certificates to trust.
+    pub ca: Option<PathBuf>,
+    /// Against the relay in place of a broker.
+    pub relay: bool,
+    /// Connections do not subscribe.
+    pub bare: bool,
     /// Print JSON.
     pub json: bool,
 }
@@ -85,18 +103,27 @@ impl Args {
             publishers: None,
             subscribers: None,
             messages: None,
-            rate: 4000,
+            rate: None,
             window: None,
             outstanding: None,
             burst: 1,
             persistent: false,
             dir: None,
+            v5: false,
+            tls: false,
+            ca: None,
+            relay: false,
+            bare: false,
             json: false,
         };
         while let Some(name) = words.next() {
             let switch = match name.as_str() {
                 "--json" => Some(&mut args.json),
                 "--persistent" => Some(&mut args.persistent),
+                "--v5" => Some(&mut args.v5),
+                "--tls" => Some(&mut args.tls),
+                "--relay" => Some(&mut args.relay),
+                "--bare" => Some(&mut args.bare),
                 _ => None,
             };
             if let Some(switch) = switch {
@@ -113,19 +140,24 @@ impl Args {
                 "--publishers" => args.publishers = Some(number(&name, &value)?),
                 "--subscribers" => args.subscribers = Some(number(&name, &value)?),
                 "--messages" => args.messages = Some(number(&name, &value)?),
-                "--rate" => args.rate = number(&name, &value)?,
+                "--rate" => args.rate = Some(number(&name, &value)?),
                 "--window" => args.window = Some(number(&name, &value)?),
                 "--burst" => args.burst = number(&name, &value)?,
+                "--ca" => args.ca = Some(value.into()),
                 "--dir" => args.dir = Some(value.into()),
                 "--outstanding" => args.outstanding = Some(number(&name, &value)?),
                 _ => return fault(format!("unknown option {name}")),
             }
         }
-        let (Some(broker), Some(pid)) = (broker, pid) else { return fault("--broker and --pid are needed") };
-        args.broker = broker;
-        args.pid = pid;
-        let zeros =
-            [args.count, args.messages, args.window, args.outstanding, Some(args.rate), Some(args.burst)];
+        match (broker, pid, args.relay) {
+            (Some(broker), Some(pid), false) => (args.broker, args.pid) = (broker, pid),
+            (None, None, true) => {}
+            _ => return fault("either --relay, or --broker and --pid, are needed"),
+        }
+        if args.tls != args.ca.is_some() {
+            return fault("--tls and --ca go together");
+        }
+        let zeros = [args.count, args.messages, args.window, args.outstanding, args.rate, Some(args.burst)];
         let sizes = [args.publishers, args.subscribers];
         if zeros.contains(&Some(0)) || sizes.contains(&Some(0)) {
             return fault("a count of zero measures nothing");
@@ -159,6 +191,10 @@ mod tests {
         assert_eq!(args.broker.port(), 99);
         let args = parse("fan-in --persistent --broker 127.0.0.1:99 --dir a/b --pid 7").unwrap();
         assert_eq!((args.persistent, args.dir.as_deref()), (true, Some("a/b".as_ref())));
+        let args = parse("pairs --relay --v5").unwrap();
+        assert!(args.relay && args.v5 && !args.tls);
+        let args = parse("connect --broker 127.0.0.1:99 --pid 7 --tls --ca c.pem --bare").unwrap();
+        assert_eq!((args.tls, args.bare, args.ca.as_deref()), (true, true, Some("c.pem".as_ref())));
     }
 
     #[test]
@@ -168,7 +204,17 @@ mod tests {
         for bad in ["", "fan-in", "fan-in --pid 7", "fan-in --broker x --pid 7"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        for bad in ["--qos 3", "--count 0", "--payload 23", "--window 60001", "--what 1", "--count"] {
+        for bad in [
+            "--qos 3",
+            "--count 0",
+            "--payload 23",
+            "--window 60001",
+            "--what 1",
+            "--count",
+            "--tls",
+            "--ca x",
+            "--relay",
+        ] {
             assert!(parse(&format!("{good} {bad}")).is_err(), "{bad}");
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result, fault};
 use crate::mqtt::{self, Packet};
 use crate::net::{Id, Net, expect_packet};
+use crate::relay::HELLO_BYTES;
 
 /// How long nothing at all may happen before the run is given up.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -27,12 +28,14 @@ pub struct Spec {
     pub filters: Vec<String>,
     /// The QoS it asks for.
     pub qos: u8,
+    /// What to send to the relay in place of CONNECT.
+    pub hello: Option<[u8; HELLO_BYTES]>,
 }
 
 impl Spec {
     /// A client with a clean session.
     pub fn clean(client_id: String, filters: Vec<String>, qos: u8) -> Self {
-        Self { client_id, clean_session: true, filters, qos }
+        Self { client_id, clean_session: true, filters, qos, hello: None }
     }
 }
 
@@ -76,7 +79,11 @@ pub fn bring_up(net: &mut Net, specs: &[Spec]) -> Result<Vec<Id>> {
     while done < specs.len() {
         while started < specs.len() && started - done < ON_THE_WAY {
             let id = net.open()?;
-            mqtt::connect(net.out(id), &specs[started].client_id, specs[started].clean_session);
+            let spec = &specs[started];
+            match &spec.hello {
+                None => mqtt::connect(net.out(id), &spec.client_id, spec.clean_session),
+                Some(hello) => net.out(id).bytes.extend_from_slice(hello),
+            }
             if coming.len() <= id {
                 coming.resize_with(id + 1, || None);
             }

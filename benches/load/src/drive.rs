@@ -180,7 +180,13 @@ impl Drive {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Link;
     use crate::publisher::Window;
+
+    fn net() -> Net {
+        let link = Link { address: "127.0.0.1:1".parse().unwrap(), version: mqtt::Version::V3, tls: None };
+        Net::new(link).unwrap()
+    }
 
     fn drive() -> Drive {
         let window = Window { unacknowledged: 1, undelivered: 2, burst: 1 };
@@ -215,7 +221,7 @@ mod tests {
     #[test]
     fn deliveries_open_the_window() {
         let mut drive = drive();
-        let mut net = Net::new("127.0.0.1:1".parse().unwrap()).unwrap();
+        let mut net = net();
         let id = net.open().unwrap();
         assert_eq!(id, drive.publishers[0].id);
         drive.publishers[0].allow(5);
@@ -231,7 +237,7 @@ mod tests {
     #[test]
     fn a_burst_waits_until_it_is_whole_except_the_last() {
         let window = Window { unacknowledged: 9, undelivered: 4, burst: 3 };
-        let mut net = Net::new("127.0.0.1:1".parse().unwrap()).unwrap();
+        let mut net = net();
         let id = net.open().unwrap();
         let (mut publisher, mut payloads) = (Publisher::new(id, 0, 1, window, 1), Payloads::new(64));
         publisher.allow(5);

@@ -1,8 +1,8 @@
 //! Measures an MQTT broker from outside: its CPU time per message, its memory, its latency, and whether every message
 //! arrived whole, once and in order. One thread; see `net` for how it keeps its own cost low.
 //!
-//! What it is not: a conformance suite. It assumes that the broker speaks MQTT 3.1.1 over plain TCP on this machine,
-//! because it reads the broker's `/proc`.
+//! What it is not: a conformance suite. It assumes that the broker runs on this machine, because it reads the broker's
+//! `/proc`, and that it speaks MQTT correctly.
 
 mod args;
 mod clients;
@@ -13,8 +13,10 @@ mod net;
 mod payload;
 mod probe;
 mod publisher;
+mod relay;
 mod report;
 mod scenarios;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -23,6 +25,13 @@ fn main() -> ExitCode {
     if words.peek().is_none_or(|word| word == "--help" || word == "-h") {
         println!("{}", args::USAGE);
         return ExitCode::SUCCESS;
+    }
+    if words.peek().is_some_and(|word| word == relay::COMMAND) {
+        // Only an error ends it; else whoever started it does.
+        if let Err(error) = relay::serve() {
+            eprintln!("load: {error}");
+        }
+        return ExitCode::from(2);
     }
     let outcome = args::Args::parse(words).and_then(|args| {
         let is_json = args.json;

@@ -7,6 +7,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -18,7 +19,8 @@ use rustix::time::{
 };
 
 use crate::error::{Result, fault};
-use crate::mqtt::{Packet, decode};
+use crate::mqtt::{Output, Packet, Version, decode};
+use crate::tls::Tls;
 
 /// Large enough that a saturated subscriber is read in few calls.
 const READ_BYTES: usize = 256 * 1024;
@@ -39,11 +41,23 @@ pub enum Event<'a> {
     Closed,
 }
 
+/// What is at the other end, and how to speak with it.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// Where it listens.
+    pub address: SocketAddrV4,
+    /// The version of MQTT.
+    pub version: Version,
+    /// TLS, if it is spoken.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+}
+
 struct Connection {
     stream: TcpStream,
+    tls: Option<Box<Tls>>,
     /// Tells events of this connection from those of the previous one with the same number.
     generation: u32,
-    out: Vec<u8>,
+    out: Output,
     /// The beginning of a packet whose rest has not arrived.
     partial: Vec<u8>,
     is_dirty: bool,
@@ -53,13 +67,15 @@ struct Connection {
 
 /// See the module's documentation.
 pub struct Net {
-    address: SocketAddrV4,
+    link: Link,
     epoll: OwnedFd,
     timer: OwnedFd,
     connections: Vec<Option<Connection>>,
     free: Vec<Id>,
     dirty: Vec<Id>,
     buffer: Vec<u8>,
+    /// What came out of TLS.
+    plain: Vec<u8>,
     events: Vec<epoll::Event>,
     opened: u64,
     writes: u64,
@@ -67,19 +83,20 @@ pub struct Net {
 
 impl Net {
     /// Nothing is opened yet.
-    pub fn new(address: SocketAddrV4) -> Result<Self> {
+    pub fn new(link: Link) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN | EventFlags::ET)?;
         Ok(Self {
-            address,
+            link,
             epoll,
             timer,
             connections: Vec::new(),
             free: Vec::new(),
             dirty: Vec::new(),
             buffer: vec![0; READ_BYTES],
+            plain: Vec::new(),
             events: Vec::with_capacity(EVENTS),
             opened: 0,
             writes: 0,
@@ -88,14 +105,15 @@ impl Net {
 
     /// Starts to connect; bytes may be appended at once.
     pub fn open(&mut self) -> Result<Id> {
+        let tls = self.link.tls.as_ref().map(Tls::new).transpose()?.map(Box::new);
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
-        if self.address.ip().is_loopback() {
+        if self.link.address.ip().is_loopback() {
             let last = 1 + (self.opened % SOURCES) as u8;
             bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 1, last), 0))?;
         }
-        match connect(&socket, &self.address) {
+        match connect(&socket, &self.link.address) {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
@@ -110,14 +128,19 @@ impl Net {
         epoll::add(&self.epoll, &socket, data, interest)?;
         self.connections[id] = Some(Connection {
             stream: TcpStream::from(socket),
+            // The client speaks first.
+            is_dirty: tls.is_some(),
+            tls,
             generation,
-            out: Vec::new(),
+            out: Output::new(self.link.version),
             partial: Vec::new(),
-            is_dirty: false,
             // Until the first event says that the connection stands.
             is_blocked: true,
             is_paused: false,
         });
+        if self.link.tls.is_some() {
+            self.dirty.push(id);
+        }
         Ok(id)
     }
 
@@ -125,7 +148,7 @@ impl Net {
     ///
     /// # Panics
     /// If the connection has been closed: the caller is wrong.
-    pub fn out(&mut self, id: Id) -> &mut Vec<u8> {
+    pub fn out(&mut self, id: Id) -> &mut Output {
         let connection = self.connections[id].as_mut().expect("an open connection");
         if !connection.is_dirty {
             connection.is_dirty = true;
@@ -192,12 +215,11 @@ impl Net {
             };
             if flags.intersects(EventFlags::OUT | EventFlags::ERR | EventFlags::HUP) {
                 connection.is_blocked = false;
-                if !connection.out.is_empty() {
-                    self.write(id);
-                }
+                self.write(id);
             }
-            if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::ERR | EventFlags::HUP) {
-                result = self.read(id, &mut buffer, &mut receive);
+            let is_ending = flags.intersects(EventFlags::RDHUP | EventFlags::ERR | EventFlags::HUP);
+            if is_ending || flags.contains(EventFlags::IN) {
+                result = self.read(id, is_ending, &mut buffer, &mut receive);
             }
             if result.is_err() {
                 break;
@@ -211,25 +233,40 @@ impl Net {
     fn write(&mut self, id: Id) {
         let Some(connection) = &mut self.connections[id] else { return };
         connection.is_dirty = false;
+        let Connection { stream, tls, out, is_blocked, .. } = connection;
         let mut written = 0;
-        while !connection.is_blocked && written < connection.out.len() {
-            match connection.stream.write(&connection.out[written..]) {
+        if let Some(tls) = tls {
+            // A failure is a broken session; the read that follows tells the caller.
+            let _ = tls.encrypt(&out.bytes);
+            written = out.bytes.len();
+        }
+        while !*is_blocked {
+            let result = match tls {
+                Some(tls) if tls.has_output() => tls.write(stream),
+                None if written < out.bytes.len() => stream.write(&out.bytes[written..]),
+                _ => break,
+            };
+            match result {
                 Ok(length) => {
-                    written += length;
                     self.writes += 1;
+                    written += if tls.is_none() { length } else { 0 };
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => connection.is_blocked = true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => *is_blocked = true,
                 // The read that follows tells the caller.
-                Err(_) => written = connection.out.len(),
+                Err(_) => {
+                    written = out.bytes.len();
+                    break;
+                }
             }
         }
-        connection.out.drain(..written);
+        out.bytes.drain(..written);
     }
 
     fn read(
         &mut self,
         id: Id,
+        is_ending: bool,
         buffer: &mut [u8],
         receive: &mut impl FnMut(&mut Self, Id, Event<'_>) -> Result<()>,
     ) -> Result<()> {
@@ -250,21 +287,35 @@ impl Net {
                 return receive(self, id, Event::Closed);
             }
             let mut partial = std::mem::take(&mut connection.partial);
+            let mut plain = std::mem::take(&mut self.plain);
+            let bytes = if let Some(tls) = &mut connection.tls {
+                plain.clear();
+                tls.decrypt(&buffer[..length], &mut plain)?;
+                if tls.has_output() && !connection.is_dirty {
+                    connection.is_dirty = true;
+                    self.dirty.push(id);
+                }
+                plain.as_slice()
+            } else {
+                &buffer[..length]
+            };
             let used = if partial.is_empty() {
-                let used = self.hand_over(id, &buffer[..length], receive)?;
-                partial.extend_from_slice(&buffer[used..length]);
+                let used = self.hand_over(id, bytes, receive)?;
+                partial.extend_from_slice(&bytes[used..]);
                 0
             } else {
-                partial.extend_from_slice(&buffer[..length]);
+                partial.extend_from_slice(bytes);
                 self.hand_over(id, &partial, receive)?
             };
             partial.drain(..used);
+            self.plain = plain;
             match self.connections[id].as_mut().filter(|c| c.generation == generation) {
                 Some(connection) => connection.partial = partial,
                 None => return Ok(()),
             }
-            // A short read has emptied the socket; the next bytes make a new event.
-            if length < buffer.len() {
+            // A short read has emptied the socket; the next bytes make a new event. The end that came with the last
+            // bytes makes none.
+            if length < buffer.len() && !is_ending {
                 return Ok(());
             }
         }
@@ -278,7 +329,7 @@ impl Net {
         receive: &mut impl FnMut(&mut Self, Id, Event<'_>) -> Result<()>,
     ) -> Result<usize> {
         let mut used = 0;
-        while let Some((packet, total)) = decode(&bytes[used..])? {
+        while let Some((packet, total)) = decode(&bytes[used..], self.link.version)? {
             used += total;
             receive(self, id, Event::Packet(packet))?;
         }
@@ -291,5 +342,36 @@ pub fn expect_packet<'a>(id: Id, event: Event<'a>) -> Result<Packet<'a>> {
     match event {
         Event::Packet(packet) => Ok(packet),
         Event::Closed => fault(format!("the broker closed connection {id}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn the_end_that_comes_with_the_last_bytes_is_seen() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("IPv4") };
+        let mut net = Net::new(Link { address, version: Version::V3, tls: None }).unwrap();
+        let id = net.open().unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(&[0x20, 2, 0, 0]).unwrap();
+        drop(peer);
+        let (mut packets, mut is_closed) = (0, false);
+        let began = Instant::now();
+        while !is_closed && began.elapsed() < Duration::from_secs(5) {
+            net.turn(Duration::from_millis(10), |_, from, event| {
+                assert_eq!(from, id);
+                match event {
+                    Event::Packet(_) => packets += 1,
+                    Event::Closed => is_closed = true,
+                }
+                Ok(())
+            })
+            .unwrap();
+        }
+        assert!(is_closed && packets == 1, "{packets} packets");
     }
 }

@@ -80,7 +80,7 @@ impl Server {
     fn deliver(&mut self, number: u32, qos: QoS, padding: usize) {
         let payload = format!("{number} {}", "x".repeat(padding));
         let topic = format!("from/server/{}", number % 3);
-        let message = Arc::new(Message::new(Arc::from(topic), payload.into_bytes().into(), qos));
+        let message = Arc::new(Message::new(topic, payload, qos));
         let mut scratch = EncodeScratch::default();
         let mut outgoing = Outgoing::from_message(&message, Timestamp::default(), &mut scratch);
         let delivered = self.session.deliver(&mut outgoing, &Granted::with_qos(QoS::ExactlyOnce));

@@ -135,5 +135,5 @@ fn the_filters_of_shared_subscriptions_are_known() {
     }
     let mut filters = session.shared_filters();
     filters.sort();
-    assert_eq!(filters, [Arc::from("$share/g/t"), Arc::from("$share/h/#")]);
+    assert_eq!(filters, [Box::from("$share/g/t"), Box::from("$share/h/#")]);
 }

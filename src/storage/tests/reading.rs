@@ -21,6 +21,12 @@ fn every_frame_is_read_where_it_is() {
             log.read(*position, &mut read).expect("it is there");
             assert!(read == *body);
         }
+        let mut window = Window::default();
+        let odd = frames.iter().skip(1).step_by(2);
+        for (position, body) in frames.iter().chain(frames.iter().rev()).chain(odd) {
+            log.read_with(&mut window, *position, &mut read).expect("it is there");
+            assert!(read == *body);
+        }
         let mut scanned = Vec::new();
         for segment in 1..=frames[frames.len() - 1].0.segment() {
             log.scan_segment(segment, &mut |position, len, body| {
@@ -30,6 +36,33 @@ fn every_frame_is_read_where_it_is() {
             .expect("it is there");
         }
         assert_same(&scanned, &frames);
+    }
+}
+
+#[test]
+fn a_window_does_not_show_what_was_there_before() {
+    let files = SimulatedFiles::new(1);
+    let mut rig = Rig::open(&files, SMALL);
+    let (mut window, mut read) = (Window::default(), Vec::new());
+    let first = rig.submit(&[b"one", b"two"], Urgency::Waited);
+    rig.turn();
+    for (position, body) in &first {
+        rig.log.read_with(&mut window, *position, &mut read).expect("it is there");
+        assert!(read == *body);
+    }
+    // Behind what the window has seen; then the same places in a file that takes the place of the first.
+    let failing = files.steps().len() as u64 + 2;
+    files.on_step(move |step| (step.number == failing).then_some(Fault::Broken));
+    let second = rig.submit(&[b"three", b"four"], Urgency::Waited);
+    rig.turn();
+    rig.log.read_with(&mut window, second[0].0, &mut read).expect("it is written");
+    files.heal();
+    rig.pass(Duration::from_secs(1));
+    rig.turn();
+    assert_eq!(rig.log.committed(), end_of(&second[1]));
+    for (position, body) in first.iter().chain(&second) {
+        rig.log.read_with(&mut window, *position, &mut read).expect("it is there");
+        assert!(read == *body);
     }
 }
 

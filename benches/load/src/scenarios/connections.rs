@@ -16,14 +16,15 @@ const STORM: u64 = 5_000;
 /// Clients that come and go at the same time.
 const COMING_AND_GOING: usize = 20;
 
-fn spec(n: u64, qos: u8) -> Spec {
-    Spec::clean(format!("load-idle-{n:06}"), vec![format!("device/{n:06}/command")], qos)
+fn specs(bench: &Bench, count: u64, qos: u8) -> Vec<Spec> {
+    let filters = |n| if bench.args.bare { Vec::new() } else { vec![format!("device/{n:06}/command")] };
+    (0..count).map(|n| Spec::clean(format!("load-idle-{n:06}"), filters(n), qos)).collect()
 }
 
-/// Memory per connection that does nothing, with one subscription each.
+/// Memory per connection that does nothing, with one subscription each unless told otherwise.
 pub(super) fn idle(mut bench: Bench) -> Result<Report> {
     let (qos, count) = (bench.qos(0), bench.args.count.unwrap_or(10_000));
-    let specs: Vec<Spec> = (0..count).map(|n| spec(n, qos)).collect();
+    let specs = specs(&bench, count, qos);
     // Threads, allocator arenas and tables of the first few are not counted as those of the many.
     let first = specs.len().div_ceil(100);
     bring_up(&mut bench.net, &specs[..first])?;
@@ -37,14 +38,14 @@ pub(super) fn idle(mut bench: Bench) -> Result<Report> {
     Ok(report)
 }
 
-/// CPU per connection opened: TCP, CONNECT and SUBSCRIBE. Closing is not measured.
+/// CPU per connection opened: TCP, TLS if asked for, CONNECT and SUBSCRIBE. Closing is not measured.
 pub(super) fn connect(mut bench: Bench) -> Result<Report> {
     let (qos, count) = (bench.qos(0), bench.args.count.unwrap_or(20_000));
     let mut total = Spent { broker: Duration::ZERO, own: Duration::ZERO, wall: Duration::ZERO };
     let (mut opened, mut is_warm) = (0, false);
     while opened < count {
         let size = if is_warm { STORM.min(count - opened) } else { STORM / 10 };
-        let specs: Vec<Spec> = (0..size).map(|n| spec(n, qos)).collect();
+        let specs = specs(&bench, size, qos);
         let span = Span::begin(bench.broker)?;
         let ids = bring_up(&mut bench.net, &specs)?;
         let spent = span.end()?;

@@ -9,7 +9,7 @@ use super::Bench;
 use crate::clients::{GLANCE, Watch};
 use crate::drive::{Drive, Topics};
 use crate::error::{Error, Result, fault};
-use crate::mqtt::{self, Packet};
+use crate::mqtt::{self, Output, Packet};
 use crate::net::{Id, Net, expect_packet};
 use crate::payload::{Payloads, Stamp};
 use crate::publisher::Window;
@@ -69,7 +69,7 @@ pub(super) fn ack_latency(mut bench: Bench) -> Result<Report> {
     let mut payloads = Payloads::new(bench.args.payload);
     let [mut acks, mut appends, mut overwrites] = [(); 3].map(|()| Vec::with_capacity(count));
     let warm_up = count.div_ceil(10);
-    let (mut packet, mut spent_in_files) = (Vec::new(), Duration::ZERO);
+    let (mut packet, mut spent_in_files) = (Output::new(bench.link.version), Duration::ZERO);
     let mut span = Span::begin(bench.broker)?;
     for number in 0..warm_up + count {
         if number == warm_up {
@@ -78,13 +78,13 @@ pub(super) fn ack_latency(mut bench: Bench) -> Result<Report> {
         }
         let packet_id = (number % 65_535) as u16 + 1;
         let stamp = Stamp { sequence: number as u64, ..Stamp::default() };
-        packet.clear();
+        packet.bytes.clear();
         mqtt::publish(&mut packet, TOPIC, QOS, false, packet_id, payloads.write(stamp));
-        acks.push(publish_one(&mut bench.net, publisher, &packet, packet_id)?);
+        acks.push(publish_one(&mut bench.net, publisher, &packet.bytes, packet_id)?);
         if let Some(files) = &mut files {
             let began = Instant::now();
-            appends.push(timed(|| files.append(&packet))?);
-            overwrites.push(timed(|| files.overwrite(&packet))?);
+            appends.push(timed(|| files.append(&packet.bytes))?);
+            overwrites.push(timed(|| files.overwrite(&packet.bytes))?);
             spent_in_files += began.elapsed();
         }
     }
@@ -108,7 +108,7 @@ pub(super) fn ack_latency(mut bench: Bench) -> Result<Report> {
 fn publish_one(net: &mut Net, publisher: Id, packet: &[u8], packet_id: u16) -> Result<u64> {
     let (mut watch, mut acknowledged) = (Watch::new(), None);
     let began = Instant::now();
-    net.out(publisher).extend_from_slice(packet);
+    net.out(publisher).bytes.extend_from_slice(packet);
     while acknowledged.is_none() {
         net.turn(GLANCE, |_, id, event| match expect_packet(id, event)? {
             Packet::Puback(found) if found == packet_id && id == publisher => {

@@ -3,19 +3,26 @@
 mod connections;
 mod durable;
 mod filters;
+mod flood;
 mod flow;
 mod offline;
+mod pair;
 mod rate;
+mod reconnect;
 mod retained;
+mod scale;
 mod sessions;
 
 use crate::args::Args;
 use crate::clients::{Spec, bring_up, take_down};
 use crate::error::{Result, fault};
-use crate::net::{Id, Net};
+use crate::mqtt::Version;
+use crate::net::{Id, Link, Net};
 use crate::probe::Process;
 use crate::publisher::{Publisher, Window};
+use crate::relay::{HELLO_BYTES, Relay, hello};
 use crate::report::Report;
+use crate::tls;
 
 /// Messages on their way through the broker at once, over all publishers, unless said otherwise.
 const OUTSTANDING: u64 = 4_000;
@@ -27,7 +34,11 @@ const WINDOW: u64 = 64;
 pub struct Bench {
     args: Args,
     net: Net,
+    /// For connections from other threads.
+    link: Link,
     broker: Process,
+    /// Stands in for a broker, if this is there.
+    relay: Option<Relay>,
 }
 
 /// Runs the scenario `args` names.
@@ -35,14 +46,22 @@ pub struct Bench {
 /// # Errors
 /// An unknown name, or a run that could not be made to its end.
 pub fn run(args: Args) -> Result<Report> {
-    let (net, broker) = (Net::new(args.broker)?, Process::new(args.pid)?);
-    let bench = Bench { args, net, broker };
+    let relay = if args.relay { Some(start_relay(&args)?) } else { None };
+    let (address, pid) = relay.as_ref().map_or((args.broker, args.pid), |r| (r.address, r.pid()));
+    let version = if args.v5 { Version::V5 } else { Version::V3 };
+    let tls = args.ca.as_deref().map(tls::client_config).transpose()?;
+    let link = Link { address, version, tls };
+    let bench = Bench { args, net: Net::new(link.clone())?, link, broker: Process::new(pid)?, relay };
     match bench.args.scenario.as_str() {
         "fan-in" => flow::fan_in(bench),
         "fan-out" => flow::fan_out(bench),
         "pairs" => flow::pairs(bench),
         "stalled" => flow::stalled(bench),
         "rate" => rate::run(bench),
+        "connections" => scale::connections(bench),
+        "flood" => flood::run(bench),
+        "reconnect" => reconnect::run(bench),
+        "retained-storm" => retained::storm(bench),
         "idle" => connections::idle(bench),
         "connect" => connections::connect(bench),
         "churn" => connections::churn(bench),
@@ -59,7 +78,21 @@ pub fn run(args: Args) -> Result<Report> {
     }
 }
 
+fn start_relay(args: &Args) -> Result<Relay> {
+    let is_possible = matches!(args.scenario.as_str(), "fan-in" | "fan-out" | "pairs");
+    if !is_possible || args.qos.unwrap_or(0) > 0 || args.tls {
+        return fault("--relay: only fan-in, fan-out and pairs, at QoS 0 and without TLS");
+    }
+    Relay::start()
+}
+
 impl Bench {
+    /// What the relay is told, if there is one: it ties all clients together, or each pair.
+    fn hello(&self, is_publisher: bool, client: usize) -> Option<[u8; HELLO_BYTES]> {
+        let group = if self.args.scenario == "pairs" { client as u32 } else { 0 };
+        self.relay.as_ref().map(|_| hello(is_publisher, group))
+    }
+
     fn qos(&self, default: u8) -> u8 {
         self.args.qos.unwrap_or(default)
     }
@@ -75,8 +108,12 @@ impl Bench {
 
     /// Brings `count` publishers up.
     fn publishers(&mut self, count: usize, qos: u8, window: Window, fan_out: u64) -> Result<Vec<Publisher>> {
-        let specs: Vec<Spec> =
-            (0..count).map(|n| Spec::clean(format!("load-pub-{n}"), Vec::new(), qos)).collect();
+        let specs: Vec<Spec> = (0..count)
+            .map(|n| Spec {
+                hello: self.hello(true, n),
+                ..Spec::clean(format!("load-pub-{n}"), Vec::new(), qos)
+            })
+            .collect();
         let ids = bring_up(&mut self.net, &specs)?;
         let numbered = ids.into_iter().enumerate();
         Ok(numbered.map(|(index, id)| Publisher::new(id, index, qos, window, fan_out)).collect())
@@ -85,10 +122,11 @@ impl Bench {
     /// Brings subscribers up, one for each list of filters.
     fn subscribers(&mut self, filters: Vec<Vec<String>>, qos: u8) -> Result<Vec<Id>> {
         let clean_session = !self.args.persistent;
-        let numbered = filters.into_iter().enumerate();
-        let specs: Vec<Spec> = numbered
-            .map(|(n, filters)| Spec { clean_session, ..Spec::clean(format!("load-sub-{n}"), filters, qos) })
-            .collect();
+        let spec = |(n, filters): (usize, Vec<String>)| match self.hello(false, n) {
+            None => Spec { clean_session, ..Spec::clean(format!("load-sub-{n}"), filters, qos) },
+            hello => Spec { hello, ..Spec::clean(String::new(), Vec::new(), qos) },
+        };
+        let specs: Vec<Spec> = filters.into_iter().enumerate().map(spec).collect();
         bring_up(&mut self.net, &specs)
     }
 

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::publisher::Window;
 use crate::report::{Report, Span};
 
+const RATE: u64 = 4_000;
 /// Messages not measured, so that threads, caches and the clock of the processor are warm.
 const WARM_UP: Duration = Duration::from_millis(500);
 
@@ -27,7 +28,7 @@ pub(super) fn run(mut bench: Bench) -> Result<Report> {
         Topics { names: names.clone(), hears: |subscriber, tag, _| subscriber == tag, is_all_or_none: true };
     let mut drive = Drive::new(publishers, &subscribers, topics, bench.args.payload);
 
-    let rate = bench.args.rate;
+    let rate = bench.args.rate.unwrap_or(RATE);
     let interval_ns = |message: u64| (u128::from(message) * 1_000_000_000 / u128::from(rate)) as u64;
     let warm_up = rate * WARM_UP.as_millis() as u64 / 1000;
     let measured = share(bench.args.count.unwrap_or(rate * 3), count) * count as u64;

@@ -1,0 +1,1 @@
+"""What `versus` is made of: the brokers, the scenarios, the tables, the plots."""

@@ -1,0 +1,342 @@
+//! `Gate`: asks the methods of a broker, in their order, who a client is.
+//!
+//! The first method that knows the client lets it in; one that refuses it leaves the word to the next. A client that shows nothing is
+//! anonymous, which is the listener's affair. Failures are counted by address and user ([`throttle`](super::throttle)) and slow down, then
+//! ban, whoever goes on. An answer that no method can give (a server that is silent, a queue that is full) lets nobody in either, and is
+//! told apart: it is not the client's fault.
+//!
+//! Passwords are judged on a pool of their own. New files replace the methods as a whole ([`Gate::replace`]).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::http::{HttpAnswer, HttpAuth, HttpAuthError, Question};
+use super::jwt::{JwtKeyError, JwtVerifier};
+use super::password::{PasswordFile, PasswordFileError};
+use super::pool::{Limits, Pool};
+use super::throttle::{AddressGroup, Admission, Throttle, ThrottleLimits};
+use crate::config::{AuthConfig, AuthMethod};
+use crate::escape::escape;
+
+/// What a client's certificate says of it; its listener's CA has signed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Certificate {
+    /// Nothing: there is none, or it lacks the name that it is asked for.
+    None,
+    /// That it may come in, on a listener that asks for no name in it.
+    Good,
+    /// Its user.
+    Names(String),
+}
+
+/// What a client shows.
+pub(crate) struct Login<'a> {
+    pub(crate) peer: SocketAddr,
+    pub(crate) client_id: &'a str,
+    pub(crate) user: Option<&'a str>,
+    pub(crate) password: Option<&'a [u8]>,
+    pub(crate) certificate: Certificate,
+    /// Whether the listener takes clients that show nothing.
+    pub(crate) allow_anonymous: bool,
+    /// The listener's own choice of methods.
+    pub(crate) methods: Option<&'a [AuthMethod]>,
+}
+
+/// A client that may come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Admitted {
+    /// Who it is; `None`: anonymous.
+    pub(crate) user: Option<Arc<str>>,
+    /// When it has to leave.
+    pub(crate) until: Option<SystemTime>,
+}
+
+/// Why a client may not come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It shows nothing, and the listener does not take anonymous clients.
+    Anonymous,
+    /// No method knows it.
+    Unknown,
+    /// Its address, or the user at its address, has failed too often.
+    Banned,
+    /// A method could not be asked.
+    Unavailable,
+}
+
+/// Why the methods cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GateError {
+    #[error("auth.password_file: {0}")]
+    PasswordFile(#[from] PasswordFileError),
+    #[error("auth.jwt: {0}")]
+    Jwt(#[from] JwtKeyError),
+    #[error("auth.http: {0}")]
+    Http(#[from] HttpAuthError),
+    #[error("auth: no thread for password hashes: {0}")]
+    Pool(#[from] std::io::Error),
+}
+
+/// The methods with what they have read.
+pub(crate) struct Methods {
+    order: Vec<AuthMethod>,
+    password_file: Option<Arc<PasswordFile>>,
+    jwt: Option<JwtVerifier>,
+    http: Option<HttpAuth>,
+}
+
+impl Methods {
+    /// Reads the files of the methods in use.
+    ///
+    /// # Errors
+    /// The first that cannot be used.
+    pub(crate) fn load(config: &AuthConfig, has_certificate_users: bool) -> Result<Self, GateError> {
+        let order = config.methods.clone().unwrap_or_else(|| config.configured(has_certificate_users));
+        let path = config.password_file.as_ref().filter(|_| order.contains(&AuthMethod::PasswordFile));
+        let password_file = path.map(|path| PasswordFile::read(path)).transpose()?.map(Arc::new);
+        for warning in password_file.iter().flat_map(|file| file.warnings()) {
+            tracing::warn!("{warning}");
+        }
+        let jwt = order.contains(&AuthMethod::Jwt).then(|| JwtVerifier::load(&config.jwt)).transpose()?;
+        let http = order.contains(&AuthMethod::Http).then(|| HttpAuth::new(&config.http)).transpose()?;
+        Ok(Self { order, password_file, jwt, http })
+    }
+
+    /// Whether any method is asked on a listener with this choice.
+    pub(crate) fn asks(&self, listener: Option<&[AuthMethod]>) -> bool {
+        self.of(listener).next().is_some()
+    }
+
+    /// For people: which methods are asked.
+    pub(crate) fn names(&self, of_listener: Option<&[AuthMethod]>) -> String {
+        let names: Vec<&str> = self.of(of_listener).map(|method| method.name()).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+
+    fn of<'a>(&'a self, listener: Option<&'a [AuthMethod]>) -> impl Iterator<Item = AuthMethod> + 'a {
+        let chosen = listener.unwrap_or(&self.order);
+        chosen.iter().copied().filter(|method| self.order.contains(method))
+    }
+}
+
+/// See the module's documentation.
+pub(crate) struct Gate {
+    methods: RwLock<Arc<Methods>>,
+    /// Once there is a password file.
+    pool: Mutex<Option<Arc<Pool>>>,
+    throttle: Mutex<Throttle>,
+    started: Instant,
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("methods", &self.methods.read().order).finish_non_exhaustive()
+    }
+}
+
+enum Answer {
+    In(Admitted),
+    No,
+    NotAsked,
+    Unavailable,
+}
+
+impl Gate {
+    /// # Errors
+    /// The system gives no thread.
+    pub(crate) fn new(methods: Methods, limits: ThrottleLimits) -> Result<Self, GateError> {
+        let gate = Self {
+            methods: RwLock::new(Arc::new(methods)),
+            pool: Mutex::default(),
+            throttle: Mutex::new(Throttle::new(limits)),
+            started: Instant::now(),
+        };
+        gate.start_pool(&gate.methods())?;
+        Ok(gate)
+    }
+
+    fn start_pool(&self, methods: &Methods) -> Result<(), GateError> {
+        let mut pool = self.pool.lock();
+        if pool.is_none() && methods.password_file.is_some() {
+            *pool = Some(Arc::new(Pool::start(Pool::default_threads(), Limits::default())?));
+        }
+        Ok(())
+    }
+
+    /// The methods in use.
+    pub(crate) fn methods(&self) -> Arc<Methods> {
+        Arc::clone(&self.methods.read())
+    }
+
+    /// Asks others from now on. Who is in stays in.
+    ///
+    /// # Errors
+    /// The system gives no thread; everything stays as it was.
+    pub(crate) fn replace(&self, methods: Methods) -> Result<(), GateError> {
+        self.start_pool(&methods)?;
+        *self.methods.write() = Arc::new(methods);
+        Ok(())
+    }
+
+    /// Who the client is, if it may come in. Slow where it has failed before: the caller bounds the time.
+    ///
+    /// # Errors
+    /// Why it may not; said in the log.
+    pub(crate) async fn admit(&self, login: &Login<'_>) -> Result<Admitted, Refused> {
+        let methods = self.methods();
+        if let Certificate::Names(user) = &login.certificate
+            && methods.of(login.methods).any(|method| method == AuthMethod::Certificate)
+        {
+            return Ok(Admitted { user: Some(Arc::from(user.as_str())), until: None });
+        }
+        let asked = methods.of(login.methods).any(|method| method != AuthMethod::Certificate);
+        let shows_login = login.user.is_some() || login.password.is_some();
+        if !shows_login || !asked {
+            // A name that nobody can confirm is none.
+            return if login.allow_anonymous || login.certificate != Certificate::None {
+                Ok(Admitted { user: None, until: None })
+            } else if shows_login {
+                Err(Refused::Unknown)
+            } else {
+                Err(Refused::Anonymous)
+            };
+        }
+        let (address, name) = (login.peer.ip(), login.user.unwrap_or_default());
+        let admission = self.throttle.lock().admit(self.now(), address, name);
+        match admission {
+            Admission::Refuse { banned, remaining } => {
+                tracing::info!(
+                    peer = %login.peer,
+                    user_name = %escape(name),
+                    banned = banned.name(),
+                    remaining_seconds = remaining.as_secs(),
+                    "login refused: banned after too many failures (auth.failures_max, auth.ban_time)"
+                );
+                return Err(Refused::Banned);
+            }
+            Admission::Check { after } if after.is_zero() => {}
+            Admission::Check { after } => tokio::time::sleep(after).await,
+        }
+        match self.ask(&methods, login).await {
+            Answer::In(admitted) => {
+                self.throttle.lock().succeeded(self.now(), address, name);
+                Ok(admitted)
+            }
+            Answer::Unavailable => Err(Refused::Unavailable),
+            Answer::No | Answer::NotAsked => {
+                self.failed(login).await;
+                Err(Refused::Unknown)
+            }
+        }
+    }
+
+    async fn ask(&self, methods: &Methods, login: &Login<'_>) -> Answer {
+        let mut result = Answer::NotAsked;
+        for method in methods.of(login.methods) {
+            let answer = match method {
+                AuthMethod::Certificate => Answer::NotAsked,
+                AuthMethod::PasswordFile => self.ask_file(methods, login).await,
+                AuthMethod::Jwt => ask_jwt(methods, login),
+                AuthMethod::Http => ask_http(methods, login).await,
+            };
+            result = match (result, answer) {
+                (_, Answer::In(admitted)) => return Answer::In(admitted),
+                (Answer::Unavailable, _) | (_, Answer::Unavailable) => Answer::Unavailable,
+                (before, Answer::NotAsked) => before,
+                (_, Answer::No) => Answer::No,
+            };
+        }
+        result
+    }
+
+    async fn ask_file(&self, methods: &Methods, login: &Login<'_>) -> Answer {
+        let (Some(file), Some(user)) = (&methods.password_file, login.user) else { return Answer::NotAsked };
+        let (file, name) = (Arc::clone(file), user.to_owned());
+        let password = login.password.unwrap_or_default().to_vec();
+        let job = move || file.verify(&name, &password);
+        let pool = self.pool.lock().clone();
+        let Some(pool) = pool else { return Answer::Unavailable };
+        let checked = match pool.submit(AddressGroup::of(login.peer.ip()), job) {
+            Ok(pending) => pending.await.map_err(|lost| lost.to_string()),
+            Err(busy) => Err(busy.to_string()),
+        };
+        match checked {
+            Ok(true) => Answer::In(Admitted { user: Some(Arc::from(user)), until: None }),
+            Ok(false) => Answer::No,
+            Err(error) => {
+                tracing::warn!(peer = %login.peer, user_name = %escape(user), %error, "login not judged");
+                Answer::Unavailable
+            }
+        }
+    }
+
+    /// Counts a failure, says it in one line that tools can look for, and answers late if there were many.
+    async fn failed(&self, login: &Login<'_>) {
+        let name = login.user.unwrap_or_default();
+        let failure = self.throttle.lock().failed(self.now(), login.peer.ip(), name);
+        tracing::warn!(
+            peer = %login.peer,
+            user_name = %escape(name),
+            client_id = %escape(login.client_id),
+            "login failed"
+        );
+        if let Some(banned) = failure.banned {
+            tracing::warn!(
+                peer = %login.peer,
+                user_name = %escape(name),
+                banned = banned.name(),
+                "login banned: too many failures (auth.failures_max, auth.address_failures_max), for auth.ban_time"
+            );
+        }
+        if !failure.delay.is_zero() {
+            tokio::time::sleep(failure.delay).await;
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+fn ask_jwt(methods: &Methods, login: &Login<'_>) -> Answer {
+    let (Some(jwt), Some(token)) = (&methods.jwt, login.password) else { return Answer::NotAsked };
+    match jwt.check(token, login.user, wall_clock()) {
+        Ok(identity) => {
+            let (user, until) = (Some(Arc::from(identity.user)), Some(identity.expires_at));
+            Answer::In(Admitted { user, until })
+        }
+        Err(fault) => {
+            tracing::debug!(peer = %login.peer, %fault, "token refused");
+            Answer::No
+        }
+    }
+}
+
+async fn ask_http(methods: &Methods, login: &Login<'_>) -> Answer {
+    let (Some(http), Some(user)) = (&methods.http, login.user) else { return Answer::NotAsked };
+    let question =
+        Question { user, password: login.password.unwrap_or_default(), client_id: login.client_id };
+    match http.check(question).await {
+        HttpAnswer::Allowed => Answer::In(Admitted { user: Some(Arc::from(user)), until: None }),
+        HttpAnswer::Denied => Answer::No,
+        HttpAnswer::Unavailable(why) => {
+            tracing::warn!(peer = %login.peer, user_name = %escape(user), %why, "the HTTP back end gave no answer: login not judged");
+            Answer::Unavailable
+        }
+    }
+}
+
+/// Tokens name times of the wall clock.
+#[allow(clippy::disallowed_methods, reason = "what a token says of time is about the wall clock")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// From now to then; nothing if it is over.
+pub(crate) fn time_until(then: SystemTime) -> Duration {
+    then.duration_since(wall_clock()).unwrap_or_default()
+}
