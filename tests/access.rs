@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Instant;
 
 use support::{
     Connect, Connect5, RawClient, RawClient5, ServerPacket, ServerPacket5, TestBroker, wire, wire5,
@@ -382,4 +383,33 @@ fn files_that_cannot_be_read_let_nobody_in_and_leave_what_was() {
     let missing = Config { acl: Vec::new(), ..house.config.clone() };
     fs::remove_file(house.directory.path().join("acl")).expect("removed");
     assert!(runtime.block_on(ternmq::Broker::start(missing)).is_err());
+}
+
+#[test]
+fn connections_per_user_max_counts_a_users_connections_until_they_end_however_they_do() {
+    let house = House::new(|config| config.limits.connections_per_user_max = Some(2));
+    let gone = |left| {
+        let deadline = Instant::now() + support::DEADLINE;
+        while house.broker.metrics().sockets != left {
+            assert!(Instant::now() < deadline, "{:#?}", house.broker.metrics());
+            std::thread::yield_now();
+        }
+    };
+    let one = open(&house, "one", "alice");
+    let two = open(&house, "two", "alice");
+    assert_eq!(refused(house.addr(), &login("three", "alice")), 3);
+    let connect = Connect5::new("three").user_name("alice").password("wonder");
+    RawClient5::refused(house.addr(), &connect.bytes(), 0x97);
+    assert_eq!(house.broker.metrics().refused.get("connections_per_user_max"), Some(&2));
+    // Others have their own, and who takes over its own connection is no further one.
+    let _bob = open(&house, "bob", "bob");
+    let two_again = open(&house, "two", "alice");
+    drop(two);
+    assert_eq!(refused(house.addr(), &login("three", "alice")), 3);
+    gone(3);
+    one.disconnect();
+    two_again.reset();
+    gone(1);
+    let _both = [open(&house, "three", "alice"), open(&house, "four", "alice")];
+    assert_eq!(refused(house.addr(), &login("five", "alice")), 3);
 }

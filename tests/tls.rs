@@ -74,6 +74,14 @@ impl TestCa {
         })
     }
 
+    /// What a client says first.
+    fn client_hello(&self) -> Vec<u8> {
+        let mut connection = self.client(None, &rustls::version::TLS13);
+        let mut hello = Vec::new();
+        connection.write_tls(&mut hello).unwrap();
+        hello
+    }
+
     /// Connects with TLS, trusting this CA, showing `identity` if there is one.
     fn connect(
         &self,
@@ -81,6 +89,17 @@ impl TestCa {
         identity: Option<&TestCa>,
         version: &'static SupportedProtocolVersion,
     ) -> StreamOwned<ClientConnection, TcpStream> {
+        let connection = self.client(identity, version);
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        StreamOwned::new(connection, socket)
+    }
+
+    fn client(
+        &self,
+        identity: Option<&TestCa>,
+        version: &'static SupportedProtocolVersion,
+    ) -> ClientConnection {
         let mut roots = RootCertStore::empty();
         roots.add(self.ca.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -95,11 +114,7 @@ impl TestCa {
                 builder.with_client_auth_cert(vec![certificate], key).unwrap()
             }
         };
-        let connection =
-            ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap();
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        StreamOwned::new(connection, socket)
+        ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
     }
 }
 
@@ -269,7 +284,15 @@ fn handshakes_wait_for_one_another_at_tls_handshakes_max() {
         config.limits.tls_handshakes_max = 1;
     });
     // Those who say nothing hold nobody up.
-    let silent: Vec<RawClient> = (0..20).map(|_| RawClient::connect(broker.addr())).collect();
+    let hello = ca.client_hello();
+    let silent: Vec<RawClient> = (0..20)
+        .map(|n| {
+            let mut peer = RawClient::connect(broker.addr());
+            // Nor do those who do not come to the end of their first words.
+            peer.send(&hello[..n % 4 * 30]);
+            peer
+        })
+        .collect();
     let mut stream = ca.connect(broker.addr(), None, &rustls::version::TLS13);
     assert_eq!(mqtt_connect(&mut stream, "first"), Some(0));
     assert!(broker.metrics().held.is_empty(), "{:?}", broker.metrics().held);
@@ -277,7 +300,7 @@ fn handshakes_wait_for_one_another_at_tls_handshakes_max() {
     let begun: Vec<RawClient> = (0..2)
         .map(|_| {
             let mut begun = RawClient::connect(broker.addr());
-            begun.send(&[0x16, 0x03]);
+            begun.send(&ca.client_hello());
             begun
         })
         .collect();
@@ -306,14 +329,13 @@ fn a_handshake_that_never_gets_its_turn_is_counted_by_the_limit() {
         config.limits.connect_timeout = Duration::from_millis(500);
     });
     // The first has its turn until its time is over; of those behind it, which come a moment later, some have none.
-    let mut peers: Vec<RawClient> = (0..30)
+    let _peers: Vec<RawClient> = (0..30)
         .map(|_| {
             let mut peer = RawClient::connect(broker.addr());
-            peer.send(&[0x16, 0x03]);
+            peer.send(&ca.client_hello());
             peer
         })
         .collect();
-    peers.iter_mut().for_each(RawClient::expect_closed);
     eventually(&broker, "thirty ends", |metrics| metrics.refused.values().sum::<u64>() == 30);
     let refused = broker.metrics().refused;
     assert!(refused.get("tls_handshakes_max").is_some_and(|count| *count >= 1), "{refused:?}");
@@ -342,4 +364,24 @@ fn a_proxys_header_comes_before_tls() {
     assert_eq!(through_proxy("10.0.0.1", "third").1, None);
     let counted = |metrics: &MetricsSnapshot| metrics.refused.get("connections_per_address_max") == Some(&1);
     eventually(&broker, "a refusal", counted);
+}
+
+#[test]
+fn a_client_hello_in_pieces_is_taken() {
+    let ca = TestCa::new("ca");
+    let broker = ca.broker(ClientCertificate::None, true);
+    let mut stream = ca.connect(broker.addr(), None, &rustls::version::TLS13);
+    let mut hello = Vec::new();
+    stream.conn.write_tls(&mut hello).unwrap();
+    for piece in hello.chunks(hello.len() / 5) {
+        stream.sock.write_all(piece).unwrap();
+        std::thread::yield_now();
+    }
+    assert_eq!(mqtt_connect(&mut stream, "pieces"), Some(0));
+    // One that ends in the midst of it is gone at once.
+    let mut broken = RawClient::connect(broker.addr());
+    broken.send(&hello[..hello.len() / 2]);
+    broken.finish_sending();
+    broken.expect_closed();
+    eventually(&broker, "its end", |metrics| metrics.refused.get("peer_closed") == Some(&1));
 }
