@@ -9,6 +9,7 @@
 //!
 //! A case prepares what it needs, checks once that the operation does what its name says, and then does nothing but the operation.
 
+mod auth;
 #[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/authentication.rs"]
 mod authentication;

@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::sync::{Arc, OnceLock};
 
 use super::{PAYLOAD, Shuffled};
+use crate::broker::Kept;
 use crate::protocol::QoS;
 use crate::router::{ReplayCursor, RetainedStore};
 use crate::session::Message;
@@ -24,14 +25,14 @@ const SITES: usize = 1_000;
 /// Topics looked at under one lock: as many as the window of a session that `Core::replay` fills.
 const STEPS: usize = 64;
 
-type Store = RetainedStore<Arc<Message>>;
+type Store = RetainedStore<Kept>;
 
 fn topic(i: usize) -> Arc<str> {
     Arc::from(format!("site/{}/device/{i}/temperature", i % SITES))
 }
 
-fn message(topic: &Arc<str>) -> Arc<Message> {
-    Arc::new(Message::new(Arc::clone(topic), Box::from(PAYLOAD), QoS::AtLeastOnce))
+fn message(topic: &Arc<str>) -> Kept {
+    Kept { message: Arc::new(Message::new(topic, PAYLOAD, QoS::AtLeastOnce)), revision: 0 }
 }
 
 fn store(scale: Scale) -> &'static Store {
@@ -44,7 +45,7 @@ fn store(scale: Scale) -> &'static Store {
     place.get_or_init(|| {
         let store = Store::new();
         for topic in (0..scale.count()).map(topic) {
-            store.set(&topic, message(&topic));
+            store.set(message(&topic));
         }
         store
     })
@@ -59,8 +60,8 @@ fn storing(scale: Scale) -> Box<dyn Operation> {
     let mut next = 0;
     Box::new(move |times| {
         for _ in 0..times {
-            let message = Arc::clone(&messages[next]);
-            assert!(store.set(&topics[next], message).is_some());
+            let message = messages[next].clone();
+            assert!(store.set(message).is_some());
             next = (next + 1) % topics.len();
         }
     })

@@ -78,11 +78,11 @@ fn route_cache_hit(scale: Scale) -> Box<dyn Operation> {
     let mut cache = RouteCache::default();
     let topics: Vec<String> = (0..4).map(topic).collect();
     for (i, topic) in topics.iter().enumerate() {
-        assert!(routes_to(cache.get(router, topic), i));
+        assert!(routes_to(cache.get(router, topic, |_| ()).0, i));
     }
     Box::new(move |times| {
         for topic in topics.iter().cycle().take(times as usize) {
-            black_box(cache.get(router, black_box(topic)));
+            black_box(cache.get(router, black_box(topic), |_| ()));
         }
     })
 }

@@ -11,9 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
 use super::{packet_id, publish_bytes};
-use crate::authentication::AuthenticationMethods;
-use crate::broker::{Client, ConnectRequest, Core, Handle, Publisher, Turn};
-use crate::config::Limits;
+use crate::broker::{Client, ConnectRequest, Core, Handle, Publisher, Security, Turn};
+use crate::config::{Limits, RefusedPublish};
 use crate::protocol::ProtocolVersion::V311;
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{Connect, Framed, Packet, QoS, decode, frame};
@@ -67,6 +66,8 @@ impl Connected {
             .connect(ConnectRequest {
                 connect: &Connect { clean_start: true, ..Connect::new(V311, client_id) },
                 peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+                user: None,
+                login_ends_in: None,
                 socket: Some(socket),
                 authentication: None,
                 handle: Arc::new(Handle::default()),
@@ -76,7 +77,7 @@ impl Connected {
         core.flush_own(&attached.client);
         Self {
             client: attached.client,
-            publisher: Publisher::new(V311),
+            publisher: Publisher::new(V311, RefusedPublish::AckAndCount),
             peer,
             buffer: vec![0; 16 * 1024].into(),
         }
@@ -132,7 +133,7 @@ impl Connected {
 impl Turns {
     fn new(qos: QoS) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let core = Core::new(Limits::default(), AuthenticationMethods::default());
+        let core = Core::new(Limits::default(), Security::default());
         let (publisher, receivers) = runtime.block_on(async {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
             let publisher = Connected::new(&core, &listener, "publisher").await;
