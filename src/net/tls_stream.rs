@@ -4,8 +4,8 @@
 //! socket takes it. A connection keeps bytes of its own only for an unfinished record, for what the socket did not take, and for what a reader had no
 //! room for. rustls's own buffered connection, and with it tokio-rustls, keeps 4 KB for each connection and reads no more than that at once.
 //!
-//! Bounds: an unfinished record or handshake message [`INCOMING_MAX`]; nothing more is read while more than [`OUTGOING_MAX`] waits for the socket, so that answers
-//! of TLS itself (key updates, alerts) cannot pile up.
+//! Bounds: an unfinished record or handshake message [`INCOMING_MAX`]; nothing is encrypted while the socket has not taken what was before. The answers of
+//! TLS itself are few: rustls ends connections that ask for many (`tests/regression`).
 
 use std::cell::RefCell;
 use std::io;
@@ -24,8 +24,6 @@ const INCOMING_MAX: usize = 64 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// Bytes encrypted at once at most.
 const WRITE_BYTES: usize = 64 * 1024;
-/// Beyond this much for the socket, the peer is not heard.
-const OUTGOING_MAX: usize = 64 * 1024;
 /// What records add to so many bytes: at most 29 for each 16 KB, and a key update once in a while.
 const SEALED_BYTES: usize = WRITE_BYTES + 1_024;
 
@@ -131,9 +129,6 @@ impl TlsStream {
             }
             if self.peer_closed {
                 return Poll::Ready(Ok(0));
-            }
-            if self.outgoing.len() > OUTGOING_MAX {
-                ready!(self.poll_flush(cx))?;
             }
             match ready!(self.poll_open(cx, buffer))? {
                 Input::End => {
@@ -408,3 +403,6 @@ fn poll_socket_write(socket: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> 
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
+
+#[cfg(test)]
+mod tests;
