@@ -12,7 +12,7 @@ use crate::support::wire::{self, Connect};
 use crate::support::{DEADLINE, RawClient};
 
 /// Bytes of memory for a connection without CONNECT: the 4,096 bytes of it that are free, twice that as vectors grow, and the task.
-const PER_CONNECTION: usize = 16 * 1_024;
+const PER_CONNECTION: usize = 12 * 1_024;
 
 /// `limits.handshake_bytes_max` of these tests.
 const HANDSHAKE_BYTES_MAX: usize = 4_000_000;
