@@ -40,6 +40,7 @@ fn reach(house: &House, id: &str, user: &str) -> (BTreeSet<String>, BTreeSet<Str
         alice.publish_retained(topic, 1, "m");
     }
     let read = topics(&mut client).into_iter().collect();
+    client.unsubscribe("#");
     let mut other = house.open(&login("other", "alice"));
     other.subscribe("#", 0);
     topics(&mut other);
