@@ -26,6 +26,13 @@ pub(crate) struct Identity {
     key: Vec<u8>,
 }
 
+impl Identity {
+    /// `key` is PKCS #8.
+    pub(crate) fn new(chain: Vec<CertificateDer<'static>>, key: Vec<u8>) -> Self {
+        Identity { chain, key }
+    }
+}
+
 /// What came of CONNECT.
 pub(crate) struct Answer {
     pub(crate) stream: Stream,
@@ -47,7 +54,7 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         // The same for all: another CA of the same name is one of the attacks.
-        params.distinguished_name = named(&["ca"]);
+        params.distinguished_name = named("ca");
         let ca = params.self_signed(&key).expect("a certificate");
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("ca.pem"), ca.pem()).expect("a file");
@@ -83,6 +90,11 @@ impl Ca {
         }
     }
 
+    /// Where the list of what is revoked is.
+    pub(crate) fn crl(&self) -> PathBuf {
+        self.file("ca.crl")
+    }
+
     /// Writes the list of what is revoked anew.
     pub(crate) fn revoke(&self, serials: &[u64]) -> PathBuf {
         let revoked = |serial: &u64| RevokedCertParams {
@@ -99,7 +111,7 @@ impl Ca {
             revoked_certs: serials.iter().map(revoked).collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        let path = self.file("ca.crl");
+        let path = self.crl();
         let list = list.signed_by(&self.issuer).expect("a list");
         std::fs::write(&path, list.pem().expect("PEM")).expect("a file");
         path
@@ -109,7 +121,7 @@ impl Ca {
     pub(crate) fn client(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
-        params.distinguished_name = named(&[name]);
+        params.distinguished_name = named(name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.serial_number = Some(SerialNumber::from(1_u64));
         change(&mut params);
@@ -121,12 +133,12 @@ impl Ca {
     pub(crate) fn client_of_client(&self, name: &str) -> Identity {
         let (key, own_key) = (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
         let mut params = CertificateParams::default();
-        params.distinguished_name = named(&["device"]);
+        params.distinguished_name = named("device");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let device = params.signed_by(&key, &self.issuer).expect("a certificate");
         let device_issuer = Issuer::new(params, key);
         let mut params = CertificateParams::default();
-        params.distinguished_name = named(&[name]);
+        params.distinguished_name = named(name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let forged = params.signed_by(&own_key, &device_issuer).expect("a certificate");
         let chain = vec![forged.der().clone(), device.der().clone()];
@@ -172,10 +184,10 @@ impl Ca {
     }
 }
 
-/// A name with these common names.
-pub(crate) fn named(common_names: &[&str]) -> DistinguishedName {
+/// A name with this common name.
+pub(crate) fn named(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
-    common_names.iter().for_each(|common_name| name.push(DnType::CommonName, *common_name));
+    name.push(DnType::CommonName, common_name);
     name
 }
 
