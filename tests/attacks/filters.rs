@@ -66,8 +66,7 @@ const FILTERS: [&str; 40] = [
     "$/#",
 ];
 
-const SECRETS: [&str; 7] =
-    ["secret", "secret/x", "/secret", "x", "open", "$share/g/secret", "$other/secret"];
+const SECRETS: [&str; 7] = ["secret", "secret/x", "/secret", "x", "open", "$share/g/secret", "$other/secret"];
 
 fn house(subscribe: AclSubscribe) -> House {
     House::with_rules(RULES, |config, _| {
@@ -319,7 +318,10 @@ fn ill_formed_names_of_topics() {
         mallory.expect_closed();
         let mut mallory = house.open5(&login5("m", "mallory"));
         mallory.send(&wire5::publish5(0, topic, None, &[], "m"));
-        assert!(matches!(mallory.packets_until_closed()[..], [ServerPacket5::Disconnect(_, _)]), "{topic:x?}");
+        assert!(
+            matches!(mallory.packets_until_closed()[..], [ServerPacket5::Disconnect(_, _)]),
+            "{topic:x?}"
+        );
         if !topic.ends_with(b"#") && !topic.ends_with(b"+") {
             let mut mallory = house.open(&login("m", "mallory"));
             mallory.send(&wire::subscribe(1, &[(topic, 0)]));

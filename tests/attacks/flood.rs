@@ -130,9 +130,8 @@ fn lengths_that_are_announced_and_never_sent() {
     let directory = tempfile::tempdir().expect("a directory");
     let program = Program::start(directory.path(), &configuration());
     let mut watcher = watch(&program);
-    let mut clients: Vec<TcpStream> = (0..CLIENTS)
-        .map(|n| RawClient::clean(program.addr(), &format!("liar-{n}")).into_stream())
-        .collect();
+    let mut clients: Vec<TcpStream> =
+        (0..CLIENTS).map(|n| RawClient::clean(program.addr(), &format!("liar-{n}")).into_stream()).collect();
     assert!(is_served_within_a_second(program.addr()));
     let before = program.resident();
     // PUBLISH of nearly `limits.packet_bytes_max`, and a thousand bytes of it.

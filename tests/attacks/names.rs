@@ -109,7 +109,9 @@ fn a_user_who_is_called_like_a_pattern() {
     let mut client = house.open(&login("victim", "%u"));
     client.subscribe("#", 0);
     // The rules of the user `%u` are those of that user; in a pattern the name is put in once, and not looked at again.
-    for topic in ["own/x", "users/%u/x", "users/victim/x", "users/%c/x", "pairs/%u/victim", "pairs/victim/victim"] {
+    for topic in
+        ["own/x", "users/%u/x", "users/victim/x", "users/%c/x", "pairs/%u/victim", "pairs/victim/victim"]
+    {
         alice.publish(topic, 1, "m");
     }
     assert_eq!(topics(&mut client), ["own/x", "users/%u/x", "pairs/%u/victim"]);
@@ -134,7 +136,8 @@ fn names_that_no_client_may_have() {
         }
     }
     // A user that differs from the token's in what nobody sees is another.
-    for user in ["alice\u{200b}", "\u{feff}alice", "alice\u{ffff}", "alice\n", "\u{202e}ecila", "al\u{ed}ce"] {
+    for user in ["alice\u{200b}", "\u{feff}alice", "alice\u{ffff}", "alice\n", "\u{202e}ecila", "al\u{ed}ce"]
+    {
         assert_eq!(house.refusal(&Connect::new("id").user_name(user).password(of("alice"))), 4, "{user:?}");
     }
 }

@@ -9,7 +9,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::house::{House, topics, topics5, topics_until};
+use crate::house::{House, topics, topics_until, topics5};
 use crate::program::Program;
 use crate::support::{Connect, RawClient, ServerPacket5, wire, wire5};
 use crate::token::{self, login, login5, stays, stays5};
@@ -55,7 +55,10 @@ fn publishing_and_subscribing_on_a_connection_that_is_open() {
     mallory.send(&wire::publish_qos2(500, "plant/two", "m"));
     mallory.expect(&wire::pubrec(500));
     let all = ["plant/x", "plant/alias", "plant/two"];
-    assert_eq!((topics(&mut alice), topics(&mut reader)), (all.map(String::from).into(), all.map(String::from).into()));
+    assert_eq!(
+        (topics(&mut alice), topics(&mut reader)),
+        (all.map(String::from).into(), all.map(String::from).into())
+    );
     assert_eq!(topics5(&mut reader5), all);
     house.new_rules(AFTER);
     mallory.publish("plant/x", 1, "m");

@@ -31,7 +31,8 @@ pub(crate) fn seconds_from_now(seconds: i64) -> i64 {
 /// A token with any header, any claims, and any way to sign.
 pub(crate) fn made(header: &Value, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
     let encode = |bytes: &[u8]| Base64UrlUnpadded::encode_string(bytes);
-    let message = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
+    let message =
+        format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
     let signature = sign(message.as_bytes());
     format!("{message}.{}", encode(&signature))
 }
