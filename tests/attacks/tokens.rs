@@ -1,6 +1,6 @@
 //! Tokens (JWT) that are forged, stolen, or have had their day, through the broker. What a token may look like is in `src/auth/jwt/tests.rs`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -11,7 +11,7 @@ use serde_json::json;
 use ternmq::config::{Config, JwtAlgorithm};
 
 use crate::house::House;
-use crate::support::{Connect, Connect5, RawClient, RawClient5, ServerPacket, ServerPacket5, wire};
+use crate::support::{Connect, Connect5, DEADLINE, RawClient, RawClient5, ServerPacket, ServerPacket5, wire};
 use crate::token::{
     SECRET, hs256, login, login5, made, of, seconds_from_now, stays5, take_tokens, with_claims,
 };
@@ -180,7 +180,9 @@ fn staying_after_the_token_has_expired() {
     let busy = Connect5::persistent("busy").user_name("alice").password(&token);
     let mut busy = house.open5(&busy.will("will/2", "gone", 0, false));
     // A packet now and then is a sign of life, and no reason to stay. (Answers are read, and the last word.)
+    let deadline = Instant::now() + DEADLINE;
     let told = loop {
+        assert!(Instant::now() < deadline, "it stays for ever");
         busy.send(&wire::PINGREQ);
         match busy.expect_packet() {
             ServerPacket5::PingResp => {}
@@ -212,7 +214,9 @@ fn staying_by_not_reading_or_by_never_ending_a_packet() {
     stalled.subscribe("flood", 0);
     let mut endless = house.open(&connect("endless"));
     endless.send(&wire::publish_qos0("t", vec![0; 1_000_000])[..5_000]);
+    let deadline = Instant::now() + DEADLINE;
     while house.dropped("queue_full_qos0") == 0 {
+        assert!(Instant::now() < deadline, "nothing is dropped");
         publisher.publish("flood", 0, vec![0; 65_536]);
     }
     endless.expect_closed();
