@@ -270,6 +270,10 @@ fn a_will_where_one_may_not_publish() {
         });
         alice.expect_nothing();
     }
+    // Not even who may write to `$SYS` by the rules speaks for the broker.
+    house.open(&login("w", "alice").will("$SYS/broker/version", "forged", 1, true)).vanish();
+    house.eventually("one more dropped", |metrics| metrics.dropped.get("sys_topic") >= Some(&3));
+    alice.expect_nothing();
     // A taken-over connection leaves a will as well.
     let connect = login("w", "mallory").will("secret", "forged", 1, true);
     let _first = house.open(&connect);
