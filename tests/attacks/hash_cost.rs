@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::house::{House, expect_refusal};
 use crate::support::wire5::Connect5;
@@ -26,15 +26,17 @@ fn connack(client: &mut RawClient5) -> u8 {
 #[test]
 fn many_logins_with_an_expensive_hash() {
     const ATTEMPTS: usize = 300;
+    const TIMEOUT: Duration = Duration::from_secs(5);
     let house = House::with(|config, directory| {
         // A second or so of one core.
         fs::write(directory.join("passwords"), costly("victim", 1_000_000) + BOB).expect("passwords");
         config.auth.password_file = Some(directory.join("passwords"));
-        config.limits.connect_timeout = Duration::from_secs(5);
+        config.limits.connect_timeout = TIMEOUT;
     });
     let bob = Connect::new("bob").user_name("bob").password("builder");
     let mut connected = house.open(&bob);
     let mut attackers: Vec<RawClient> = (0..ATTEMPTS).map(|_| RawClient::connect(house.addr())).collect();
+    let started = Instant::now();
     for (n, attacker) in attackers.iter_mut().enumerate() {
         attacker.send(&Connect::new(format!("a-{n}")).user_name("victim").password("guess").bytes());
     }
@@ -51,6 +53,7 @@ fn many_logins_with_an_expensive_hash() {
     house.eventually("refusals", |metrics| {
         metrics.refused.get("refused_service_unavailable").is_some_and(|refused| *refused >= busy)
     });
+    assert!(started.elapsed() < TIMEOUT, "they were refused for want of a place, not of time");
     // Who is connected notices nothing.
     connected.subscribe("t", 1);
     connected.send(&wire::publish_qos0("t", "m"));
