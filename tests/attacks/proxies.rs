@@ -66,7 +66,7 @@ fn escaping_a_ban_by_a_header_of_ones_own() {
         let twice = [&self::header("10.0.0.8")[..], &header, &login("wonder")].concat();
         assert_eq!(code(&house, PROXY, &twice), None);
     }
-    assert_eq!(house.refused("not_connect"), 4);
+    house.eventually("four refusals", |metrics| metrics.refused.get("not_connect") == Some(&4));
     assert_eq!(code(&house, PROXY, &[header("10.0.0.9"), login("wonder")].concat()), Some(0));
 }
 
