@@ -10,6 +10,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
@@ -182,11 +183,25 @@ impl Gate {
         Ok(())
     }
 
-    /// Who the client is, if it may come in. Slow where it has failed before: the caller bounds the time.
+    /// Who the client is, if it may come in. Slow where it has failed before, `patience` at most.
     ///
     /// # Errors
-    /// Why it may not; said in the log.
-    pub(crate) async fn admit(&self, login: &Login<'_>) -> Result<Admitted, Refused> {
+    /// Why it may not; said in the log. A failure whose answer would be late comes when `patience` is over; a login that was not judged by
+    /// then is [`Refused::Unavailable`]: its password may have been the right one.
+    pub(crate) async fn admit(&self, login: &Login<'_>, patience: Duration) -> Result<Admitted, Refused> {
+        let has_failed = AtomicBool::new(false);
+        match tokio::time::timeout(patience, self.judge(login, &has_failed)).await {
+            Ok(result) => result,
+            Err(_) if has_failed.load(Ordering::Acquire) => Err(Refused::Unknown),
+            Err(_) => {
+                let name = login.user.unwrap_or_default();
+                tracing::warn!(peer = %login.peer, user_name = %escape(name), "login not judged within limits.connect_timeout");
+                Err(Refused::Unavailable)
+            }
+        }
+    }
+
+    async fn judge(&self, login: &Login<'_>, has_failed: &AtomicBool) -> Result<Admitted, Refused> {
         let methods = self.methods();
         if let Certificate::Names(user) = &login.certificate
             && methods.of(login.methods).any(|method| method == AuthMethod::Certificate)
@@ -228,6 +243,7 @@ impl Gate {
             }
             Answer::Unavailable => Err(Refused::Unavailable),
             Answer::No | Answer::NotAsked => {
+                has_failed.store(true, Ordering::Release);
                 self.failed(login).await;
                 Err(Refused::Unknown)
             }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
@@ -81,10 +82,8 @@ pub(super) async fn set_up(
     let admitted = match &authenticated {
         Some(by) => Admitted { user: by.user.as_deref().map(Arc::from), until: None },
         None => {
-            // As long as anybody may stay on the way to CONNACK: a login that was delayed to then has failed.
-            let admitted =
-                tokio::time::timeout(core.limits.connect_timeout, admit(shared, &stream, &connect, peer));
-            match admitted.await.unwrap_or(Err(Refused::Unknown)) {
+            // As long as anybody may stay on the way to CONNACK.
+            match admit(shared, &stream, &connect, peer, core.limits.connect_timeout).await {
                 Ok(admitted) => admitted,
                 Err(why) => {
                     let code = refusal_code(why);
@@ -189,6 +188,7 @@ async fn admit(
     stream: &Stream,
     connect: &Connect<'_>,
     peer: SocketAddr,
+    patience: Duration,
 ) -> Result<Admitted, Refused> {
     let certificate = match stream {
         Stream::Tcp(_) => None,
@@ -203,7 +203,7 @@ async fn admit(
         allow_anonymous: shared.allow_anonymous,
         methods: shared.methods.as_deref(),
     };
-    shared.gate.admit(&login).await
+    shared.gate.admit(&login, patience).await
 }
 
 fn refusal_code(why: Refused) -> ReasonCode {
