@@ -94,7 +94,17 @@ fn topics_below_other_dollar_names_are_topics() {
     let broker = TestBroker::start();
     let mut subscriber = RawClient::clean(broker.addr(), "subscriber");
     let mut publisher = RawClient::clean(broker.addr(), "publisher");
-    let topics = ["$", "$/", "$x/y", "$SYSTEM", "$SY", "$CONTROL/dynamic-security/v1", "$queue/a", "$MQTT/sub", "$share"];
+    let topics = [
+        "$",
+        "$/",
+        "$x/y",
+        "$SYSTEM",
+        "$SY",
+        "$CONTROL/dynamic-security/v1",
+        "$queue/a",
+        "$MQTT/sub",
+        "$share",
+    ];
     for topic in topics {
         subscriber.subscribe(topic, 1);
         publisher.publish_retained(topic, 1, topic);
@@ -141,8 +151,7 @@ fn client_ids_that_mean_something_elsewhere_are_ids_like_others() {
     drop(broker);
     let broker = TestBroker::on_disk(directory.path(), |_| {});
     for (n, id) in ids.iter().enumerate() {
-        let (mut client, present) =
-            RawClient::open(broker.addr(), &Connect::persistent(id).user_name(id));
+        let (mut client, present) = RawClient::open(broker.addr(), &Connect::persistent(id).user_name(id));
         assert!(present, "{id:.20} has lost its session");
         client.expect_message_and_ack(&format!("to/{n}"), n.to_string());
         client.expect_nothing();
