@@ -264,6 +264,42 @@ fn unusable_files_are_named_in_the_error() {
     }
     let error = start(listener);
     assert!(error.contains("other.key"), "{error}");
+    // A CA file without a certificate would vouch for nobody, or for everybody.
+    let mut listener = ca.listener(ClientCertificate::Required, true);
+    if let Transport::Tls(tls) = &mut listener.transport {
+        tls.client_ca = Some(ca.file("empty.pem"));
+    }
+    let error = start(listener);
+    assert!(error.contains("empty.pem"), "{error}");
+}
+
+/// New keys without end cost work and, if each is answered, memory: nobody gets them, neither before CONNECT nor after.
+#[test]
+fn a_client_that_changes_its_keys_without_end_is_closed() {
+    let ca = TestCa::new("ca");
+    let broker = TestBroker::with_config(|config| {
+        config.listeners = vec![ca.listener(ClientCertificate::None, true)];
+        config.limits.connect_timeout = DEADLINE * 2;
+    });
+    let flood = |stream: &mut StreamOwned<ClientConnection, TcpStream>| {
+        // Nothing is read meanwhile. Ends with an error of the socket.
+        let mut updates = 0;
+        while stream.conn.refresh_traffic_keys().is_ok() && stream.flush().is_ok() {
+            updates += 1;
+            assert!(updates < 1_000_000, "a million updates are taken");
+        }
+    };
+    let mut stranger = ca.connect(broker.addr(), None, &rustls::version::TLS13);
+    while stranger.conn.is_handshaking() {
+        stranger.conn.complete_io(&mut stranger.sock).unwrap();
+    }
+    flood(&mut stranger);
+    let mut client = ca.connect(broker.addr(), None, &rustls::version::TLS13);
+    assert_eq!(mqtt_connect(&mut client, "client"), Some(0));
+    flood(&mut client);
+    eventually(&broker, "both are closed", |metrics| metrics.sockets == 0);
+    let mut healthy = ca.connect(broker.addr(), None, &rustls::version::TLS13);
+    assert_eq!(mqtt_connect(&mut healthy, "healthy"), Some(0));
 }
 
 /// Waits until the broker's counters say what the test waits for.

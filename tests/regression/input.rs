@@ -225,3 +225,29 @@ fn a_broker_with_every_bound_at_its_least_serves() {
     client.expect_nothing();
     client.disconnect();
 }
+
+/// Filters that overlap in every way a topic allows are found once each, and their client has one copy.
+#[test]
+fn filters_that_overlap_in_every_way_are_one_copy() {
+    const LEVELS: u32 = 11;
+    let broker = TestBroker::start();
+    let mut subscriber = RawClient::clean(broker.addr(), "subscriber");
+    let filters: Vec<String> = (0..1 << LEVELS)
+        .map(|n| {
+            (0..LEVELS).map(|level| if n >> level & 1 == 0 { "a/" } else { "+/" }).collect::<String>() + "+"
+        })
+        .collect();
+    for some in filters.chunks(256) {
+        let some: Vec<(&str, u8)> = some.iter().map(|filter| (filter.as_str(), 0)).collect();
+        subscriber.subscribe_all(&some);
+    }
+    assert_eq!(broker.metrics().subscriptions, 1 << LEVELS);
+    let mut publisher = RawClient::clean(broker.addr(), "publisher");
+    // No two alike: none is found in a cache.
+    for n in 0..100 {
+        let topic = format!("{}{n}", "a/".repeat(LEVELS as usize));
+        publisher.publish(&topic, 0, "x");
+        subscriber.expect_message(&topic, "x");
+    }
+    subscriber.expect_nothing();
+}
