@@ -54,15 +54,22 @@ fn connections_that_come_at_once_wait_in_the_queue_of_the_listener() {
 /// A bound on connections counts those of every listener.
 #[test]
 fn connections_max_counts_over_all_listeners() {
-    let broker = TestBroker::with_config(|config| {
-        config.listeners = vec![plain_listener(true), plain_listener(true)];
-        config.limits.connections_max = 2;
-        config.limits.connections_per_address_max = Some(2);
-    });
-    let _first = RawClient::clean(broker.addrs()[0], "first");
-    let _second = RawClient::clean(broker.addrs()[1], "second");
-    for addr in broker.addrs() {
-        RawClient::connect(*addr).expect_closed();
+    let changes: [fn(&mut Config); 2] = [
+        |config| config.limits.connections_max = 2,
+        |config| config.limits.connections_per_address_max = Some(2),
+    ];
+    for change in changes {
+        let broker = TestBroker::with_config(|config| {
+            config.listeners = vec![plain_listener(true), plain_listener(true)];
+            // What is closed is closed for the bound.
+            config.limits.connect_timeout = DEADLINE * 2;
+            change(config);
+        });
+        let _first = RawClient::clean(broker.addrs()[0], "first");
+        let _second = RawClient::clean(broker.addrs()[1], "second");
+        for addr in broker.addrs() {
+            RawClient::connect(*addr).expect_closed();
+        }
     }
 }
 
