@@ -1,5 +1,10 @@
 //! What peers send: faults of other brokers in reading it, keeping it and passing it on. `tests/FAULTS.md` names them.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::eventually;
@@ -250,4 +255,55 @@ fn filters_that_overlap_in_every_way_are_one_copy() {
         subscriber.expect_message(&topic, "x");
     }
     subscriber.expect_nothing();
+}
+
+/// Seeds of the fuzz target `decode` that are no faults: behind them the connection goes on.
+const HARMLESS_SEEDS: [&str; 8] = [
+    "a03-plain-and-shared",
+    "a06-dollar-topics",
+    "a30-puback-first",
+    "b01-publish-to-slashes",
+    "b01-subscribe-to-slashes",
+    "e01-many-user-properties",
+    "i01-user-name-without-password",
+    "l05-pubrel-of-no-message",
+];
+
+/// The inputs that felled others, which the fuzzers begin with (`tests/fuzz/seeds`), each on a connection of its own: a fault ends it, and
+/// nobody else notices.
+#[test]
+fn the_seeds_of_the_fuzzers_end_their_own_connection_at_most() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds/decode");
+    let mut seeds: Vec<_> =
+        fs::read_dir(seeds).expect("seeds").map(|seed| seed.expect("a seed").path()).collect();
+    seeds.sort();
+    assert!(seeds.len() >= 42, "{} seeds", seeds.len());
+    let broker = TestBroker::start();
+    let mut bystander = RawClient5::clean(broker.addr(), "bystander");
+    let mut harmless = Vec::new();
+    for seed in &seeds {
+        let bytes = fs::read(seed).expect("a seed");
+        let (version, packets) = bytes.split_first().expect("a version in front");
+        let mut stream = TcpStream::connect(broker.addr()).expect("a connection");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        if packets[0] != 0x10 {
+            let connect = if *version < 2 { Connect::new("").bytes() } else { Connect5::new("").bytes() };
+            stream.write_all(&connect).expect("CONNECT");
+        }
+        stream.write_all(&[packets, &wire::PINGREQ].concat()).expect("the packets");
+        // The broker may have closed already.
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut answers = Vec::new();
+        match stream.read_to_end(&mut answers) {
+            Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{}: {error}", seed.display()),
+            _ => {}
+        }
+        if answers.ends_with(&[0xD0, 0]) {
+            harmless.push(seed.file_name().and_then(OsStr::to_str).expect("a name").to_owned());
+        }
+        bystander.expect_nothing();
+    }
+    assert_eq!(harmless, HARMLESS_SEEDS);
+    let metrics = eventually(&broker, "the bystander only", |metrics| metrics.sockets == 1);
+    assert_eq!((metrics.closed.get("internal_error"), metrics.retained), (None, 0), "{metrics:#?}");
 }
