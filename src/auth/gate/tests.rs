@@ -247,15 +247,16 @@ async fn a_password_that_is_omitted_is_no_empty_one() {
 
 #[tokio::test]
 async fn what_cannot_be_read_is_an_error_and_no_method() {
+    type Change<'a> = &'a dyn Fn(&mut AuthConfig);
     let files = Files::new();
     let back_end = BackEnd { url: "ftp://localhost/".to_owned(), asked: Arc::default() };
-    let error = |methods: &[AuthMethod], change: &dyn Fn(&mut AuthConfig)| {
+    let error = |methods: &[AuthMethod], change: Change<'_>| {
         let mut config = files.config(Some(methods), Some(&back_end));
         change(&mut config);
         Methods::load(&config, true).err().map(|error| error.to_string())
     };
     let gone = |path: &Path| Some(path.with_file_name("gone"));
-    let cases: [(&[AuthMethod], &dyn Fn(&mut AuthConfig), &str); 5] = [
+    let cases: [(&[AuthMethod], Change<'_>, &str); 5] = [
         (&[FILE], &|config| config.password_file = gone(&files.path("")), "auth.password_file: "),
         (&[FILE], &|config| config.password_file = Some(files.path("key")), "auth.password_file: "),
         (&[JWT], &|config| config.jwt.key_file = gone(&files.path("")), "auth.jwt: "),
