@@ -346,6 +346,9 @@ async fn a_certificate_names_its_user_where_it_is_a_method() {
     assert_eq!(gate.admit(&by_file(None, None)).await, Err(Refused::Anonymous));
     let anonymous = Login { allow_anonymous: true, ..by_file(None, None) };
     assert_eq!(gate.admit(&anonymous).await, ANONYMOUS);
+    // Where it asks nobody, what its CA has signed comes in, and is nobody by name.
+    let unasked = Login { certificate: names(), methods: Some(&[]), ..login(None, None) };
+    assert_eq!(gate.admit(&unasked).await, ANONYMOUS);
 }
 
 #[tokio::test]
