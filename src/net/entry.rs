@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::TryAcquireError;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 use super::listener::ListenerShared;
 use super::proxy;
 use super::stream::Stream;
+use super::tls_stream::TlsStream;
 use super::worker;
 use crate::broker::{AddressSlot, Cause, Core, UserSlot};
 
@@ -63,7 +64,7 @@ pub(super) async fn open(
     }
     match &shared.tls {
         None => Ok(Stream::Tcp(Arc::new(stream))),
-        Some(tls) => shake_hands(core, &tls.acceptor(), stream, deadline).await,
+        Some(tls) => shake_hands(core, tls.config(), stream, deadline).await,
     }
 }
 
@@ -71,7 +72,7 @@ pub(super) async fn open(
 /// TLS's memory.
 async fn shake_hands(
     core: &Core,
-    acceptor: &TlsAcceptor,
+    config: Arc<ServerConfig>,
     stream: TcpStream,
     deadline: Instant,
 ) -> Result<Stream, Cause> {
@@ -95,9 +96,9 @@ async fn shake_hands(
         }
         Err(TryAcquireError::Closed) => return Err(Cause::Shutdown),
     };
-    let accepted = acceptor.accept(stream).await;
+    let accepted = TlsStream::accept(config, stream).await;
     drop(place);
-    Ok(Stream::Tls(Box::new(accepted.map_err(|error| Cause::Tls(error.to_string()))?)))
+    accepted.map(Stream::Tls).map_err(|error| Cause::Tls(error.to_string()))
 }
 
 /// Waits until the first record of TLS is there as a whole. It stays where it is, in the kernel.

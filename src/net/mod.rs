@@ -13,6 +13,7 @@ mod rate;
 mod set_up;
 mod stream;
 mod tls;
+mod tls_stream;
 mod worker;
 
 pub(crate) use listener::{BindError, BoundListener, Certificates, bind};

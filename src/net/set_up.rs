@@ -192,7 +192,7 @@ async fn admit(
 ) -> Result<Admitted, Refused> {
     let certificate = match stream {
         Stream::Tcp(_) => None,
-        Stream::Tls(stream) => stream.get_ref().1.peer_certificates().and_then(<[_]>::first),
+        Stream::Tls(stream) => stream.peer_certificates().and_then(<[_]>::first),
     };
     let login = Login {
         peer,

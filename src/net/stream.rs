@@ -1,20 +1,19 @@
 //! `Stream`: a connection's byte stream, plain or TLS, with the same poll functions.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+
+use super::tls_stream::TlsStream;
 
 /// See the module's documentation.
 pub(super) enum Stream {
     /// Shared with whoever writes to it directly (see `broker::flush`).
     Tcp(Arc<TcpStream>),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 /// After a final packet: how long, and for how many bytes, the peer's input is thrown away, so that the packet is not lost to a reset.
@@ -36,11 +35,7 @@ impl Stream {
                     result => return Poll::Ready(result),
                 }
             },
-            Self::Tls(stream) => {
-                let mut buffer = ReadBuf::new(buffer);
-                ready!(Pin::new(&mut **stream).poll_read(cx, &mut buffer))?;
-                Poll::Ready(Ok(buffer.filled().len()))
-            }
+            Self::Tls(stream) => stream.poll_read(cx, buffer),
         }
     }
 
@@ -55,7 +50,7 @@ impl Stream {
                     result => return Poll::Ready(result),
                 }
             },
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Self::Tls(stream) => stream.poll_write(cx, bytes),
         }
     }
 
@@ -63,7 +58,7 @@ impl Stream {
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Tls(stream) => stream.poll_flush(cx),
         }
     }
 
@@ -147,7 +142,7 @@ impl Stream {
             Self::Tcp(stream) => {
                 Poll::Ready(socket2::SockRef::from(&**stream).shutdown(std::net::Shutdown::Write))
             }
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Tls(stream) => stream.poll_shutdown(cx),
         }
     }
 }

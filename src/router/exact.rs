@@ -8,15 +8,16 @@ use std::hash::{BuildHasher, Hasher};
 use ahash::RandomState;
 use hashbrown::HashTable;
 
+use super::arena::Arena;
 use super::subscribers::{Removal, Subscribers};
-use super::texts::{Text, Texts, reserve_some, shrink_some};
+use super::texts::{Text, Texts};
 use super::{Route, Subscriber};
 
 /// See the module's documentation.
 pub(super) struct ExactFilters<S> {
     state: RandomState,
     table: HashTable<u32>,
-    entries: Vec<Entry<S>>,
+    entries: Arena<Entry<S>>,
     texts: Texts,
 }
 
@@ -28,7 +29,7 @@ struct Entry<S> {
 impl<S: Subscriber> ExactFilters<S> {
     /// `state` is what makes the hashes that are handed in.
     pub(super) fn new(state: RandomState) -> Self {
-        Self { state, table: HashTable::new(), entries: Vec::new(), texts: Texts::default() }
+        Self { state, table: HashTable::new(), entries: Arena::default(), texts: Texts::default() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -49,7 +50,6 @@ impl<S: Subscriber> ExactFilters<S> {
         }
         // Stays far below the greatest u32: that many entries would be 96 GiB, and there are many shards.
         let at = self.entries.len() as u32;
-        reserve_some(&mut self.entries);
         let filter = self.texts.add(filter.as_bytes());
         self.entries.push(Entry { filter, subscribers: Subscribers::One(route) });
         let Self { table, entries, texts, state } = self;
@@ -63,11 +63,11 @@ impl<S: Subscriber> ExactFilters<S> {
         match self.entries.get_mut(at as usize)?.subscribers.remove(key) {
             Removal::Absent => None,
             Removal::Removed(route) => Some(route),
-            Removal::Last => self.remove_entry(hash, at).into_only(),
+            Removal::Last => self.remove_entry(hash, at)?.into_only(),
         }
     }
 
-    fn remove_entry(&mut self, hash: u64, at: u32) -> Subscribers<S> {
+    fn remove_entry(&mut self, hash: u64, at: u32) -> Option<Subscribers<S>> {
         if let Ok(found) = self.table.find_entry(hash, |other| *other == at) {
             found.remove();
         }
@@ -78,22 +78,21 @@ impl<S: Subscriber> ExactFilters<S> {
                 *number = at;
             }
         }
-        let removed = self.entries.swap_remove(at as usize);
+        let removed = self.entries.swap_remove(at as usize)?;
         self.texts.free(self.texts.get(removed.filter).len());
         self.tidy();
-        removed.subscribers
+        Some(removed.subscribers)
     }
 
     /// Gives memory back.
     fn tidy(&mut self) {
         let Self { table, entries, texts, state } = self;
         if entries.is_empty() {
-            *entries = Vec::new();
+            *entries = Arena::default();
             *table = HashTable::new();
             texts.clear();
             return;
         }
-        shrink_some(entries);
         if texts.wants_compaction() {
             texts.compact(entries.iter_mut().map(|entry| &mut entry.filter));
         }
@@ -112,7 +111,7 @@ impl<S: Subscriber> ExactFilters<S> {
 }
 
 /// The hash of an entry's filter, as [`super::Router`] makes it of a topic.
-fn hash_of<S>(state: &RandomState, entries: &[Entry<S>], texts: &Texts, at: u32) -> u64 {
+fn hash_of<S>(state: &RandomState, entries: &Arena<Entry<S>>, texts: &Texts, at: u32) -> u64 {
     let filter = entries.get(at as usize).map_or(Text::EMPTY, |entry| entry.filter);
     let mut hasher = state.build_hasher();
     hasher.write(texts.get(filter));

@@ -13,6 +13,7 @@
 //!
 //! Filters and topic names are taken as validated; an invalid one matches nothing and does no harm.
 
+mod arena;
 mod cache;
 mod exact;
 mod names;

@@ -1,11 +1,17 @@
-//! Many short texts in one buffer, each named by the eight bytes of a [`Text`].
+//! Many short texts in a few buffers that never move (why: [`super::arena`]), each named by the eight bytes of a [`Text`].
 //!
 //! An allocation of its own would cost a text of twenty bytes a pointer, a length and the allocator's rounding besides: as much again.
-//! What is freed stays as a hole until holes make up half of the buffer; then the owner, who alone knows its texts, has the rest moved
-//! together with [`Texts::compact`]. So the buffer is never more than twice what is in use, and a byte is moved about once per byte freed.
+//! What is freed stays as a hole until holes make up half of all; then the owner, who alone knows its texts, has the rest moved
+//! together with [`Texts::compact`]. So there is never more than twice what is in use, and a byte is moved about once per byte freed.
 
 /// Below this much, holes are not worth the work.
 const HOLES_MIN: usize = 1024;
+
+/// Bytes of a buffer, with the allocator's word a multiple of the system's pages. A longer text has one of its own.
+const BUFFER: usize = 16 * 1024 - 16;
+
+/// A place is the number of a buffer and, in so many bits, where in it.
+const OFFSET_BITS: u32 = 16;
 
 /// The place of a text in its [`Texts`]. The empty text has no place of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,7 +25,9 @@ pub(super) struct Text {
 /// See the module's documentation.
 #[derive(Default)]
 pub(super) struct Texts {
-    bytes: Vec<u8>,
+    buffers: Vec<Vec<u8>>,
+    /// Bytes in all of them, and those not in use.
+    len: usize,
     holes: usize,
 }
 
@@ -51,18 +59,27 @@ impl Texts {
     /// Keeps a copy. A text longer than 65,535 bytes, which no filter is, would be cut off there.
     pub(super) fn add(&mut self, text: &[u8]) -> Text {
         let len = clamp(text.len());
-        let place = Text::new(self.bytes.len(), len);
-        if self.bytes.capacity() - self.bytes.len() < text.len() {
-            // Not doubled: a third of the buffer would lie unused on average.
-            self.bytes.reserve_exact(text.len() + self.bytes.len() / 16 + 32);
+        let text = text.get(..usize::from(len)).unwrap_or(text);
+        if self.buffers.last().is_none_or(|buffer| buffer.len() + text.len() > BUFFER) {
+            self.buffers.push(Vec::new());
         }
-        self.bytes.extend(text.iter().take(usize::from(len)));
-        place
+        let number = self.buffers.len() - 1;
+        let Some(buffer) = self.buffers.last_mut() else { return Text::EMPTY };
+        let offset = buffer.len();
+        if buffer.capacity() - offset < text.len() {
+            // A little ahead; not doubled.
+            let room = (offset + text.len() + offset / 4 + 32).min(BUFFER.max(text.len()));
+            buffer.reserve_exact(room - offset);
+        }
+        buffer.extend_from_slice(text);
+        self.len += text.len();
+        Text::new(number << OFFSET_BITS | offset, len)
     }
 
     pub(super) fn get(&self, text: Text) -> &[u8] {
-        let at = text.at();
-        self.bytes.get(at..at + usize::from(text.len)).unwrap_or_default()
+        let (number, offset) = (text.at() >> OFFSET_BITS, text.at() & ((1 << OFFSET_BITS) - 1));
+        let buffer = self.buffers.get(number).map(Vec::as_slice).unwrap_or_default();
+        buffer.get(offset..offset + usize::from(text.len)).unwrap_or_default()
     }
 
     /// These bytes are not needed any more.
@@ -71,13 +88,12 @@ impl Texts {
     }
 
     pub(super) fn wants_compaction(&self) -> bool {
-        self.holes > HOLES_MIN && self.holes > self.bytes.len() / 2
+        self.holes > HOLES_MIN && self.holes > self.len / 2
     }
 
     /// Moves the texts together; `all` are all that are in use, which get their new places.
     pub(super) fn compact<'a>(&mut self, all: impl Iterator<Item = &'a mut Text>) {
         let mut fresh = Self::default();
-        fresh.bytes.reserve_exact(self.bytes.len().saturating_sub(self.holes));
         for text in all.filter(|text| text.len > 0) {
             *text = fresh.add(self.get(*text));
         }
@@ -86,7 +102,7 @@ impl Texts {
 
     #[cfg(test)]
     pub(super) fn bytes_held(&self) -> usize {
-        self.bytes.capacity()
+        self.buffers.iter().map(Vec::capacity).sum()
     }
 
     /// Gives the memory back; there is no text any more.
@@ -97,20 +113,6 @@ impl Texts {
 
 fn clamp(len: usize) -> u16 {
     u16::try_from(len).unwrap_or(u16::MAX)
-}
-
-/// Makes room for one more if there is none, without the third that doubling leaves unused on average.
-pub(super) fn reserve_some<T>(items: &mut Vec<T>) {
-    if items.len() == items.capacity() {
-        items.reserve_exact(2 + items.len() / 16);
-    }
-}
-
-/// Gives memory back when most of it is unused.
-pub(super) fn shrink_some<T>(items: &mut Vec<T>) {
-    if items.capacity() > 16 && items.len() < items.capacity() / 2 {
-        items.shrink_to(items.len() + items.len() / 4);
-    }
 }
 
 #[cfg(test)]
@@ -144,7 +146,7 @@ mod tests {
             }
         }
         let live: usize = kept.iter().map(|(text, _)| text.len()).sum();
-        assert!(texts.bytes.capacity() < 2 * live + 4 * HOLES_MIN, "{} for {live}", texts.bytes.capacity());
+        assert!(texts.bytes_held() < 2 * live + 4 * HOLES_MIN, "{} for {live}", texts.bytes_held());
         for (text, place) in &kept {
             assert_eq!(texts.get(*place), text.as_bytes());
         }

@@ -15,8 +15,9 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use self::node::{Child, End, Link, NONE, Node, edge_hash, rest_matches};
+use super::arena::Arena;
 use super::subscribers::{Removal, Subscribers};
-use super::texts::{Text, Texts, reserve_some, shrink_some};
+use super::texts::{Text, Texts};
 use super::{Route, Subscriber};
 
 const ROOT: u32 = 0;
@@ -29,8 +30,8 @@ pub(super) struct Trie<S> {
     /// How many levels of a filter its first edge takes.
     head_levels: usize,
     /// The root is always there; freed nodes are chained through `parent`.
-    nodes: Vec<Node>,
-    tails: Vec<Tail<S>>,
+    nodes: Arena<Node>,
+    tails: Arena<Tail<S>>,
     edges: HashTable<Link>,
     texts: Texts,
     free: u32,
@@ -46,11 +47,13 @@ struct Tail<S> {
 
 impl<S: Subscriber> Trie<S> {
     pub(super) fn new(state: RandomState, head_levels: usize) -> Self {
+        let mut nodes = Arena::default();
+        nodes.push(Node::new(NONE, Text::EMPTY));
         Self {
             state,
             head_levels,
-            nodes: vec![Node::new(NONE, Text::EMPTY)],
-            tails: Vec::new(),
+            nodes,
+            tails: Arena::default(),
             edges: HashTable::new(),
             texts: Texts::default(),
             free: NONE,
@@ -116,7 +119,7 @@ impl<S: Subscriber> Trie<S> {
             Removal::Absent => None,
             Removal::Removed(route) => Some(route),
             Removal::Last => {
-                let removed = self.remove_tail(tail);
+                let removed = self.remove_tail(tail)?;
                 self.prune(removed.parent);
                 self.tidy();
                 removed.subscribers.into_only()
@@ -264,7 +267,6 @@ impl<S: Subscriber> Trie<S> {
     fn push_tail(&mut self, parent: u32, rest: Text, subscribers: Subscribers<S>) -> u32 {
         // The number stays below half of NONE: that many tails would be 64 GiB.
         let tail = self.tails.len() as u32;
-        reserve_some(&mut self.tails);
         self.tails.push(Tail { rest, parent, subscribers });
         tail
     }
@@ -302,15 +304,15 @@ impl<S: Subscriber> Trie<S> {
     }
 
     /// Takes a tail out. The last one comes into its place.
-    fn remove_tail(&mut self, tail: u32) -> Tail<S> {
+    fn remove_tail(&mut self, tail: u32) -> Option<Tail<S>> {
         self.relink(tail, NONE);
         let last = self.tails.len() as u32 - 1;
         if last != tail {
             self.relink(last, tail);
         }
-        let removed = self.tails.swap_remove(tail as usize);
+        let removed = self.tails.swap_remove(tail as usize)?;
         self.texts.free(self.texts.get(removed.rest).len());
-        removed
+        Some(removed)
     }
 
     /// Has the tail's parent know it by another number, or with NONE no more.
@@ -336,7 +338,6 @@ impl<S: Subscriber> Trie<S> {
         }
         // As with tails.
         let at = self.nodes.len() as u32;
-        reserve_some(&mut self.nodes);
         self.nodes.push(node);
         at
     }
@@ -364,7 +365,6 @@ impl<S: Subscriber> Trie<S> {
             }
             return;
         }
-        shrink_some(&mut self.tails);
         if self.texts.wants_compaction() {
             let levels = self.nodes.iter_mut().map(|node| &mut node.level);
             self.texts.compact(levels.chain(self.tails.iter_mut().map(|tail| &mut tail.rest)));

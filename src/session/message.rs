@@ -18,14 +18,16 @@ pub const SHARE_PAYLOAD_ABOVE: usize = 8 * 1024;
 /// An application message that is kept: queued, unfinished, or retained (MQTT 3.1.1 section 1.2).
 #[derive(Debug)]
 pub struct Message {
-    /// Topic and payload in one: an allocation of its own for each would cost more than most topics.
+    /// QoS and length of the topic ([`HEAD`] bytes), topic, payload: an allocation of its own for each would cost more than most topics, and the
+    /// first two as fields would cost eight bytes.
     body: Box<[u8]>,
-    topic_len: u16,
-    qos: QoS,
     properties: Option<Box<MessageProperties>>,
     /// Its place in the log, once it has one.
     stored: OnceLock<Stored>,
 }
+
+/// What precedes the topic in a message's body.
+const HEAD: usize = 3;
 
 /// What a message of MQTT 5 has besides (section 3.3.2.3).
 #[derive(Debug)]
@@ -53,8 +55,9 @@ impl Message {
         // A topic name has at most 65,535 bytes.
         let topic_len = u16::try_from(topic.len()).unwrap_or(u16::MAX);
         let topic = topic.get(..topic_len.into()).unwrap_or_default();
-        let body = [topic, payload].concat().into_boxed_slice();
-        Self { body, topic_len, qos, properties: None, stored: OnceLock::new() }
+        let [low, high] = topic_len.to_le_bytes();
+        let body = [&[qos as u8, low, high], topic, payload].concat().into_boxed_slice();
+        Self { body, properties: None, stored: OnceLock::new() }
     }
 
     /// The same with properties: `forwarded` is what is passed on unchanged, in wire form without length.
@@ -74,7 +77,10 @@ impl Message {
     }
 
     fn parts(&self) -> (&[u8], &[u8]) {
-        self.body.split_at_checked(self.topic_len.into()).unwrap_or_default()
+        let Some(([_, low, high], text)) = self.body.split_first_chunk::<HEAD>() else {
+            return Default::default();
+        };
+        text.split_at_checked(u16::from_le_bytes([*low, *high]).into()).unwrap_or_default()
     }
 
     /// The application payload.
@@ -84,7 +90,11 @@ impl Message {
 
     /// The QoS of the publisher; a delivery may have a lower one.
     pub fn qos(&self) -> QoS {
-        self.qos
+        match self.body.first() {
+            Some(0) | None => QoS::AtMostOnce,
+            Some(1) => QoS::AtLeastOnce,
+            Some(_) => QoS::ExactlyOnce,
+        }
     }
 
     /// It has a place in the log. The first one counts.
@@ -100,7 +110,8 @@ impl Message {
     /// The same message as another one, which has no place in the log yet.
     #[must_use]
     pub fn without_place(&self) -> Self {
-        Self::new(self.topic(), self.payload(), self.qos).with_properties(self.forwarded(), self.expires_at())
+        Self::new(self.topic(), self.payload(), self.qos())
+            .with_properties(self.forwarded(), self.expires_at())
     }
 
     /// When its expiry interval passes.
@@ -110,7 +121,7 @@ impl Message {
 
     /// What this message counts against a queue's bound in bytes: topic, payload, properties and a fixed overhead.
     pub fn cost(&self) -> usize {
-        message_cost(self.body.len() + self.forwarded().len())
+        message_cost(self.body.len().saturating_sub(HEAD) + self.forwarded().len())
     }
 
     /// What is left of its expiry interval at `now`.
@@ -250,7 +261,7 @@ impl<'a> Outgoing<'a> {
         Self {
             topic: message.topic(),
             payload: message.payload(),
-            qos: message.qos,
+            qos: message.qos(),
             retain: false,
             publisher: 0,
             expiry,

@@ -1,26 +1,20 @@
 //! The filters one session is subscribed to: what is removed from the router when the session ends.
 //!
-//! They stand in a row in one buffer, each as `length u16, flags u8, [identifier u32,] text`: a filter costs little more than its text. A few are simply
-//! searched; more get a hash table of their places, four bytes each and one of the table's own. What is removed leaves a hole, until holes
-//! make up half of the buffer and the rest is moved together.
+//! Each is a record ([`record`]) that costs little more than its text. A few stand in one buffer and are simply searched; more of them lie in pages
+//! behind a table of their places ([`table`]).
+
+mod record;
+mod table;
 
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::num::NonZeroU32;
 
-use ahash::RandomState;
-use hashbrown::HashTable;
-
+use self::record::Record;
+use self::table::Table;
 use crate::protocol::QoS;
 
 /// Up to this many are searched one after the other.
 const FEW_MAX: usize = 12;
-/// Length and flags.
-const HEAD: usize = 3;
-const ID: usize = 4;
-const NO_LOCAL: u8 = 4;
-const RETAIN_AS_PUBLISHED: u8 = 8;
-const HAS_ID: u8 = 16;
 
 /// What a client asked for with a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,21 +50,13 @@ enum Form {
     Many(Box<Table>),
 }
 
-struct Table {
-    records: Vec<u8>,
-    /// Where each record begins.
-    places: HashTable<u32>,
-    state: RandomState,
-    holes: usize,
-}
-
 impl Subscriptions {
     /// How many there are.
     pub fn len(&self) -> usize {
         match &self.0 {
             Form::None => 0,
-            Form::Few(records) => Records { bytes: records, at: 0 }.count(),
-            Form::Many(table) => table.places.len(),
+            Form::Few(records) => record::all(records).count(),
+            Form::Many(table) => table.len(),
         }
     }
 
@@ -83,22 +69,16 @@ impl Subscriptions {
     pub fn get(&self, filter: &str) -> Option<FilterOptions> {
         match &self.0 {
             Form::None => None,
-            Form::Few(records) => {
-                let at = find(records, filter)?;
-                Some(read(records, at)?.1)
-            }
-            Form::Many(table) => {
-                let at = table.find(filter)?;
-                Some(read(&table.records, at as usize)?.1)
-            }
+            Form::Few(records) => Some(find(records, filter)?.1.options()),
+            Form::Many(table) => table.get(filter),
         }
     }
 
-    /// Whether there is a place for one more: a table reaches over 4 GB.
+    /// Whether there is a place for one more: a table reaches over 4 GB of pages.
     pub(super) fn has_room(&self) -> bool {
         match &self.0 {
             Form::None | Form::Few(_) => true,
-            Form::Many(table) => u32::try_from(table.records.len() + (1 << 17)).is_ok(),
+            Form::Many(table) => table.has_room(),
         }
     }
 
@@ -113,8 +93,8 @@ impl Subscriptions {
             }
             Form::Few(records) => {
                 append(records, filter, options);
-                if (Records { bytes: records, at: 0 }).count() > FEW_MAX {
-                    self.0 = Form::Many(Box::new(Table::new(std::mem::take(records))));
+                if record::all(records).count() > FEW_MAX {
+                    self.0 = Form::Many(Box::new(record::all(records).collect()));
                 }
             }
             Form::Many(table) => table.add(filter, options),
@@ -126,9 +106,9 @@ impl Subscriptions {
         match &mut self.0 {
             Form::None => false,
             Form::Few(records) => {
-                let Some(at) = find(records, filter) else { return false };
-                let len = record_len(records, at);
-                records.drain(at..(at + len).min(records.len()));
+                let Some((at, found)) = find(records, filter) else { return false };
+                let end = at + found.len();
+                records.drain(at..end);
                 if records.is_empty() {
                     self.0 = Form::None;
                 } else if records.capacity() > 2 * records.len() {
@@ -138,9 +118,10 @@ impl Subscriptions {
             }
             Form::Many(table) => {
                 let removed = table.remove(filter);
-                if table.places.len() <= FEW_MAX / 2 {
-                    table.compact();
-                    self.0 = Form::Few(std::mem::take(&mut table.records));
+                if table.len() <= FEW_MAX / 2 {
+                    let mut records = Vec::new();
+                    table.iter().for_each(|record| append(&mut records, record.filter(), record.options()));
+                    self.0 = Form::Few(records);
                 }
                 removed
             }
@@ -154,11 +135,9 @@ impl Subscriptions {
             Form::Few(records) => (Some(records), None),
             Form::Many(table) => (None, Some(table)),
         };
-        let few = few.into_iter().flat_map(|bytes| Records { bytes, at: 0 }.filter_map(|at| read(bytes, at)));
-        let many = many
-            .into_iter()
-            .flat_map(|table| table.places.iter().filter_map(|at| read(&table.records, *at as usize)));
-        few.chain(many).map(|(filter, options)| (text(filter), options))
+        let few = few.into_iter().flat_map(|records| record::all(records));
+        let many = many.into_iter().flat_map(|table| table.iter());
+        few.chain(many).map(|record| (record.filter(), record.options()))
     }
 }
 
@@ -168,157 +147,26 @@ impl fmt::Debug for Subscriptions {
     }
 }
 
-impl Table {
-    fn new(records: Vec<u8>) -> Self {
-        let mut table = Self { records, places: HashTable::new(), state: RandomState::new(), holes: 0 };
-        let Self { records, places, state, .. } = &mut table;
-        for at in (Records { bytes: records, at: 0 }) {
-            let hash = hash_at(state, records, at as u32);
-            places.insert_unique(hash, at as u32, |at| hash_at(state, records, *at));
-        }
-        table
-    }
-
-    fn find(&self, filter: &str) -> Option<u32> {
-        let hash = hash(&self.state, filter.as_bytes());
-        self.places.find(hash, |at| filter_at(&self.records, *at as usize) == filter.as_bytes()).copied()
-    }
-
-    fn add(&mut self, filter: &str, options: FilterOptions) {
-        // Below 4 GB: see `has_room`.
-        let at = self.records.len() as u32;
-        append(&mut self.records, filter, options);
-        let Self { records, places, state, .. } = self;
-        places.insert_unique(hash(state, filter.as_bytes()), at, |at| hash_at(state, records, *at));
-    }
-
-    fn remove(&mut self, filter: &str) -> bool {
-        let Some(at) = self.find(filter) else { return false };
-        let hash = hash(&self.state, filter.as_bytes());
-        if let Ok(found) = self.places.find_entry(hash, |other| *other == at) {
-            found.remove();
-        }
-        self.holes += record_len(&self.records, at as usize);
-        if self.holes > self.records.len() / 2 {
-            self.compact();
-        }
-        true
-    }
-
-    /// Moves the records together and gives memory back.
-    fn compact(&mut self) {
-        let Self { records, places, state, holes } = self;
-        let mut fresh = Vec::new();
-        fresh.reserve_exact(records.len().saturating_sub(*holes));
-        for at in places.iter_mut() {
-            let from = *at as usize;
-            let record = records.get(from..from + record_len(records, from)).unwrap_or_default();
-            *at = fresh.len() as u32;
-            fresh.extend_from_slice(record);
-        }
-        (*records, *holes) = (fresh, 0);
-        if places.len() < places.capacity() / 4 {
-            places.shrink_to(2 * places.len(), |at| hash_at(state, records, *at));
-        }
-    }
-}
-
-/// The places of records in a row.
-struct Records<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Iterator for Records<'_> {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        let at = self.at;
-        (at < self.bytes.len()).then(|| {
-            self.at += record_len(self.bytes, at);
-            at
-        })
-    }
-}
-
+/// Adds a record to a few.
 fn append(records: &mut Vec<u8>, filter: &str, options: FilterOptions) {
-    let FilterOptions { qos, no_local, retain_as_published, subscription_id } = options;
-    let mut flags = qos as u8;
-    for (is_set, flag) in [
-        (no_local, NO_LOCAL),
-        (retain_as_published, RETAIN_AS_PUBLISHED),
-        (subscription_id.is_some(), HAS_ID),
-    ] {
-        flags |= if is_set { flag } else { 0 };
-    }
-    // A text in MQTT has at most 65,535 bytes.
-    let len = u16::try_from(filter.len()).unwrap_or(u16::MAX);
-    let size = HEAD + ID + usize::from(len);
+    let size = record::size(filter, options);
     if records.capacity() - records.len() < size {
         // Exactly so much for the first, then a little ahead; not doubled.
-        let size = size - if subscription_id.is_none() { ID } else { 0 };
         records.reserve_exact(size + records.len() / 16);
     }
-    records.extend_from_slice(&len.to_le_bytes());
-    records.push(flags);
-    records.extend(subscription_id.into_iter().flat_map(|id| id.get().to_le_bytes()));
-    records.extend(filter.bytes().take(len.into()));
+    record::write(records, filter, options);
 }
 
-/// Length and flags of the record at this place.
-fn head(records: &[u8], at: usize) -> (usize, u8) {
-    match records.get(at..at + HEAD) {
-        Some([low, high, flags]) => (usize::from(u16::from_le_bytes([*low, *high])), *flags),
-        _ => (0, 0),
+/// Where a filter stands among a few.
+fn find<'a>(records: &'a [u8], filter: &str) -> Option<(usize, Record<'a>)> {
+    let mut at = 0;
+    for record in record::all(records) {
+        if record.is(filter) {
+            return Some((at, record));
+        }
+        at += record.len();
     }
-}
-
-fn text_at(records: &[u8], at: usize) -> usize {
-    at + HEAD + if head(records, at).1 & HAS_ID == 0 { 0 } else { ID }
-}
-
-fn record_len(records: &[u8], at: usize) -> usize {
-    text_at(records, at) - at + head(records, at).0
-}
-
-fn filter_at(records: &[u8], at: usize) -> &[u8] {
-    let start = text_at(records, at);
-    records.get(start..start + head(records, at).0).unwrap_or_default()
-}
-
-fn read(records: &[u8], at: usize) -> Option<(&[u8], FilterOptions)> {
-    let (_, flags) = head(records, at);
-    let id = records.get(at + HEAD..)?.first_chunk().filter(|_| flags & HAS_ID != 0);
-    let options = FilterOptions {
-        qos: match flags & 3 {
-            0 => QoS::AtMostOnce,
-            1 => QoS::AtLeastOnce,
-            _ => QoS::ExactlyOnce,
-        },
-        no_local: flags & NO_LOCAL != 0,
-        retain_as_published: flags & RETAIN_AS_PUBLISHED != 0,
-        subscription_id: id.and_then(|id| NonZeroU32::new(u32::from_le_bytes(*id))),
-    };
-    Some((filter_at(records, at), options))
-}
-
-fn find(records: &[u8], filter: &str) -> Option<usize> {
-    Records { bytes: records, at: 0 }.find(|at| filter_at(records, *at) == filter.as_bytes())
-}
-
-/// What went in as text comes out as text.
-fn text(filter: &[u8]) -> &str {
-    std::str::from_utf8(filter).unwrap_or_default()
-}
-
-fn hash_at(state: &RandomState, records: &[u8], at: u32) -> u64 {
-    hash(state, filter_at(records, at as usize))
-}
-
-fn hash(state: &RandomState, filter: &[u8]) -> u64 {
-    let mut hasher = state.build_hasher();
-    hasher.write(filter);
-    hasher.finish()
+    None
 }
 
 #[cfg(test)]
@@ -342,7 +190,7 @@ mod tests {
         match &set.0 {
             Form::None => 0,
             Form::Few(records) => records.capacity(),
-            Form::Many(table) => table.records.capacity() + 5 * table.places.capacity(),
+            Form::Many(table) => table.bytes_held(),
         }
     }
 
@@ -351,7 +199,7 @@ mod tests {
         assert_eq!(size_of::<Subscriptions>(), 24);
         let mut set = Subscriptions::default();
         set.set("plant/7", QoS::AtLeastOnce.into());
-        assert_eq!(bytes_held(&set), HEAD + 7);
+        assert_eq!(bytes_held(&set), 3 + 7);
     }
 
     proptest! {

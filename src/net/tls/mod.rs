@@ -26,7 +26,6 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
-use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::names::certificate_user;
 use self::resolver::Resolver;
@@ -112,8 +111,8 @@ impl TlsServer {
     }
 
     /// For one connection.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.current.read().config))
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.read().config)
     }
 
     /// Whole days until the first certificate of the listener's chains ends; negative when it is over.

@@ -61,7 +61,7 @@ fn storing(scale: Scale) -> Box<dyn Operation> {
     Box::new(move |times| {
         for _ in 0..times {
             let message = messages[next].clone();
-            assert!(store.set(message).is_some());
+            assert!(store.set_with(&topics[next], || message).is_some());
             next = (next + 1) % topics.len();
         }
     })
