@@ -3,6 +3,8 @@
 //!
 //! It reads the sources. Comments, the text of literals and everything under `#[cfg(test)]` do not count.
 
+#[path = "architecture/faults.rs"]
+mod faults;
 #[path = "architecture/source.rs"]
 mod source;
 

@@ -283,6 +283,49 @@ fn hangup_takes_up_what_can_change_and_tells_the_rest() {
     assert_eq!(broker.end().0, Some(0));
 }
 
+/// A broker that has no descriptor left to read its files with goes on with what it has read; it does not fall back to what it would be
+/// without them.
+#[test]
+fn hangup_without_free_descriptors_leaves_everything_as_it_was() {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("acl.txt"), "topic read a\n").expect("rules");
+    let listener = "[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n";
+    let path = file(directory.path(), &format!("{listener}[auth]\nacl_file = \"acl.txt\"\n"));
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 40 && exec \"$0\" --config \"$1\" --storage memory"]);
+    let mut broker = Running::start(limited.arg(env!("CARGO_BIN_EXE_ternmq")).arg(&path));
+    let log = broker.until("listening");
+    let addr =
+        log.split(" address=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("an address");
+    let addr: std::net::SocketAddr = addr.parse().expect("an address");
+    let mut idle: Vec<TcpStream> =
+        (0..60).map(|_| TcpStream::connect(addr).expect("in the backlog at least")).collect();
+    broker.until("cannot accept connections");
+    broker.signal("HUP");
+    let log = broker.until("everything stays as it is");
+    assert!(log.contains("ternmq.toml"), "{log}");
+    idle.clear();
+    // Room again, and the rules are what they were: nobody may publish.
+    let mut client = TcpStream::connect(addr).expect("a connection");
+    let mut packet = |bytes: &[u8]| {
+        client.write_all(bytes).expect("a packet");
+        let mut header = [0; 2];
+        client.read_exact(&mut header).expect("an answer");
+        let mut body = vec![0; usize::from(header[1])];
+        client.read_exact(&mut body).expect("an answer");
+        (header[0], body)
+    };
+    let (first, connack) = packet(b"\x10\x0E\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01x");
+    assert_eq!((first, connack[1]), (0x20, 0));
+    let (first, puback) = packet(b"\x32\x06\x00\x01b\x00\x01\x00");
+    assert_eq!((first, puback[2]), (0x40, 0x87));
+    broker.signal("HUP");
+    let log = broker.until("reloaded");
+    assert!(log.contains("failures=0"), "{log}");
+    broker.signal("TERM");
+    assert_eq!(broker.end().0, Some(0));
+}
+
 #[test]
 fn a_file_that_has_changed_is_read_again() {
     let directory = tempfile::tempdir().expect("a directory");

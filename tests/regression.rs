@@ -1,5 +1,11 @@
-//! Faults that were found once, each with the sequence of events that showed it.
+//! Faults that were found once, each with the sequence of events that showed it: here those of TernMQ, in the modules those of other brokers.
 
+#[path = "regression/entry.rs"]
+mod entry;
+#[path = "regression/input.rs"]
+mod input;
+#[path = "regression/sessions.rs"]
+mod sessions;
 mod support;
 
 use std::io::{Read, Write};
@@ -29,6 +35,20 @@ fn run_until(runtime: &Runtime, broker: &Broker, holds: &dyn Fn(&MetricsSnapshot
             tokio::task::yield_now().await;
         }
     });
+}
+
+/// Waits until the broker's counters say what the test waits for.
+#[track_caller]
+fn eventually(broker: &TestBroker, what: &str, holds: impl Fn(&MetricsSnapshot) -> bool) -> MetricsSnapshot {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let metrics = broker.metrics();
+        if holds(&metrics) {
+            return metrics;
+        }
+        assert!(Instant::now() < deadline, "{what} did not come about: {metrics:#?}");
+        std::thread::yield_now();
+    }
 }
 
 /// A client that says DISCONNECT and closes with messages unread resets its connection. The publisher's thread may see that first, when it

@@ -264,6 +264,70 @@ fn unusable_files_are_named_in_the_error() {
     }
     let error = start(listener);
     assert!(error.contains("other.key"), "{error}");
+    // A CA file without a certificate would vouch for nobody, or for everybody.
+    let mut listener = ca.listener(ClientCertificate::Required, true);
+    if let Transport::Tls(tls) = &mut listener.transport {
+        tls.client_ca = Some(ca.file("empty.pem"));
+    }
+    let error = start(listener);
+    assert!(error.contains("empty.pem"), "{error}");
+}
+
+/// The end of a connection by TLS is told by an alert; it is an error of the peer, and nothing that breaks in the broker.
+#[test]
+fn a_fault_in_tls_is_told_by_an_alert() {
+    let (ca, stranger) = (TestCa::new("ca"), TestCa::new("stranger"));
+    let broker = ca.broker(ClientCertificate::Required, false);
+    let versions = [&rustls::version::TLS12, &rustls::version::TLS13];
+    let alert = |stream: &mut StreamOwned<ClientConnection, TcpStream>| {
+        let mut rest = Vec::new();
+        let error = stream.read_to_end(&mut rest).expect_err("an alert");
+        assert!(rest.is_empty(), "{rest:?}");
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        assert!(matches!(inner, Some(rustls::Error::AlertReceived(_))), "{error:?}");
+    };
+    for version in versions {
+        for identity in [None, Some(&stranger)] {
+            alert(&mut ca.connect(broker.addr(), identity, version));
+        }
+        // A record that nobody has sealed.
+        let mut stream = ca.connect(broker.addr(), Some(&ca), version);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).unwrap();
+        }
+        stream.sock.write_all(&[&[0x17, 3, 3, 0, 48], [7_u8; 48].as_slice()].concat()).unwrap();
+        alert(&mut stream);
+    }
+    eventually(&broker, "all closed", |metrics| metrics.sockets == 0);
+}
+
+/// New keys without end cost work and, if each is answered, memory: nobody gets them, neither before CONNECT nor after.
+#[test]
+fn a_client_that_changes_its_keys_without_end_is_closed() {
+    let ca = TestCa::new("ca");
+    let broker = TestBroker::with_config(|config| {
+        config.listeners = vec![ca.listener(ClientCertificate::None, true)];
+        config.limits.connect_timeout = DEADLINE * 2;
+    });
+    let flood = |stream: &mut StreamOwned<ClientConnection, TcpStream>| {
+        // Nothing is read meanwhile. Ends with an error of the socket.
+        let mut updates = 0;
+        while stream.conn.refresh_traffic_keys().is_ok() && stream.flush().is_ok() {
+            updates += 1;
+            assert!(updates < 1_000_000, "a million updates are taken");
+        }
+    };
+    let mut stranger = ca.connect(broker.addr(), None, &rustls::version::TLS13);
+    while stranger.conn.is_handshaking() {
+        stranger.conn.complete_io(&mut stranger.sock).unwrap();
+    }
+    flood(&mut stranger);
+    let mut client = ca.connect(broker.addr(), None, &rustls::version::TLS13);
+    assert_eq!(mqtt_connect(&mut client, "client"), Some(0));
+    flood(&mut client);
+    eventually(&broker, "both are closed", |metrics| metrics.sockets == 0);
+    let mut healthy = ca.connect(broker.addr(), None, &rustls::version::TLS13);
+    assert_eq!(mqtt_connect(&mut healthy, "healthy"), Some(0));
 }
 
 /// Waits until the broker's counters say what the test waits for.

@@ -1,11 +1,16 @@
 //! `Gate`: asks the methods of a broker, in their order, who a client is.
 //!
 //! The first method that knows the client lets it in; one that refuses it leaves the word to the next. A client that shows nothing is
-//! anonymous, which is the listener's affair. Failures are counted by address and user ([`throttle`](super::throttle)) and slow down, then
-//! ban, whoever goes on. An answer that no method can give (a server that is silent, a queue that is full) lets nobody in either, and is
-//! told apart: it is not the client's fault.
+//! anonymous, which is the listener's affair. A certificate names its user where that is a method; else it is enough by itself only where
+//! no method is asked, and beside methods it stands for nobody. A password that is omitted is none, not an empty one.
+//!
+//! Failures are counted by address and user ([`throttle`](super::throttle)) and slow down, then ban, whoever goes on. An answer that no
+//! method can give (a server that is silent, a queue that is full) lets nobody in either, and is told apart: it is not the client's fault.
 //!
 //! Passwords are judged on a pool of their own. New files replace the methods as a whole ([`Gate::replace`]).
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,7 +33,7 @@ use crate::escape::escape;
 pub(crate) enum Certificate {
     /// Nothing: there is none, or it lacks the name that it is asked for.
     None,
-    /// That it may come in, on a listener that asks for no name in it.
+    /// That its CA has signed it, on a listener that asks for no name in it: enough where no method is asked.
     Good,
     /// Its user.
     Names(String),
@@ -212,7 +217,7 @@ impl Gate {
         let shows_login = login.user.is_some() || login.password.is_some();
         if !shows_login || !asked {
             // A name that nobody can confirm is none.
-            return if login.allow_anonymous || login.certificate != Certificate::None {
+            return if login.allow_anonymous || (!asked && login.certificate != Certificate::None) {
                 Ok(Admitted { user: None, until: None })
             } else if shows_login {
                 Err(Refused::Unknown)
@@ -270,9 +275,11 @@ impl Gate {
     }
 
     async fn ask_file(&self, methods: &Methods, login: &Login<'_>) -> Answer {
-        let (Some(file), Some(user)) = (&methods.password_file, login.user) else { return Answer::NotAsked };
-        let (file, name) = (Arc::clone(file), user.to_owned());
-        let password = login.password.unwrap_or_default().to_vec();
+        let (Some(file), Some(user), Some(password)) = (&methods.password_file, login.user, login.password)
+        else {
+            return Answer::NotAsked;
+        };
+        let (file, name, password) = (Arc::clone(file), user.to_owned(), password.to_vec());
         let job = move || file.verify(&name, &password);
         let pool = self.pool.lock().clone();
         let Some(pool) = pool else { return Answer::Unavailable };
@@ -333,10 +340,10 @@ fn ask_jwt(methods: &Methods, login: &Login<'_>) -> Answer {
 }
 
 async fn ask_http(methods: &Methods, login: &Login<'_>) -> Answer {
-    let (Some(http), Some(user)) = (&methods.http, login.user) else { return Answer::NotAsked };
-    let question =
-        Question { user, password: login.password.unwrap_or_default(), client_id: login.client_id };
-    match http.check(question).await {
+    let (Some(http), Some(user), Some(password)) = (&methods.http, login.user, login.password) else {
+        return Answer::NotAsked;
+    };
+    match http.check(Question { user, password, client_id: login.client_id }).await {
         HttpAnswer::Allowed => Answer::In(Admitted { user: Some(Arc::from(user)), until: None }),
         HttpAnswer::Denied => Answer::No,
         HttpAnswer::Unavailable(why) => {

@@ -247,6 +247,10 @@ impl TlsStream {
             &mut rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>,
         ) -> Result<usize, EncryptError>,
     ) -> io::Result<usize> {
+        if self.failed {
+            // What it remembers of the bytes that failed is there no more.
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         // What it wants said first (session tickets) is said; a whole record is not among the bytes.
         let mut opened = Opened { into: &mut [], filled: 0, beyond: &mut self.plain };
         let done = process(
@@ -320,9 +324,9 @@ fn process(
     let mut done = 0;
     let mut failure = None;
     loop {
-        // After an error it has only the alert to give, and must not see the same bytes again.
-        let rest = if failure.is_some() { None } else { bytes.get_mut(done..) };
-        let status = session.process_tls_records(rest.unwrap_or_default());
+        // The same bytes after an error, too: it remembers where messages lie in them. Once only, for the alert: the next time it would read
+        // on, and find the same fault again.
+        let status = session.process_tls_records(bytes.get_mut(done..).unwrap_or_default());
         let mut discard = status.discard;
         let goes_on = match status.state {
             Ok(ConnectionState::EncodeTlsData(mut data)) => {
@@ -336,16 +340,16 @@ fn process(
                         Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
                             room = required_size
                         }
-                        Ok(_) | Err(EncodeError::AlreadyEncoded) => break true,
+                        Ok(_) | Err(EncodeError::AlreadyEncoded) => break failure.is_none(),
                     }
                 }
             }
+            Ok(_) if failure.is_some() => false,
             Ok(ConnectionState::TransmitTlsData(data)) => {
                 // It stands in line, in front of all that is encrypted later.
                 data.done();
                 true
             }
-            Ok(_) if failure.is_some() => false,
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                 while let Some(record) = traffic.next_record() {
                     let record = record?;
