@@ -13,6 +13,9 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::config::{HttpConfig, JwtAlgorithm, JwtConfig};
 
+/// Longer than any test.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The password of ada is "secret"; a hash that is quickly computed.
 const PASSWORDS: &str = "ada:$7$7$dHdlbHZlIGJ5dGVz$FG0CV/07tGA1r/Q0CpOR6sSBWwF+GejhruvYJxnjoKWRDCaWZLQdoFQkMAKPhEg9oKOF6g2P3yfdP34768cHqA==\n";
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -146,30 +149,30 @@ async fn methods_are_asked_in_their_order_until_one_knows_the_client() {
     let (files, yes, no) = (Files::new(), BackEnd::start("200 OK").await, BackEnd::start("401 No").await);
     // The file knows ada, and nobody else is asked.
     let gate = files.gate(&[FILE, HTTP], Some(&yes));
-    assert_eq!(gate.admit(&login(Some("ada"), Some("secret"))).await, named("ada"));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
     assert_eq!(yes.asked(), 0);
     // It does not know the others, which leaves the word to the server.
     for (n, (user, password)) in [("ada", "wrong"), ("bob", "secret")].into_iter().enumerate() {
-        assert_eq!(gate.admit(&login(Some(user), Some(password))).await, named(user));
+        assert_eq!(gate.admit(&login(Some(user), Some(password)), PATIENCE).await, named(user));
         assert_eq!(yes.asked(), n + 1);
     }
     // The other way round the server is asked about everybody, and its no leaves the word to the file.
     let gate = files.gate(&[HTTP, FILE], Some(&no));
-    assert_eq!(gate.admit(&login(Some("ada"), Some("secret"))).await, named("ada"));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
     assert_eq!(no.asked(), 1);
-    assert_eq!(gate.admit(&login(Some("ada"), Some("wrong"))).await, Err(Refused::Unknown));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("wrong")), PATIENCE).await, Err(Refused::Unknown));
     assert_eq!(no.asked(), 2);
     // A token is asked for its user and its end.
     let gate = files.gate(&[FILE, JWT, HTTP], Some(&yes));
     let token = token("device");
     for user in [Some("device"), None] {
-        let admitted = gate.admit(&login(user, Some(&token))).await.expect("a good token");
+        let admitted = gate.admit(&login(user, Some(&token)), PATIENCE).await.expect("a good token");
         assert_eq!(admitted.user.as_deref(), Some("device"));
         assert!(admitted.until.is_some_and(|until| time_until(until) > Duration::from_secs(3_000)));
     }
     assert_eq!(yes.asked(), 2);
     // With the name of another it is no token of theirs, and to the server it is a password like any.
-    assert_eq!(gate.admit(&login(Some("ada"), Some(&token))).await, named("ada"));
+    assert_eq!(gate.admit(&login(Some("ada"), Some(&token)), PATIENCE).await, named("ada"));
     assert_eq!(yes.asked(), 3);
 }
 
@@ -178,7 +181,7 @@ async fn a_listener_chooses_among_the_methods_and_in_its_order() {
     let (files, yes) = (Files::new(), BackEnd::start("200 OK").await);
     let gate = files.gate(&[FILE, JWT, HTTP], Some(&yes));
     let ask = async |methods: &[AuthMethod], user, password| {
-        gate.admit(&Login { methods: Some(methods), ..login(Some(user), Some(password)) }).await
+        gate.admit(&Login { methods: Some(methods), ..login(Some(user), Some(password)) }, PATIENCE).await
     };
     assert_eq!(ask(&[FILE], "ada", "secret").await, named("ada"));
     assert_eq!(ask(&[FILE], "bob", "x").await, Err(Refused::Unknown));
@@ -189,7 +192,7 @@ async fn a_listener_chooses_among_the_methods_and_in_its_order() {
     // What it chooses and nobody has set up is not asked.
     let gate = files.gate(&[FILE], None);
     let http = Login { methods: Some(&[HTTP]), ..login(Some("ada"), Some("secret")) };
-    assert_eq!(gate.admit(&http).await, Err(Refused::Unknown));
+    assert_eq!(gate.admit(&http, PATIENCE).await, Err(Refused::Unknown));
     assert!(!gate.methods().asks(Some(&[HTTP])) && gate.methods().asks(Some(&[HTTP, FILE])));
     assert_eq!(gate.methods().names(Some(&[HTTP])), "none");
     assert_eq!(gate.methods().names(None), "password_file");
@@ -203,7 +206,7 @@ async fn who_shows_nothing_is_anonymous_and_who_shows_something_is_not() {
     let files = Files::new();
     let gate = files.gate(&[FILE], None);
     let admit = async |allow_anonymous, user, password| {
-        gate.admit(&Login { allow_anonymous, ..login(user, password) }).await
+        gate.admit(&Login { allow_anonymous, ..login(user, password) }, PATIENCE).await
     };
     assert_eq!(admit(true, None, None).await, ANONYMOUS);
     assert_eq!(admit(false, None, None).await, Err(Refused::Anonymous));
@@ -225,8 +228,8 @@ async fn who_shows_nothing_is_anonymous_and_who_shows_something_is_not() {
     // A listener that asks nobody takes a name for nothing.
     let nobody =
         |allow_anonymous| Login { methods: Some(&[]), allow_anonymous, ..login(Some("ada"), Some("secret")) };
-    assert_eq!(gate.admit(&nobody(true)).await, ANONYMOUS);
-    assert_eq!(gate.admit(&nobody(false)).await, Err(Refused::Unknown));
+    assert_eq!(gate.admit(&nobody(true), PATIENCE).await, ANONYMOUS);
+    assert_eq!(gate.admit(&nobody(false), PATIENCE).await, Err(Refused::Unknown));
 }
 
 /// A password that is not there is none: not even that of somebody whose password is empty, nor one for a server that might take it for a
@@ -237,12 +240,12 @@ async fn a_password_that_is_omitted_is_no_empty_one() {
     let empty = "eve:$7$7$dHdlbHZlIGJ5dGVz$2PSMifGFJwRVL+39yyXX5h2jZId0SDmdl+sKC4/wpoWqW8sBMYEI8AcWICcXsR8XrFfc/FZJdQz2wqcxgtgLeg==\n";
     fs::write(files.path("passwords"), format!("{PASSWORDS}{empty}")).expect("passwords");
     let gate = files.gate(&[FILE], None);
-    assert_eq!(gate.admit(&login(Some("eve"), Some(""))).await, named("eve"));
-    assert_eq!(gate.admit(&login(Some("eve"), None)).await, Err(Refused::Unknown));
+    assert_eq!(gate.admit(&login(Some("eve"), Some("")), PATIENCE).await, named("eve"));
+    assert_eq!(gate.admit(&login(Some("eve"), None), PATIENCE).await, Err(Refused::Unknown));
     let gate = files.gate(&[HTTP], Some(&yes));
-    assert_eq!(gate.admit(&login(Some("eve"), None)).await, Err(Refused::Unknown));
+    assert_eq!(gate.admit(&login(Some("eve"), None), PATIENCE).await, Err(Refused::Unknown));
     assert_eq!(yes.asked(), 0);
-    assert_eq!(gate.admit(&login(Some("eve"), Some(""))).await, named("eve"));
+    assert_eq!(gate.admit(&login(Some("eve"), Some("")), PATIENCE).await, named("eve"));
 }
 
 #[tokio::test]
@@ -278,9 +281,12 @@ async fn what_cannot_be_read_is_an_error_and_no_method() {
     for methods in [&[FILE] as &[AuthMethod], &[JWT], &[HTTP], &[FILE, JWT, HTTP]] {
         let gate = Gate::new(empty(methods), NO_THROTTLE).expect("threads");
         for password in ["secret", &token("ada")] {
-            assert_eq!(gate.admit(&login(Some("ada"), Some(password))).await, Err(Refused::Unknown));
+            assert_eq!(
+                gate.admit(&login(Some("ada"), Some(password)), PATIENCE).await,
+                Err(Refused::Unknown)
+            );
         }
-        assert_eq!(gate.admit(&login(None, None)).await, Err(Refused::Anonymous));
+        assert_eq!(gate.admit(&login(None, None), PATIENCE).await, Err(Refused::Anonymous));
     }
 }
 
@@ -292,10 +298,10 @@ async fn a_method_that_cannot_be_asked_lets_nobody_in_and_is_not_the_clients_fau
     for order in [[FILE, HTTP], [HTTP, FILE]] {
         let gate = Gate::new(files.methods(&order, Some(&broken)), limits).expect("threads");
         for _ in 0..5 {
-            assert_eq!(gate.admit(&login(Some("bob"), Some("x"))).await, Err(Refused::Unavailable));
+            assert_eq!(gate.admit(&login(Some("bob"), Some("x")), PATIENCE).await, Err(Refused::Unavailable));
         }
         // Whom another method knows comes in all the same.
-        assert_eq!(gate.admit(&login(Some("ada"), Some("secret"))).await, named("ada"));
+        assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
     }
 }
 
@@ -307,21 +313,23 @@ async fn failures_end_in_a_ban_and_who_is_banned_is_asked_about_no_more() {
     let mut refusals = Vec::new();
     while refusals.last() != Some(&Refused::Banned) {
         assert!(refusals.len() < 10, "no ban");
-        refusals.push(gate.admit(&login(Some("ada"), Some("wrong"))).await.expect_err("a wrong password"));
+        refusals.push(
+            gate.admit(&login(Some("ada"), Some("wrong")), PATIENCE).await.expect_err("a wrong password"),
+        );
     }
     assert!(refusals.len() > 2, "{refusals:?}");
     let asked = no.asked();
     assert_eq!(asked, refusals.len() - 1);
     // The right password is not looked at either, or the ban would tell which it is.
-    assert_eq!(gate.admit(&login(Some("ada"), Some("secret"))).await, Err(Refused::Banned));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, Err(Refused::Banned));
     assert_eq!(no.asked(), asked);
     // Others there are served, and ada elsewhere.
-    assert_eq!(gate.admit(&login(Some("bob"), Some("x"))).await, Err(Refused::Unknown));
+    assert_eq!(gate.admit(&login(Some("bob"), Some("x")), PATIENCE).await, Err(Refused::Unknown));
     let elsewhere = Login { peer: ([192, 0, 2, 7], 1).into(), ..login(Some("ada"), Some("secret")) };
-    assert_eq!(gate.admit(&elsewhere).await, named("ada"));
+    assert_eq!(gate.admit(&elsewhere, PATIENCE).await, named("ada"));
     // New files do not make a clean slate.
     gate.replace(files.methods(&[FILE], None)).expect("threads");
-    assert_eq!(gate.admit(&login(Some("ada"), Some("secret"))).await, Err(Refused::Banned));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, Err(Refused::Banned));
 }
 
 #[tokio::test]
@@ -332,23 +340,23 @@ async fn a_certificate_names_its_user_where_it_is_a_method() {
     // Whatever the client says besides, and wherever the method stands: it has proved who it is.
     for (user, password) in [(None, None), (Some("ada"), Some("secret")), (Some("ada"), Some("wrong"))] {
         let shown = Login { certificate: names(), ..login(user, password) };
-        assert_eq!(gate.admit(&shown).await, named("meter-7"));
+        assert_eq!(gate.admit(&shown, PATIENCE).await, named("meter-7"));
     }
     assert_eq!(yes.asked(), 0);
     // One that lacks the name says nothing.
-    assert_eq!(gate.admit(&login(None, None)).await, Err(Refused::Anonymous));
-    assert_eq!(gate.admit(&login(Some("ada"), Some("secret"))).await, named("ada"));
+    assert_eq!(gate.admit(&login(None, None), PATIENCE).await, Err(Refused::Anonymous));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
     // Where the listener asks others, it stands for nobody: their word is needed.
     let by_file =
         |user, password| Login { certificate: names(), methods: Some(&[FILE]), ..login(user, password) };
-    assert_eq!(gate.admit(&by_file(Some("ada"), Some("secret"))).await, named("ada"));
-    assert_eq!(gate.admit(&by_file(Some("ada"), Some("wrong"))).await, Err(Refused::Unknown));
-    assert_eq!(gate.admit(&by_file(None, None)).await, Err(Refused::Anonymous));
+    assert_eq!(gate.admit(&by_file(Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
+    assert_eq!(gate.admit(&by_file(Some("ada"), Some("wrong")), PATIENCE).await, Err(Refused::Unknown));
+    assert_eq!(gate.admit(&by_file(None, None), PATIENCE).await, Err(Refused::Anonymous));
     let anonymous = Login { allow_anonymous: true, ..by_file(None, None) };
-    assert_eq!(gate.admit(&anonymous).await, ANONYMOUS);
+    assert_eq!(gate.admit(&anonymous, PATIENCE).await, ANONYMOUS);
     // Where it asks nobody, what its CA has signed comes in, and is nobody by name.
     let unasked = Login { certificate: names(), methods: Some(&[]), ..login(None, None) };
-    assert_eq!(gate.admit(&unasked).await, ANONYMOUS);
+    assert_eq!(gate.admit(&unasked, PATIENCE).await, ANONYMOUS);
 }
 
 #[tokio::test]
@@ -357,24 +365,24 @@ async fn a_certificate_without_a_name_is_enough_where_nothing_else_is_asked() {
     let gate = files.gate(&[FILE], None);
     let shown =
         |methods, user, password| Login { certificate: Certificate::Good, methods, ..login(user, password) };
-    assert_eq!(gate.admit(&shown(Some(&[]), None, None)).await, ANONYMOUS);
-    assert_eq!(gate.admit(&shown(Some(&[]), Some("ada"), Some("wrong"))).await, ANONYMOUS);
+    assert_eq!(gate.admit(&shown(Some(&[]), None, None), PATIENCE).await, ANONYMOUS);
+    assert_eq!(gate.admit(&shown(Some(&[]), Some("ada"), Some("wrong")), PATIENCE).await, ANONYMOUS);
     // Both, where a method is asked as well.
-    assert_eq!(gate.admit(&shown(None, None, None)).await, Err(Refused::Anonymous));
-    assert_eq!(gate.admit(&shown(None, Some("ada"), Some("wrong"))).await, Err(Refused::Unknown));
-    assert_eq!(gate.admit(&shown(None, Some("ada"), Some("secret"))).await, named("ada"));
+    assert_eq!(gate.admit(&shown(None, None, None), PATIENCE).await, Err(Refused::Anonymous));
+    assert_eq!(gate.admit(&shown(None, Some("ada"), Some("wrong")), PATIENCE).await, Err(Refused::Unknown));
+    assert_eq!(gate.admit(&shown(None, Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
 }
 
 #[tokio::test]
 async fn new_methods_are_asked_at_once_and_a_first_file_brings_its_threads() {
     let (files, yes) = (Files::new(), BackEnd::start("200 OK").await);
     let gate = files.gate(&[HTTP], Some(&yes));
-    assert_eq!(gate.admit(&login(Some("ada"), Some("any"))).await, named("ada"));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("any")), PATIENCE).await, named("ada"));
     gate.replace(files.methods(&[FILE], None)).expect("threads");
-    assert_eq!(gate.admit(&login(Some("ada"), Some("any"))).await, Err(Refused::Unknown));
-    assert_eq!(gate.admit(&login(Some("ada"), Some("secret"))).await, named("ada"));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("any")), PATIENCE).await, Err(Refused::Unknown));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
     fs::write(files.path("passwords"), "").expect("passwords");
     gate.replace(files.methods(&[FILE], None)).expect("threads");
-    assert_eq!(gate.admit(&login(Some("ada"), Some("secret"))).await, Err(Refused::Unknown));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, Err(Refused::Unknown));
     assert_eq!(yes.asked(), 1);
 }

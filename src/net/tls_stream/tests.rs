@@ -270,7 +270,7 @@ fn a_handshake_that_breaks_off_or_is_none_is_an_error() {
 
 #[test]
 fn what_a_slow_socket_does_not_take_at_once_comes_later_and_in_order() {
-    const BYTES: usize = 16 * 1024 * 1024;
+    const BYTES: usize = 8 * 1024 * 1024;
     let runtime = runtime();
     let (full, is_full) = mpsc::channel::<()>();
     let (stream, client) = connected(&runtime, &TLS13, move |mut session, mut socket| {
@@ -285,6 +285,8 @@ fn what_a_slow_socket_does_not_take_at_once_comes_later_and_in_order() {
         assert!(got == bytes(BYTES, 0));
     });
     let mut stream = stream.unwrap();
+    // So small that it takes a part of a part.
+    socket2::SockRef::from(&stream.socket).set_send_buffer_size(4096).unwrap();
     let all = bytes(BYTES, 0);
     let mut rest = &all[..];
     runtime.block_on(async {
