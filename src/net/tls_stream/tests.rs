@@ -285,8 +285,6 @@ fn what_a_slow_socket_does_not_take_at_once_comes_later_and_in_order() {
         assert!(got == bytes(BYTES, 0));
     });
     let mut stream = stream.unwrap();
-    // So small that it takes a part of a part.
-    socket2::SockRef::from(&stream.socket).set_send_buffer_size(4096).unwrap();
     let all = bytes(BYTES, 0);
     let mut rest = &all[..];
     runtime.block_on(async {
@@ -299,5 +297,22 @@ fn what_a_slow_socket_does_not_take_at_once_comes_later_and_in_order() {
         write_all(&mut stream, rest).await;
         assert_eq!(held(&stream), [0; 3]);
     });
+    client.join().unwrap();
+}
+
+#[test]
+fn what_waits_for_the_socket_goes_in_parts() {
+    const BYTES: usize = 16 * 1024 * 1024;
+    let runtime = runtime();
+    let (stream, client) = connected(&runtime, &TLS12, move |mut session, mut socket| {
+        shake_hands(&mut session, &mut socket);
+        let mut raw = vec![0; BYTES];
+        socket.read_exact(&mut raw).unwrap();
+        assert!(raw == bytes(BYTES, 0));
+    });
+    let mut stream = stream.unwrap();
+    stream.outgoing = bytes(BYTES, 0);
+    runtime.block_on(poll_fn(|cx| stream.poll_flush(cx))).unwrap();
+    assert_eq!(held(&stream), [0; 3]);
     client.join().unwrap();
 }
