@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::sys::is_sys;
 use super::turn_log::Retention;
 use super::{Cause, Client, Core, Turn, Verdict};
-use crate::config::{PayloadFormat, RefusedPublish};
+use crate::config::{Limits, RefusedPublish};
 use crate::faults::{Fault, planted};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
@@ -20,6 +20,10 @@ pub(crate) struct Publisher {
     routes: RouteCache<Arc<Client>, Verdict>,
     /// What the listener does with a publish that the rules forbid.
     refused_publish: RefusedPublish,
+    /// `limits.topic_alias_max`, as the client was told in CONNACK.
+    topic_alias_max: u16,
+    /// `limits.packet_bytes_max` in the same way; MQTT has no larger packets than four bytes can count.
+    packet_bytes_max: u32,
     /// Acknowledgements of this turn, in the order of the packets.
     pub(crate) acks: Vec<u8>,
     /// Topics that the client lets numbers stand for: number 1 is the first.
@@ -27,14 +31,22 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(version: ProtocolVersion, refused_publish: RefusedPublish) -> Self {
+    /// `limits` are those by which the client was let in.
+    pub(crate) fn new(version: ProtocolVersion, refused_publish: RefusedPublish, limits: &Limits) -> Self {
         Self {
             version,
             routes: RouteCache::default(),
             refused_publish,
+            topic_alias_max: limits.topic_alias_max,
+            packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
             acks: Vec::new(),
             aliases: Vec::new(),
         }
+    }
+
+    /// Bytes of the largest packet that the client may send.
+    pub(crate) fn packet_bytes_max(&self) -> usize {
+        self.packet_bytes_max as usize
     }
 
     /// Adds SUBACK with one code per filter, in their order ([MQTT-3.9.3-1]).
@@ -65,11 +77,11 @@ impl Core {
         publisher: &mut Publisher,
         publish: &Publish<'_>,
     ) -> Result<(), Cause> {
-        let Publisher { version, routes, refused_publish, acks, aliases } = publisher;
+        let Publisher { version, routes, refused_publish, topic_alias_max, acks, aliases, .. } = publisher;
         let topic = match publish.properties.topic_alias {
             None => publish.topic,
             Some(alias) => {
-                resolve_alias(aliases, alias.get(), publish.topic, self.limits.topic_alias_max)?;
+                resolve_alias(aliases, alias.get(), publish.topic, *topic_alias_max)?;
                 let known = aliases.get(usize::from(alias.get()) - 1).and_then(Option::as_deref);
                 known.ok_or(Cause::TopicAliasInvalid)?
             }
@@ -187,7 +199,7 @@ impl Core {
 
     /// Whether the payload is to be refused for not being what its format indicator says (section 3.3.2.3.2).
     pub(super) fn refuses_payload(&self, properties: &PublishProperties<'_>, payload: &[u8]) -> bool {
-        self.limits.payload_format == PayloadFormat::Check
+        self.limits.checks_payload_format()
             && properties.payload_format_indicator == Some(1)
             && std::str::from_utf8(payload).is_err()
     }

@@ -67,11 +67,11 @@ impl Core {
     }
 
     fn restore_session(self: &Arc<Self>, turn_log: &mut TurnLog, key: u64, recovered: RecoveredSession) {
-        let mut session = Session::new(Arc::clone(self.session_limits()), true);
+        let mut session = Session::new(self.limits.of_sessions(), true);
         session.make_durable(&self.ledger);
         // With a connection at the crash, whatever fits into its window may have been sent. Ends of QoS 1 are put on record without haste:
         // any number of those may have been sent, and none counts between two of QoS 2.
-        let window = usize::from(self.limits.inflight_max);
+        let window = usize::from(self.limits.now().inflight_max);
         let begun = recovered.detached.map_or_else(
             || {
                 let mut exactly_once =

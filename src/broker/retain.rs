@@ -33,10 +33,12 @@ impl Core {
         let cost = outgoing.cost();
         let held = self.retained_bytes.fetch_add(cost, Ordering::AcqRel) + cost;
         let replaces = self.retained.get(outgoing.topic()).map(|replaced| replaced.message.cost());
-        let refused = if held - replaces.unwrap_or(0).min(held) > self.limits.retained_bytes_max {
-            Some(("retained_bytes_max", self.limits.retained_bytes_max))
-        } else if replaces.is_none() && self.retained.len() >= self.limits.retained_messages_max {
-            Some(("retained_messages_max", self.limits.retained_messages_max))
+        let (bytes_max, messages_max) =
+            (self.limits.retained_bytes_max(), self.limits.retained_messages_max());
+        let refused = if held - replaces.unwrap_or(0).min(held) > bytes_max {
+            Some(("retained_bytes_max", bytes_max))
+        } else if replaces.is_none() && self.retained.len() >= messages_max {
+            Some(("retained_messages_max", messages_max))
         } else {
             None
         };

@@ -15,5 +15,5 @@ mod stream;
 mod tls;
 mod worker;
 
-pub(crate) use listener::{BindError, BoundListener, Certificates, bind};
+pub(crate) use listener::{BindError, LiveListener, bind};
 pub use tls::TlsError;

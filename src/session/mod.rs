@@ -416,6 +416,11 @@ impl Session {
     pub fn limits(&self) -> &SessionLimits {
         &self.limits
     }
+
+    /// Other bounds for what comes. What is there stays, also above them.
+    pub fn set_limits(&mut self, limits: Arc<SessionLimits>) {
+        self.limits = limits;
+    }
 }
 
 /// Why a filter was not taken.
