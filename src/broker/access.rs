@@ -14,7 +14,7 @@ use crate::auth::acl::{Access, Acl, Decision, Who};
 use crate::authentication::AuthenticationMethods;
 use crate::escape::escape;
 use crate::router::Route;
-use crate::session::Owner;
+use crate::session::{Message, Owner};
 
 /// What the rules say of a topic for the connection that publishes to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +138,15 @@ impl Core {
     /// Whether a session may have a message of this topic now.
     pub(super) fn may_receive(&self, client: &Client, topic: &str) -> bool {
         self.access.rules().is_none_or(|rules| may_read(&rules, client, topic))
+    }
+
+    /// Whether who stored a retained message may write its topic now. It stays where it is: rights can come back.
+    pub(super) fn may_still_be_there(&self, message: &Message) -> bool {
+        let Some(rules) = self.access.rules() else { return true };
+        self.sources.get(message.source()).is_none_or(|source| {
+            let who = Who { user: source.user.as_deref(), client_id: &source.client_id };
+            rules.decide(who, Access::Write, message.topic()).allowed
+        })
     }
 
     /// Whether a session may subscribe to this filter, where that is judged (`auth.subscribe`).

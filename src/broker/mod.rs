@@ -26,6 +26,7 @@ mod publish;
 mod recover;
 mod retain;
 mod shared;
+mod sources;
 mod start;
 mod subscribe;
 pub(crate) mod sys;
@@ -65,6 +66,7 @@ pub use local::ReceivedMessage;
 use memory::Memory;
 pub(crate) use publish::Publisher;
 pub(crate) use retain::Kept;
+use sources::Sources;
 pub(crate) use subscribe::Added;
 use take_overs::TakeOvers;
 pub(crate) use timers::TICK_MS;
@@ -93,6 +95,8 @@ pub(crate) struct Core {
     pub(crate) retained: RetainedStore<Kept>,
     /// Bytes charged for the retained messages.
     retained_bytes: AtomicUsize,
+    /// Who stored them.
+    sources: Sources,
     /// A refused retained message was told to the log.
     retained_refusal_told: AtomicBool,
     pub(super) access: AccessControl,
@@ -147,6 +151,7 @@ impl Core {
             router: Router::new(),
             retained: RetainedStore::new(),
             retained_bytes: AtomicUsize::new(0),
+            sources: Sources::default(),
             retained_refusal_told: AtomicBool::new(false),
             access: AccessControl::new(security.rules, security.refuses_subscriptions),
             timers: Timers::default(),

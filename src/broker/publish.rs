@@ -10,7 +10,7 @@ use crate::faults::{Fault, planted};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
 use crate::router::{Route, RouteCache};
-use crate::session::{Message, Outgoing, Reception, Will};
+use crate::session::{Message, Outgoing, Owner, Reception, Will};
 use crate::storage::Record;
 
 /// What a connection keeps for its publishing.
@@ -130,7 +130,11 @@ impl Core {
                 let mut scratch = std::mem::take(&mut turn.scratch);
                 let mut outgoing =
                     Outgoing::from_publish(publish, topic, *version, client.key, turn.now, &mut scratch);
-                let retention = if publish.retain { self.retain(&mut outgoing) } else { Retention::None };
+                let retention = if publish.retain {
+                    self.retain(&mut outgoing, Some((&client.id, client.user.as_ref())))
+                } else {
+                    Retention::None
+                };
                 let (routes, verdict) =
                     routes.get(&self.router, topic, |routes| self.judge(Some(client), topic, routes));
                 if verdict.left_out > 0 {
@@ -169,14 +173,14 @@ impl Core {
 
     /// A message of the broker itself or of a program it is embedded in.
     pub(crate) fn publish_message(&self, turn: &mut Turn, message: &Arc<Message>, retain: bool) {
-        self.publish_message_of(turn, 0, message, retain, &[]);
+        self.publish_message_of(turn, (0, None), message, retain, &[]);
     }
 
-    /// The same on behalf of the session with the key `publisher`; `also` goes on record together with it.
+    /// The same on behalf of a session, by its key and its owner; `also` goes on record together with it.
     fn publish_message_of(
         &self,
         turn: &mut Turn,
-        publisher: u64,
+        (publisher, owner): (u64, Option<&Owner>),
         message: &Arc<Message>,
         retain: bool,
         also: &[Record<'_>],
@@ -185,7 +189,8 @@ impl Core {
         let mut outgoing = Outgoing::from_message(message, turn.now, &mut scratch)
             .with_retain(retain)
             .with_publisher(publisher);
-        let retention = if retain { self.retain(&mut outgoing) } else { Retention::None };
+        let source = owner.map(|owner| (&owner.client_id, owner.user.as_ref()));
+        let retention = if retain { self.retain(&mut outgoing, source) } else { Retention::None };
         let mut routes: Vec<Route<Arc<Client>>> = Vec::new();
         self.router.route(message.topic(), &mut routes);
         let left_out = self.judge(None, message.topic(), &mut routes).left_out;
@@ -224,7 +229,13 @@ impl Core {
         self.metrics.wills_published.add(1);
         let ended = (will.key != 0).then_some(Record::WillEnd { will: will.key });
         let message = will.message(turn.now);
-        self.publish_message_of(turn, publisher, &message, will.retain, ended.as_slice());
+        self.publish_message_of(
+            turn,
+            (publisher, Some(&will.owner)),
+            &message,
+            will.retain,
+            ended.as_slice(),
+        );
         // Without delay: a device's end must not be forgotten, nor told twice.
         turn.log.wait();
     }

@@ -41,7 +41,8 @@ impl Core {
             }
             let message = Arc::new(self.owned(&topic, &message));
             message.set_stored(Stored::new(&self.ledger, retained.position, retained.frame_bytes));
-            self.restore_retained(Kept { message, revision: retained.revision });
+            let source = retained.source.map(|source| owner(&source.client_id, source.user.as_deref()));
+            self.restore_retained(Kept { message, revision: retained.revision }, source.as_ref());
             restored.retained += 1;
         }
         let mut sessions: Vec<(u64, RecoveredSession)> = recovered.sessions.drain().collect();

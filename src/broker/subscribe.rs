@@ -249,6 +249,10 @@ impl Core {
                 self.metrics.dropped.add("acl_read", 1);
                 continue;
             }
+            if !self.may_still_be_there(&message) {
+                self.metrics.dropped.add("acl_source", 1);
+                continue;
+            }
             let on_record = state.session.is_durable()
                 && message.qos() != QoS::AtMostOnce
                 && options.qos != QoS::AtMostOnce;

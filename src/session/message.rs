@@ -4,6 +4,7 @@
 //! whatever the number of receivers: the publisher's own bytes are used again where the layout is the same, and an owned [`Message`] comes
 //! into being only when a receiver must keep it (a queue, an unfinished delivery, the retained store).
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct Message {
     body: Box<[u8]>,
     topic_len: u16,
     qos: QoS,
+    /// Who made it the retained message of its topic, as the broker numbers them. It takes no room of its own.
+    source: AtomicU32,
     properties: Option<Box<MessageProperties>>,
     /// Its place in the log, once it has one.
     stored: OnceLock<Stored>,
@@ -54,7 +57,7 @@ impl Message {
         let topic_len = u16::try_from(topic.len()).unwrap_or(u16::MAX);
         let topic = topic.get(..topic_len.into()).unwrap_or_default();
         let body = [topic, payload].concat().into_boxed_slice();
-        Self { body, topic_len, qos, properties: None, stored: OnceLock::new() }
+        Self { body, topic_len, qos, source: AtomicU32::new(0), properties: None, stored: OnceLock::new() }
     }
 
     /// The same with properties: `forwarded` is what is passed on unchanged, in wire form without length.
@@ -85,6 +88,16 @@ impl Message {
     /// The QoS of the publisher; a delivery may have a lower one.
     pub fn qos(&self) -> QoS {
         self.qos
+    }
+
+    /// The number of who made it the retained message of its topic; 0: nobody.
+    pub fn source(&self) -> u32 {
+        self.source.load(Ordering::Relaxed)
+    }
+
+    /// Notes that number.
+    pub fn set_source(&self, source: u32) {
+        self.source.store(source, Ordering::Relaxed);
     }
 
     /// It has a place in the log. The first one counts.
