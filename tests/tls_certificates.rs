@@ -303,3 +303,24 @@ fn which_name_of_a_certificate_counts_can_change() {
     first.read_exact(&mut answer).unwrap();
     assert_eq!(answer, [0xD0, 0]);
 }
+
+#[test]
+fn the_end_of_a_revocation_list_is_told() {
+    let ca = Ca::new();
+    let mut config = TestBroker::config();
+    let long = ca.crl("long.crl", &[], 2099);
+    let transport = |lists: &[PathBuf]| Transport::Tls(ca.config_with_crl(lists.to_vec()));
+    config.listeners[0].transport = transport(std::slice::from_ref(&long));
+    let broker = TestBroker::of(config.clone(), Default::default());
+    let mut days_with = |lists: &[PathBuf]| {
+        config.listeners[0].transport = transport(lists);
+        assert_eq!(broker.reload(&config), [] as [String; 0]);
+        broker.metrics().crl_days_left
+    };
+    let left = days_with(std::slice::from_ref(&long)).expect("there is a list");
+    assert!((10_000..40_000).contains(&left), "{left}");
+    // The first that is over counts, and none is none.
+    let over = days_with(&[long, ca.crl("over.crl", &[], 2021)]).expect("there are lists");
+    assert!(over < 0, "{over}");
+    assert_eq!(days_with(&[]), None);
+}

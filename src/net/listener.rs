@@ -124,6 +124,11 @@ impl LiveListener {
     pub(crate) fn days_left(&self, now: SystemTime) -> Option<i64> {
         self.shared.tls.as_ref().map(|server| server.days_left(now))
     }
+
+    /// Whole days until the first list of revoked certificates is over; `None` without such lists.
+    pub(crate) fn crl_days_left(&self, now: SystemTime) -> Option<i64> {
+        self.shared.tls.as_ref()?.crl_days_left(now)
+    }
 }
 
 /// Why a listener could not be set up.

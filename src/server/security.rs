@@ -14,7 +14,7 @@ use crate::net::LiveListener;
 
 /// How often the ends of certificates are looked at.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(3_600);
-/// With fewer days left a certificate's end is told in the log, once a day.
+/// With fewer days left the end of a certificate or of a list of revoked ones is told in the log, once a day.
 const DAYS_WARNED: i64 = 14;
 
 /// What is read from the files that say who may come in and do what.
@@ -144,14 +144,21 @@ pub(super) async fn watch_certificates(core: Arc<Core>, listeners: Arc<[LiveList
 #[allow(clippy::disallowed_methods, reason = "certificates end by the wall clock")]
 fn note_certificates(core: &Core, listeners: &[LiveListener]) {
     let now = SystemTime::now();
-    let Some(days) = listeners.iter().filter_map(|listener| listener.days_left(now)).min() else {
-        return;
-    };
+    let days = listeners.iter().filter_map(|listener| listener.days_left(now)).min();
     let before = core.metrics.certificate_days_left.set(days);
-    if days < DAYS_WARNED && before != Some(days) {
+    if let Some(days) = days.filter(|days| *days < DAYS_WARNED && before != Some(*days)) {
         tracing::warn!(
             days,
             "a certificate of a TLS listener ends soon or has ended; replace the file, it is read again by itself"
+        );
+    }
+    let days = listeners.iter().filter_map(|listener| listener.crl_days_left(now)).min();
+    let before = core.metrics.crl_days_left.set(days);
+    if let Some(days) = days.filter(|days| *days < DAYS_WARNED && before != Some(*days)) {
+        tracing::warn!(
+            days,
+            "a list of revoked certificates of a TLS listener is over soon or already: then no certificate of its issuer is let in; \
+             replace the file, it is read again by itself"
         );
     }
 }
