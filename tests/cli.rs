@@ -169,6 +169,37 @@ fn unknown_flags_are_refused() {
     assert!(stderr.contains("--prot"), "{stderr}");
 }
 
+#[test]
+fn flags_of_the_broker_are_for_commands_that_know_settings() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = file(directory.path(), "[limits]\ninflight_max = 7\n");
+    for arguments in [["--config", &path, "check"], ["check", "--config", &path]] {
+        let (code, stdout, stderr) = run(ternmq().args(arguments));
+        assert!(code == Some(0) && stdout.contains("limits.inflight_max = 7"), "{stderr}");
+    }
+    // What stands behind the command counts.
+    let (_, stdout, _) =
+        run(ternmq().args(["--log", "warn", "--bind", "127.0.0.1:7", "check", "--log", "debug"]));
+    assert!(stdout.contains("log.level = \"debug\"") && stdout.contains("127.0.0.1:7"), "{stdout}");
+    let (code, help, _) = run(ternmq().args(["passwd", "--help"]));
+    assert_eq!(code, Some(0));
+    let flags =
+        ["--config", "--bind", "--allow-anonymous", "--data-dir", "--storage", "--log", "--log-format"];
+    assert!(help.contains("--delete") && !flags.iter().any(|flag| help.contains(flag)), "{help}");
+    let passwords = directory.path().join("passwords");
+    for before in [true, false] {
+        let mut command = ternmq();
+        let (config, passwd) = (["--config", &path], ["passwd", passwords.to_str().expect("UTF-8"), "alice"]);
+        if before {
+            command.args(config).args(passwd)
+        } else {
+            command.args(passwd).args(config)
+        };
+        let (code, _, stderr) = run(command.stdin(Stdio::null()));
+        assert!(code == Some(2) && !passwords.exists(), "{stderr}");
+    }
+}
+
 /// Far longer than anything here takes; what has not happened by then will not.
 const PATIENCE: Duration = Duration::from_secs(30);
 
