@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ternmq::auth::acl::{Access, Who};
 use ternmq::config::{Flags, Loaded, Sources};
 
@@ -14,36 +15,58 @@ use crate::passwd;
 #[derive(Debug, Parser)]
 #[command(name = "ternmq", version)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    settings: SettingFlags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// The flags that say where settings come from, or are settings. They are taken before a command and behind it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+struct SettingFlags {
     /// Read settings from this TOML file
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Listen here, plain TCP, in place of the configured listeners
-    #[arg(long, global = true, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT")]
     bind: Option<String>,
     /// Let clients without login use the listener of --bind even beyond loopback
-    #[arg(long, global = true)]
+    #[arg(long)]
     allow_anonymous: bool,
     /// Keep durable state in this directory [default: $STATE_DIRECTORY, $XDG_DATA_HOME/ternmq or
     /// $HOME/.local/share/ternmq, the first that the environment has]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Keep durable state on disk, or in memory until the broker ends: disk or memory
-    #[arg(long, global = true, value_name = "KIND")]
+    #[arg(long, value_name = "KIND")]
     storage: Option<String>,
     /// Log level: error, warn, info, debug, trace, or directives such as info,ternmq=debug
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
     /// Shape of log lines: text or json
-    #[arg(long, global = true, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    #[command(subcommand)]
-    command: Option<Command>,
+}
+
+impl SettingFlags {
+    /// These, and `others` where these say nothing.
+    fn or(self, others: Self) -> Self {
+        Self {
+            config: self.config.or(others.config),
+            bind: self.bind.or(others.bind),
+            allow_anonymous: self.allow_anonymous || others.allow_anonymous,
+            data_dir: self.data_dir.or(others.data_dir),
+            storage: self.storage.or(others.storage),
+            log: self.log.or(others.log),
+            log_format: self.log_format.or(others.log_format),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Subcommand)]
 enum Command {
     /// Print the effective configuration and where each value comes from, or every fault in it
-    Check,
+    Check(SettingFlags),
     /// Add a user to a password file, change the password, delete the user, or check a password
     Passwd(passwd::Arguments),
     /// Ask the access rules of the configuration
@@ -72,6 +95,8 @@ pub(crate) struct Question {
     /// Whether the client is to be sent the message, or publishes it
     #[arg(long)]
     access: AccessWord,
+    #[command(flatten)]
+    settings: SettingFlags,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -96,9 +121,19 @@ impl Question {
 }
 
 impl Arguments {
+    /// What was typed; faults in it end the program here, with exit code 2.
+    pub(crate) fn read() -> Self {
+        let arguments = Self::parse();
+        if arguments.passwd().is_some() && arguments.settings != SettingFlags::default() {
+            let what = "`passwd` knows the file and the user, and no settings of a broker";
+            Self::command().error(ErrorKind::ArgumentConflict, what).exit();
+        }
+        arguments
+    }
+
     /// Whether the configuration is to be shown and nothing started.
     pub(crate) fn is_check(&self) -> bool {
-        matches!(self.command, Some(Command::Check))
+        matches!(self.command, Some(Command::Check(_)))
     }
 
     /// What is to be done with a password file, if that is what was asked for.
@@ -119,15 +154,21 @@ impl Arguments {
 
     /// Where the configuration comes from; values are judged when they are loaded, with all others.
     pub(crate) fn into_sources(self, environment: Vec<(OsString, OsString)>) -> Sources {
-        let flags = Flags {
-            data_dir: self.data_dir,
-            storage: self.storage,
-            bind: self.bind,
-            allow_anonymous: self.allow_anonymous,
-            log: self.log,
-            log_format: self.log_format,
+        let behind = match self.command {
+            Some(Command::Check(settings)) => settings,
+            Some(Command::Acl(AclCommand::Explain(question))) => question.settings,
+            Some(Command::Passwd(_)) | None => SettingFlags::default(),
         };
-        Sources { file: self.config, environment, flags }
+        let settings = behind.or(self.settings);
+        let flags = Flags {
+            data_dir: settings.data_dir,
+            storage: settings.storage,
+            bind: settings.bind,
+            allow_anonymous: settings.allow_anonymous,
+            log: settings.log,
+            log_format: settings.log_format,
+        };
+        Sources { file: settings.config, environment, flags }
     }
 }
 

@@ -12,7 +12,6 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use ternmq::auth::acl;
 use ternmq::config::{self, Loaded, Sources};
 use ternmq::logging::{self, LogControl};
@@ -23,7 +22,7 @@ use self::process::{Asked, Signals};
 use self::reload::Reloader;
 
 fn main() -> ExitCode {
-    let arguments = cli::Arguments::parse();
+    let arguments = cli::Arguments::read();
     if let Some(arguments) = arguments.passwd() {
         return passwd::run(arguments);
     }

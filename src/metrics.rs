@@ -82,6 +82,7 @@ pub(crate) struct Metrics {
     pub(crate) sessions_expired: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) certificate_days_left: Days,
+    pub(crate) crl_days_left: Days,
     pub(crate) quick_take_overs: Counter,
     pub(crate) sheddings: Counter,
 }
@@ -98,8 +99,8 @@ impl Default for Days {
 
 impl Days {
     /// Returns what was known before.
-    pub(crate) fn set(&self, days: i64) -> Option<i64> {
-        Some(self.0.swap(days, Ordering::Relaxed)).filter(|days| *days != i64::MIN)
+    pub(crate) fn set(&self, days: Option<i64>) -> Option<i64> {
+        Some(self.0.swap(days.unwrap_or(i64::MIN), Ordering::Relaxed)).filter(|days| *days != i64::MIN)
     }
 
     fn get(&self) -> Option<i64> {
@@ -173,6 +174,9 @@ pub struct MetricsSnapshot {
     pub accept_errors: u64,
     /// Gauge: whole days until the first certificate of any TLS listener ends, negative when it has; `None` without TLS.
     pub certificate_days_left: Option<i64>,
+    /// Gauge: whole days until the first list of revoked certificates of any TLS listener is over, negative when it is, and then its listener lets
+    /// nobody in by a certificate; `None` without lists.
+    pub crl_days_left: Option<i64>,
     /// Take-overs of a client id that came in quick succession, more than five in ten seconds.
     pub quick_take_overs: u64,
     /// Times that `limits.memory_max` was reached, and queues shortened.
@@ -208,6 +212,7 @@ impl Metrics {
             sessions_expired,
             accept_errors: self.accept_errors.get(),
             certificate_days_left: self.certificate_days_left.get(),
+            crl_days_left: self.crl_days_left.get(),
             quick_take_overs: self.quick_take_overs.get(),
             sheddings: self.sheddings.get(),
             storage: None,

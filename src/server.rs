@@ -16,7 +16,7 @@ use crate::broker::{
 use crate::config::{AclSubscribe, ClientCertificate, Config, ListenerConfig, StorageKind, Transport};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::metrics::MetricsSnapshot;
-use crate::net::{self, BindError, Certificates, TlsError};
+use crate::net::{self, BindError, LiveListener, TlsError};
 use crate::protocol::{QoS, TopicError, validate_topic_filter, validate_topic_name};
 use crate::router::{ReplayCursor, SubscriptionOptions};
 use crate::session::{Message, Owner, Session};
@@ -26,7 +26,7 @@ pub struct Broker {
     core: Arc<Core>,
     local_addrs: Vec<SocketAddr>,
     gate: Arc<Gate>,
-    certificates: Arc<[Certificates]>,
+    listeners: Arc<[LiveListener]>,
     /// Holds the lock on the data directory for as long as the broker runs.
     _data_dir: Option<DataDir>,
 }
@@ -176,9 +176,15 @@ impl Broker {
                 .push(net::bind(listener, Arc::clone(&gate)).map_err(|error| start_error(listener, error))?);
         }
         let local_addrs = listeners.iter().map(|listener| listener.local_addr).collect();
-        let certificates: Arc<[Certificates]> =
-            listeners.iter().map(net::BoundListener::certificates).collect();
-        tokio::spawn(security::watch_certificates(Arc::clone(&core), Arc::clone(&certificates)));
+        let same_before =
+            |n: usize, bind| config.listeners.iter().take(n).filter(|listener| listener.bind == bind).count();
+        let live: Arc<[LiveListener]> = listeners
+            .iter()
+            .zip(&config.listeners)
+            .enumerate()
+            .map(|(n, (listener, config))| listener.live(same_before(n, config.bind)))
+            .collect();
+        tokio::spawn(security::watch_certificates(Arc::clone(&core), Arc::clone(&live)));
         for (listener, config) in listeners.into_iter().zip(&config.listeners) {
             announce(config, listener.local_addr, &gate);
             tokio::spawn(listener.run(Arc::clone(&core)));
@@ -188,7 +194,7 @@ impl Broker {
         if let Some(interval) = config.sys_interval {
             tokio::spawn(sys::run(Arc::clone(&core), interval));
         }
-        Ok(Self { core, local_addrs, gate, certificates, _data_dir: data_dir })
+        Ok(Self { core, local_addrs, gate, listeners: live, _data_dir: data_dir })
     }
 
     /// The addresses listened on, in the order of the configuration, with the real ports.
@@ -205,14 +211,14 @@ impl Broker {
         validate_topic_name(topic)?;
         match self.core.topic_limit(topic) {
             Some(TopicLimit::Levels) => {
-                return Err(PublishError::TooManyLevels { max: self.core.limits.topic_levels_max });
+                return Err(PublishError::TooManyLevels { max: self.core.limits.topic_levels_max() });
             }
             Some(TopicLimit::Bytes) => {
-                return Err(PublishError::TopicTooLong { max: self.core.limits.topic_bytes_max });
+                return Err(PublishError::TopicTooLong { max: self.core.limits.topic_bytes_max() });
             }
             None => {}
         }
-        let max = self.core.limits.packet_bytes_max;
+        let max = self.core.limits.now().packet_bytes_max;
         if topic.len() + payload.len() + PUBLISH_OVERHEAD > max {
             return Err(PublishError::TooLarge { max });
         }
@@ -244,7 +250,7 @@ impl Broker {
     pub fn subscribe(&self, filter: &str, qos: QoS) -> Result<Subscription, SubscribeError> {
         validate_topic_filter(filter)?;
         let core = Arc::clone(&self.core);
-        let session = Session::new(Arc::clone(core.session_limits()), false);
+        let session = Session::new(core.limits.of_sessions(), false);
         let client = Client::new(
             core.next_key(),
             Owner { client_id: Arc::from("in-process"), user: None },
@@ -261,9 +267,9 @@ impl Broker {
                 Ok(Subscription { core, client, filter, qos, replay: Some(ReplayCursor::default()) })
             }
             Err(_) if core.topic_limit(filter) == Some(TopicLimit::Bytes) => {
-                Err(SubscribeError::TooLong { max: core.limits.topic_bytes_max })
+                Err(SubscribeError::TooLong { max: core.limits.topic_bytes_max() })
             }
-            Err(_) => Err(SubscribeError::TooManyLevels { max: core.limits.topic_levels_max }),
+            Err(_) => Err(SubscribeError::TooManyLevels { max: core.limits.topic_levels_max() }),
         }
     }
 
@@ -293,7 +299,7 @@ impl Broker {
 
     async fn wait_for_sockets(&self, gone: impl Future<Output = ()>) {
         // Each connection bounds its own farewell; the second more is for the run through the tasks.
-        let patience = self.core.limits.shutdown_timeout + std::time::Duration::from_secs(1);
+        let patience = self.core.limits.now().shutdown_timeout + std::time::Duration::from_secs(1);
         if tokio::time::timeout(patience, gone).await.is_err() {
             tracing::warn!(
                 sockets = self.core.metrics.sockets.get(),

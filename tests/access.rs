@@ -413,3 +413,50 @@ fn connections_per_user_max_counts_a_users_connections_until_they_end_however_th
     let _both = [open(&house, "three", "alice"), open(&house, "four", "alice")];
     assert_eq!(refused(house.addr(), &login("five", "alice")), 3);
 }
+
+#[test]
+fn a_retained_message_is_replayed_while_who_stored_it_may_write_there() {
+    const BOTH_READ: &str = "topic read #\nuser alice\ntopic readwrite #\nuser bob\ntopic read #\n";
+    for on_disk in [false, true] {
+        let mut house = if on_disk { House::on_disk() } else { House::new(|_| {}) };
+        house.new_rules("topic readwrite #\nuser alice\ntopic readwrite #\nuser bob\ntopic readwrite #\n");
+        let mut alice = open(&house, "a", "alice");
+        alice.publish_retained("x/alice", 1, "x");
+        alice.publish_retained("x/both", 1, "x");
+        open(&house, "b", "bob").publish_retained("x/bob", 1, "x");
+        open(&house, "b", "bob").publish_retained("x/both", 1, "x");
+        RawClient::clean(house.addr(), "n").publish_retained("x/nobody", 1, "x");
+        let will = login("w", "bob").will("x/will", "gone", 1, true);
+        RawClient::open(house.addr(), &will).0.vanish();
+        while house.broker.metrics().retained < 5 {
+            std::thread::yield_now();
+        }
+        let kept = |house: &House, client: &mut RawClient| {
+            client.subscribe("x/#", 1);
+            assert_eq!(house.broker.metrics().retained, 5);
+            topics(client)
+        };
+        let all = ["x/alice", "x/bob", "x/both", "x/nobody", "x/will"];
+        assert_eq!(kept(&house, &mut alice), all);
+        house.new_rules(BOTH_READ);
+        assert_eq!(kept(&house, &mut alice), ["x/alice"]);
+        assert_eq!(house.dropped("acl_source"), 4);
+        // Rights of the client id count as those of the user do, and what comes back is there again.
+        house.new_rules(&format!("{BOTH_READ}pattern write x/will\npattern readwrite +/%c\n"));
+        assert_eq!(kept(&house, &mut alice), ["x/alice", "x/will"]);
+        house = house.restart();
+        let mut alice = open(&house, "a", "alice");
+        if on_disk {
+            house.new_rules(BOTH_READ);
+            assert_eq!(kept(&house, &mut alice), ["x/alice"]);
+            house.new_rules(&format!("{BOTH_READ}topic readwrite x/both\n"));
+            assert_eq!(kept(&house, &mut alice), ["x/alice", "x/both"]);
+            // Whoever writes it next is the source.
+            open(&house, "b", "alice").publish_retained("x/bob", 1, "x");
+            house = house.restart();
+            house.new_rules(BOTH_READ);
+            let mut alice = open(&house, "a", "alice");
+            assert_eq!(kept(&house, &mut alice), ["x/alice", "x/bob"]);
+        }
+    }
+}

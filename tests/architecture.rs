@@ -112,7 +112,7 @@ const VERSION_ALLOWED: [(&str, &str, &str); 6] = [
     ("net/handshake.rs", "V311", "framing before CONNECT has told the version"),
     ("net/set_up.rs", "V311", "CONNECT itself, and the answer to a level that is unknown"),
     ("net/set_up.rs", "has_properties", "whether a faulty CONNECT is answered at all"),
-    ("session/message.rs", "has_properties", "which of the wire images; what is in them is the encoder's"),
+    ("session/outgoing.rs", "has_properties", "which of the wire images; what is in them is the encoder's"),
     ("session/mod.rs", "V311", "the terms of a session that never had a connection"),
     ("session/terms.rs", "V311", "what a client may do that can say nothing of it"),
 ];

@@ -169,6 +169,37 @@ fn unknown_flags_are_refused() {
     assert!(stderr.contains("--prot"), "{stderr}");
 }
 
+#[test]
+fn flags_of_the_broker_are_for_commands_that_know_settings() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = file(directory.path(), "[limits]\ninflight_max = 7\n");
+    for arguments in [["--config", &path, "check"], ["check", "--config", &path]] {
+        let (code, stdout, stderr) = run(ternmq().args(arguments));
+        assert!(code == Some(0) && stdout.contains("limits.inflight_max = 7"), "{stderr}");
+    }
+    // What stands behind the command counts.
+    let (_, stdout, _) =
+        run(ternmq().args(["--log", "warn", "--bind", "127.0.0.1:7", "check", "--log", "debug"]));
+    assert!(stdout.contains("log.level = \"debug\"") && stdout.contains("127.0.0.1:7"), "{stdout}");
+    let (code, help, _) = run(ternmq().args(["passwd", "--help"]));
+    assert_eq!(code, Some(0));
+    let flags =
+        ["--config", "--bind", "--allow-anonymous", "--data-dir", "--storage", "--log", "--log-format"];
+    assert!(help.contains("--delete") && !flags.iter().any(|flag| help.contains(flag)), "{help}");
+    let passwords = directory.path().join("passwords");
+    for before in [true, false] {
+        let mut command = ternmq();
+        let (config, passwd) = (["--config", &path], ["passwd", passwords.to_str().expect("UTF-8"), "alice"]);
+        if before {
+            command.args(config).args(passwd)
+        } else {
+            command.args(passwd).args(config)
+        };
+        let (code, _, stderr) = run(command.stdin(Stdio::null()));
+        assert!(code == Some(2) && !passwords.exists(), "{stderr}");
+    }
+}
+
 /// Far longer than anything here takes; what has not happened by then will not.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -256,7 +287,8 @@ fn hangup_takes_up_what_can_change_and_tells_the_rest() {
     let text = "[storage]\nkind = \"memory\"\n[auth]\nacl_file = \"acl.txt\"\n";
     let path = file(directory.path(), text);
     let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0", "--config"]).arg(&path));
-    broker.until("started");
+    let address = address_in(&broker.until("started"));
+    let mut first = connect(&address, "first").expect("let in");
     // Nothing has changed.
     broker.signal("HUP");
     let log = broker.until("reloaded");
@@ -264,17 +296,25 @@ fn hangup_takes_up_what_can_change_and_tells_the_rest() {
 
     file(
         directory.path(),
-        &format!("{text}ban_time = \"1m\"\n[limits]\ninflight_max = 7\n[log]\nlevel = \"debug\"\n"),
+        &format!(
+            "{text}ban_time = \"1m\"\n[limits]\ninflight_max = 7\nsessions_max = 1\n[log]\nlevel = \"debug\"\n"
+        ),
     );
     broker.signal("HUP");
     let log = broker.until("reloaded");
     let told = |setting: &str| {
         log.lines().find(|line| line.contains(setting)).unwrap_or_else(|| panic!("{setting}: {log}"))
     };
-    for setting in ["limits.inflight_max", "auth.ban_time"] {
-        assert!(told(setting).contains("after a restart"), "{log}");
+    assert!(told("limits.inflight_max").contains("after a restart"), "{log}");
+    for setting in ["log.level", "auth.ban_time", "limits.sessions_max"] {
+        assert!(told(setting).contains("changed") && !told(setting).contains("after a restart"), "{log}");
     }
-    assert!(!told("log.level").contains("after a restart"), "{log}");
+    // It is so, and who is there stays.
+    assert!(connect(&address, "second").is_none());
+    first.write_all(&[0xC0, 0]).expect("sent");
+    let mut answer = [0; 2];
+    first.read_exact(&mut answer).expect("PINGRESP");
+    assert_eq!(answer, [0xD0, 0]);
     file(directory.path(), "[limits]\ninflight_max = \"many\"\n");
     broker.signal("HUP");
     let log = broker.until("everything stays as it is");
@@ -595,4 +635,26 @@ fn check_says_how_much_memory_may_wait_for_clients() {
     assert!(line.ends_with("B\"  # default, from a quarter of the memory"), "{line}");
     let (_, stdout, _) = run(ternmq().arg("check").env("TERNMQ_LIMITS__MEMORY_MAX", "none"));
     assert!(stdout.contains("limits.memory_max = \"none\""), "{stdout}");
+}
+
+#[test]
+fn a_listener_that_changes_is_told_by_its_address() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let listener = |bind: &str, more: &str| format!("[[listeners]]\nbind = \"{bind}\"\n{more}\n");
+    let (one, two) = ("127.0.0.1:0", "[::1]:0");
+    let path = file(directory.path(), &(listener(one, "") + &listener(two, "")));
+    let mut broker = Running::start(ternmq().args(["--config", &path]));
+    broker.until("started");
+    // Their order is of no account, the address and the transport are what a listener is.
+    let refuses = "allow_anonymous = false";
+    file(directory.path(), &(listener(two, refuses) + &listener(one, "") + &listener("127.0.0.2:0", "")));
+    broker.signal("HUP");
+    let log = broker.until("reloaded");
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("changed")).collect();
+    let (live, later): (Vec<&str>, Vec<&str>) = told.iter().partition(|line| !line.contains("restart"));
+    assert_eq!(live.len(), 1, "{log}");
+    assert!(live[0].contains("setting=listeners[[::1]:0].allow_anonymous value=false"), "{log}");
+    assert!(later.iter().all(|line| line.contains("listeners[127.0.0.2:0]")) && !later.is_empty(), "{log}");
+    broker.signal("TERM");
+    assert_eq!(broker.end().0, Some(0));
 }

@@ -17,7 +17,9 @@ use rustls::{
 };
 use support::wire::Connect;
 use support::{DEADLINE, TestBroker};
-use ternmq::config::{CertificateFiles, ClientCertificate, ListenerConfig, TlsConfig, Transport};
+use ternmq::config::{
+    CertificateFiles, CertificateName, ClientCertificate, ListenerConfig, TlsConfig, Transport,
+};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
@@ -149,12 +151,21 @@ type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 /// Connects, over TLS and MQTT; `None` if the broker does not let one in.
 fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Option<Stream> {
+    connect_as(address, config, name, &Connect::new("client"))
+}
+
+fn connect_as(
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+    name: &str,
+    connect: &Connect,
+) -> Option<Stream> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut stream = StreamOwned::new(connection, socket);
-    stream.write_all(&Connect::new("client").bytes()).ok()?;
+    stream.write_all(&connect.bytes()).ok()?;
     let mut connack = [0; 4];
     stream.read_exact(&mut connack).ok()?;
     (connack[3] == 0).then_some(stream)
@@ -267,4 +278,49 @@ fn alpn_is_agreed_upon_with_who_asks_for_it() {
             assert_eq!(got, agreed, "{offered:?}");
         }
     }
+}
+
+#[test]
+fn which_name_of_a_certificate_counts_can_change() {
+    let ca = Ca::new();
+    let mut config = TestBroker::config();
+    config.listeners[0].allow_anonymous = false;
+    config.listeners[0].transport = Transport::Tls(ca.config_with_crl(vec![ca.crl("ca.crl", &[], 2099)]));
+    let broker = TestBroker::of(config.clone(), Default::default());
+    let with_cn = Arc::new(ca.client_config(Some(&ca.client(6, |_| {})), &rustls::version::TLS13));
+    let mut first = connect(broker.addr(), &with_cn, "localhost").expect("a certificate of the CA lets in");
+    for (name, lets_in) in
+        [(CertificateName::San, false), (CertificateName::Cn, true), (CertificateName::None, true)]
+    {
+        let Transport::Tls(tls) = &mut config.listeners[0].transport else { unreachable!() };
+        tls.user_name = name;
+        assert_eq!(broker.reload(&config), [] as [String; 0]);
+        let second = Connect::new("second");
+        assert_eq!(connect_as(broker.addr(), &with_cn, "localhost", &second).is_some(), lets_in, "{name:?}");
+    }
+    first.write_all(&[0xC0, 0]).unwrap();
+    let mut answer = [0; 2];
+    first.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [0xD0, 0]);
+}
+
+#[test]
+fn the_end_of_a_revocation_list_is_told() {
+    let ca = Ca::new();
+    let mut config = TestBroker::config();
+    let long = ca.crl("long.crl", &[], 2099);
+    let transport = |lists: &[PathBuf]| Transport::Tls(ca.config_with_crl(lists.to_vec()));
+    config.listeners[0].transport = transport(std::slice::from_ref(&long));
+    let broker = TestBroker::of(config.clone(), Default::default());
+    let mut days_with = |lists: &[PathBuf]| {
+        config.listeners[0].transport = transport(lists);
+        assert_eq!(broker.reload(&config), [] as [String; 0]);
+        broker.metrics().crl_days_left
+    };
+    let left = days_with(std::slice::from_ref(&long)).expect("there is a list");
+    assert!((10_000..40_000).contains(&left), "{left}");
+    // The first that is over counts, and none is none.
+    let over = days_with(&[long, ca.crl("over.crl", &[], 2021)]).expect("there are lists");
+    assert!(over < 0, "{over}");
+    assert_eq!(days_with(&[]), None);
 }

@@ -188,6 +188,11 @@ impl Gate {
         Ok(())
     }
 
+    /// Counts failures by other bounds from now on. Bans in force run out.
+    pub(crate) fn set_throttle_limits(&self, limits: ThrottleLimits) {
+        self.throttle.lock().set_limits(limits);
+    }
+
     /// Who the client is, if it may come in. Slow where it has failed before, `patience` at most.
     ///
     /// # Errors

@@ -186,6 +186,11 @@ impl Throttle {
         }
     }
 
+    /// Other limits for what is counted from now on. Bans in force last as long as they were meant to, and tables stay as large as they may be.
+    pub fn set_limits(&mut self, limits: ThrottleLimits) {
+        self.limits = ThrottleLimits { entries_max: self.limits.entries_max, ..limits };
+    }
+
     /// What is to be done with an attempt of `user` (the empty name if there is none) at `address`.
     pub fn admit(&mut self, now: Duration, address: IpAddr, user: &str) -> Admission {
         let (address, user) = self.begin(now, address, user);

@@ -14,7 +14,7 @@ use crate::auth::acl::{Access, Acl, Decision, Who};
 use crate::authentication::AuthenticationMethods;
 use crate::escape::escape;
 use crate::router::Route;
-use crate::session::Owner;
+use crate::session::{Message, Owner};
 
 /// What the rules say of a topic for the connection that publishes to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(crate) struct Security {
 /// The rules of a broker.
 pub(crate) struct AccessControl {
     is_active: AtomicBool,
+    /// `auth.subscribe`: a filter that asks for more than the client may read is refused.
+    refuses_subscriptions: AtomicBool,
     /// `None`: everybody may do everything.
     rules: RwLock<Option<Arc<Acl>>>,
 }
@@ -54,9 +56,15 @@ impl AccessControl {
         if self.is_active() { self.rules.read().clone() } else { None }
     }
 
-    pub(super) fn new(rules: Option<Arc<Acl>>) -> Self {
+    /// Whether SUBSCRIBE is judged, and not only what comes of it.
+    pub(super) fn refuses_subscriptions(&self) -> bool {
+        self.refuses_subscriptions.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn new(rules: Option<Arc<Acl>>, refuses_subscriptions: bool) -> Self {
         let is_active = AtomicBool::new(rules.is_some());
-        Self { is_active, rules: RwLock::new(rules) }
+        let refuses_subscriptions = AtomicBool::new(refuses_subscriptions);
+        Self { is_active, refuses_subscriptions, rules: RwLock::new(rules) }
     }
 
     fn set(&self, rules: Option<Arc<Acl>>) {
@@ -68,7 +76,9 @@ impl AccessControl {
 
 impl Core {
     /// Puts new rules in force: for routes that are kept, for what waits in queues, for replays under way, and from now on.
-    pub(crate) fn set_rules(&self, rules: Option<Arc<Acl>>) {
+    /// Whether subscriptions are refused counts for those that come.
+    pub(crate) fn set_rules(&self, rules: Option<Arc<Acl>>, refuses_subscriptions: bool) {
+        self.access.refuses_subscriptions.store(refuses_subscriptions, Ordering::Relaxed);
         self.access.set(rules.clone());
         self.router.invalidate();
         let Some(rules) = rules else { return };
@@ -128,6 +138,15 @@ impl Core {
     /// Whether a session may have a message of this topic now.
     pub(super) fn may_receive(&self, client: &Client, topic: &str) -> bool {
         self.access.rules().is_none_or(|rules| may_read(&rules, client, topic))
+    }
+
+    /// Whether who stored a retained message may write its topic now. It stays where it is: rights can come back.
+    pub(super) fn may_still_be_there(&self, message: &Message) -> bool {
+        let Some(rules) = self.access.rules() else { return true };
+        self.sources.get(message.source()).is_none_or(|source| {
+            let who = Who { user: source.user.as_deref(), client_id: &source.client_id };
+            rules.decide(who, Access::Write, message.topic()).allowed
+        })
     }
 
     /// Whether a session may subscribe to this filter, where that is judged (`auth.subscribe`).

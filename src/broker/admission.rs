@@ -61,7 +61,7 @@ impl Core {
         self: &Arc<Self>,
         address: IpAddr,
     ) -> Result<Option<Box<AddressSlot>>, Cause> {
-        let limits = &self.limits;
+        let limits = self.limits.now();
         if limits.connections_per_address_max.is_none() && limits.connect_rate_max.is_none() {
             return Ok(None);
         }
@@ -100,7 +100,9 @@ impl Core {
         user: Option<&Arc<str>>,
         client_id: &str,
     ) -> Result<Option<Box<UserSlot>>, Cause> {
-        let (Some(max), Some(user)) = (self.limits.connections_per_user_max, user) else { return Ok(None) };
+        let (Some(max), Some(user)) = (self.limits.now().connections_per_user_max, user) else {
+            return Ok(None);
+        };
         let takes_over = self.is_connected_as(user, client_id);
         let mut users = self.admission.users.lock();
         let connections = users.get(user).copied().unwrap_or_default();
@@ -190,7 +192,7 @@ impl Addresses {
 
 impl Drop for AddressSlot {
     fn drop(&mut self) {
-        let keeps_rate = self.core.limits.connect_rate_max.is_some();
+        let keeps_rate = self.core.limits.now().connect_rate_max.is_some();
         self.core.admission.addresses.lock().release(self.key, keeps_rate);
     }
 }

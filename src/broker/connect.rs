@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use super::client::{KeepFor, Link, signal};
 use super::turn_log::TurnLog;
 use super::{Cause, Client, Core, Handle, Turn, flush};
+use crate::config::Limits;
 use crate::escape::escape;
 use crate::faults::{Fault, planted};
 use crate::ledger::Position;
@@ -28,6 +29,8 @@ const TAKE_OVER_READ: Duration = Duration::from_millis(100);
 /// A CONNECT on its way in, with what the connection brings along.
 pub(crate) struct ConnectRequest<'a> {
     pub(crate) connect: &'a Connect<'a>,
+    /// The bounds by which it is judged, and of which it is told.
+    pub(crate) limits: &'a Limits,
     pub(crate) peer: SocketAddr,
     /// The user that the client has proved to be; `None`: anonymous.
     pub(crate) user: Option<Arc<str>>,
@@ -57,7 +60,7 @@ impl Core {
         self: &Arc<Self>,
         request: ConnectRequest<'_>,
     ) -> Result<Attached, ReasonCode> {
-        let connect = request.connect;
+        let ConnectRequest { connect, limits, .. } = request;
         let made_id = connect.client_id.is_empty();
         if made_id && connect.needs_client_id() {
             return Err(ReasonCode::ClientIdentifierNotValid);
@@ -83,14 +86,14 @@ impl Core {
             topic_alias_maximum: connect.topic_alias_maximum,
             says_goodbye: connect.hears_disconnect(),
             // 3.1.1 has no way to tell a client, so it cannot be held to it.
-            receive_maximum_granted: connect.receive_maximum_told(self.limits.receive_maximum),
+            receive_maximum_granted: connect.receive_maximum_told(limits.receive_maximum),
         };
         let properties = ConnackProperties {
             session_expiry: told_expiry,
-            receive_maximum: self.limits.receive_maximum,
-            maximum_packet_size: u32::try_from(self.limits.packet_bytes_max).ok(),
+            receive_maximum: limits.receive_maximum,
+            maximum_packet_size: u32::try_from(limits.packet_bytes_max).ok(),
             assigned_client_id: made_id.then_some(&owner.client_id),
-            topic_alias_maximum: self.limits.topic_alias_max,
+            topic_alias_maximum: limits.topic_alias_max,
             auth_method: request.authentication.map(|(method, _)| method),
             auth_data: request.authentication.and_then(|(_, data)| data),
             client_packet_bytes_max: connect.maximum_packet_size,
@@ -121,8 +124,7 @@ impl Core {
         let mut replaced = None;
         let outlives = keep_for != KeepFor::Nothing;
         loop {
-            if self.clients.len() >= self.limits.sessions_max && !self.clients.contains_key(&owner.client_id)
-            {
+            if self.clients.len() >= limits.sessions_max && !self.clients.contains_key(&owner.client_id) {
                 return Err(ReasonCode::QuotaExceeded);
             }
             let client = self.find_session(&owner, connect.clean_start, &mut replaced)?;
@@ -140,7 +142,7 @@ impl Core {
             // What CONNACK says must be true after a crash as well: that the old session is gone, that the new one exists.
             if let Some(log) = &self.log
                 && let Some(recorded) = self.record_new(log, &client, outlives, keep_for)
-                && tokio::time::timeout(self.limits.connect_timeout, log.wait(recorded)).await.is_err()
+                && tokio::time::timeout(limits.connect_timeout, log.wait(recorded)).await.is_err()
             {
                 self.end_session_unless_attached(&client);
                 return Err(ReasonCode::ServerUnavailable);
@@ -167,6 +169,8 @@ impl Core {
             let Some(mut link) = link.take() else { return Err(ReasonCode::ServerUnavailable) };
             let now = self.now();
             client.heard(now);
+            // They may have changed while it was on its way into the registry.
+            state.session.set_limits(self.limits.of_sessions());
             state.epoch += 1;
             link.epoch = state.epoch;
             link.progress = now;
@@ -229,7 +233,7 @@ impl Core {
     ) -> Result<Arc<Client>, ReasonCode> {
         let make = || {
             // Whether it stays is settled when the connection attaches. Until then nobody else joins one that is to begin anew.
-            let session = Session::new(Arc::clone(self.session_limits()), !clean);
+            let session = Session::new(self.limits.of_sessions(), !clean);
             Client::new(self.next_key(), owner.clone(), session, None)
         };
         match self.clients.entry(Arc::clone(&owner.client_id)) {
@@ -353,36 +357,6 @@ impl Core {
             }
         }
         Some(state.on_record).filter(|on_record| log.committed() < *on_record)
-    }
-
-    /// How long the session is to outlive its connection, and what the client is to be told if that is not what it asked for.
-    fn keep_for(&self, asked: SessionExpiry) -> (KeepFor, Option<u32>) {
-        let bounded = |asked: Option<Duration>| match (asked, self.limits.session_expiry) {
-            (Some(asked), Some(max)) => KeepFor::Time(asked.min(max)),
-            (Some(time), None) | (None, Some(time)) => KeepFor::Time(time),
-            (None, None) => KeepFor::Ever,
-        };
-        let (keep_for, seconds) = match asked {
-            SessionExpiry::AtDisconnect => return (KeepFor::Nothing, None),
-            SessionExpiry::ServerDefault => return (bounded(None), None),
-            SessionExpiry::AfterSeconds(seconds) => {
-                (bounded(Some(Duration::from_secs(seconds.into()))), Some(seconds))
-            }
-            SessionExpiry::Never => (bounded(None), None),
-        };
-        let told = match keep_for {
-            KeepFor::Time(time) => {
-                let granted = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
-                (seconds != Some(granted)).then_some(granted)
-            }
-            KeepFor::Ever | KeepFor::Nothing => None,
-        };
-        (keep_for, told)
-    }
-
-    /// The same for a client that names a session expiry in DISCONNECT.
-    pub(crate) fn keep_for_seconds(&self, seconds: u32) -> KeepFor {
-        self.keep_for(SessionExpiry::from_interval(Some(seconds))).0
     }
 
     /// A client id that no client has ([MQTT-3.1.3-6]): unique in this run by its count, and hard to guess.

@@ -105,7 +105,7 @@ impl Core {
                         link.flush_promised = true;
                         turn.touch(client);
                     }
-                    if state.session.out.pending() > self.limits.queue_bytes_max / 4 * 3
+                    if state.session.out.pending() > state.session.limits().queue_bytes_max / 4 * 3
                         && turn.now.since(link.progress).as_millis() < u128::from(READING_WITHIN_MS)
                     {
                         turn.congested = true;
@@ -184,9 +184,10 @@ impl Core {
 
     fn log_drop(&self, client: &Client, topic: &str, reason: DropReason) {
         let (client_id, topic, reason_label) = (escape(&client.id), escape(topic), reason.label());
+        let limits = self.limits.of_sessions();
         let value = match reason {
-            DropReason::QueueFull => self.limits.queue_messages_max,
-            _ => self.limits.queue_bytes_max,
+            DropReason::QueueFull => limits.queue_messages_max,
+            _ => limits.queue_bytes_max,
         };
         match reason.limit_key() {
             Some(limit) => tracing::warn!(

@@ -287,7 +287,7 @@ impl Core {
                         live.push(record);
                     }
                 }
-                (Record::Retain { revision }, Some(message)) => {
+                (Record::Retain { revision, .. }, Some(message)) => {
                     let kept = self.retained.get(message.topic).filter(|kept| kept.revision == revision);
                     if kept.is_some_and(|kept| {
                         kept.message.stored().is_some_and(|stored| stored.position() == from)

@@ -8,7 +8,7 @@
 //! have on disk as well leaves memory; if that is not enough, messages are dropped, QoS 0 first, oldest first.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -19,8 +19,8 @@ use crate::session::Shed;
 
 /// See the module's documentation.
 pub(super) struct Memory {
-    /// `None`: there is no bound.
-    max: Option<usize>,
+    /// `usize::MAX`: there is no bound.
+    max: AtomicUsize,
     total: AtomicI64,
     /// Held by the one who sheds.
     shedding: Mutex<()>,
@@ -41,7 +41,13 @@ struct Holder {
 
 impl Memory {
     pub(super) fn new(max: Option<usize>) -> Self {
+        let max = AtomicUsize::new(max.unwrap_or(usize::MAX));
         Self { max, total: AtomicI64::new(0), shedding: Mutex::new(()) }
+    }
+
+    /// Another bound, for the end of the next turn.
+    pub(super) fn set_max(&self, max: Option<usize>) {
+        self.max.store(max.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     pub(super) fn total(&self) -> usize {
@@ -63,7 +69,7 @@ impl Core {
 
     /// Sheds if the total is above its bound. Not under any lock.
     pub(super) fn shed_if_over(&self) {
-        let Some(max) = self.memory.max else { return };
+        let max = self.memory.max.load(Ordering::Relaxed);
         if self.memory.total() <= max {
             return;
         }

@@ -18,6 +18,7 @@ mod handle;
 mod held;
 mod keeper;
 mod lifecycle;
+mod limits;
 mod load;
 mod local;
 mod memory;
@@ -25,6 +26,7 @@ mod publish;
 mod recover;
 mod retain;
 mod shared;
+mod sources;
 mod start;
 mod subscribe;
 pub(crate) mod sys;
@@ -57,12 +59,14 @@ pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use flush::Flushed;
 pub(crate) use handle::Handle;
 pub(crate) use keeper::run as keep_log;
+use limits::LiveLimits;
 pub(crate) use load::Loaded;
 pub(crate) use local::LocalQueue;
 pub use local::ReceivedMessage;
 use memory::Memory;
 pub(crate) use publish::Publisher;
 pub(crate) use retain::Kept;
+use sources::Sources;
 pub(crate) use subscribe::Added;
 use take_overs::TakeOvers;
 pub(crate) use timers::TICK_MS;
@@ -76,14 +80,13 @@ use crate::config::Limits;
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, MetricsSnapshot, StorageSnapshot};
 use crate::router::{RetainedStore, Router};
-use crate::session::{SessionLimits, Timestamp};
+use crate::session::Timestamp;
 use crate::storage::{Log, LogStatus};
 
 /// Everything the connections of one broker share.
 pub(crate) struct Core {
-    pub(crate) limits: Limits,
+    pub(crate) limits: LiveLimits,
     pub(crate) authentication_methods: AuthenticationMethods,
-    session_limits: Arc<SessionLimits>,
     /// Sessions by client id: those with a connection, and those that outlived theirs.
     clients: DashMap<Arc<str>, Arc<Client>, RandomState>,
     /// Groups of shared subscriptions by their whole filter, `$share/{name}/{filter}`.
@@ -92,11 +95,11 @@ pub(crate) struct Core {
     pub(crate) retained: RetainedStore<Kept>,
     /// Bytes charged for the retained messages.
     retained_bytes: AtomicUsize,
+    /// Who stored them.
+    sources: Sources,
     /// A refused retained message was told to the log.
     retained_refusal_told: AtomicBool,
     pub(super) access: AccessControl,
-    /// `auth.subscribe`: a filter that asks for more than the client may read is refused.
-    pub(super) refuses_subscriptions: bool,
     pub(crate) timers: Timers,
     pub(crate) metrics: Metrics,
     /// The durable log; `None`: everything is in memory only.
@@ -138,27 +141,19 @@ impl Core {
         log: Option<Arc<Log>>,
         ledger: Arc<Ledger>,
     ) -> Self {
-        let session_limits = Arc::new(SessionLimits {
-            inflight_max: limits.inflight_max,
-            queue_messages_max: limits.queue_messages_max,
-            queue_bytes_max: limits.queue_bytes_max,
-            subscriptions_max: limits.subscriptions_max,
-            subscription_bytes_max: limits.subscription_bytes_max,
-        });
         let memory = Memory::new(limits.memory_max.bytes());
         Self {
             tls_handshakes: Semaphore::new(limits.tls_handshakes_max.min(Semaphore::MAX_PERMITS)),
-            limits,
+            limits: LiveLimits::new(limits),
             authentication_methods: security.methods,
-            session_limits,
             clients: DashMap::default(),
             groups: DashMap::default(),
             router: Router::new(),
             retained: RetainedStore::new(),
             retained_bytes: AtomicUsize::new(0),
+            sources: Sources::default(),
             retained_refusal_told: AtomicBool::new(false),
-            access: AccessControl::new(security.rules),
-            refuses_subscriptions: security.refuses_subscriptions,
+            access: AccessControl::new(security.rules, security.refuses_subscriptions),
             timers: Timers::default(),
             metrics: Metrics::default(),
             log,
@@ -192,10 +187,6 @@ impl Core {
     /// Now, on the broker's monotonic clock.
     pub(crate) fn now(&self) -> Timestamp {
         Timestamp::from_millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
-    }
-
-    pub(crate) fn session_limits(&self) -> &Arc<SessionLimits> {
-        &self.session_limits
     }
 
     pub(crate) fn next_key(&self) -> u64 {

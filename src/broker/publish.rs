@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::sys::is_sys;
 use super::turn_log::Retention;
 use super::{Cause, Client, Core, Turn, Verdict};
-use crate::config::{PayloadFormat, RefusedPublish};
+use crate::config::{Limits, RefusedPublish};
 use crate::faults::{Fault, planted};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
 use crate::router::{Route, RouteCache};
-use crate::session::{Message, Outgoing, Reception, Will};
+use crate::session::{Message, Outgoing, Owner, Reception, Will};
 use crate::storage::Record;
 
 /// What a connection keeps for its publishing.
@@ -20,6 +20,10 @@ pub(crate) struct Publisher {
     routes: RouteCache<Arc<Client>, Verdict>,
     /// What the listener does with a publish that the rules forbid.
     refused_publish: RefusedPublish,
+    /// `limits.topic_alias_max`, as the client was told in CONNACK.
+    topic_alias_max: u16,
+    /// `limits.packet_bytes_max` in the same way; MQTT has no larger packets than four bytes can count.
+    packet_bytes_max: u32,
     /// Acknowledgements of this turn, in the order of the packets.
     pub(crate) acks: Vec<u8>,
     /// Topics that the client lets numbers stand for: number 1 is the first.
@@ -27,14 +31,22 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(version: ProtocolVersion, refused_publish: RefusedPublish) -> Self {
+    /// `limits` are those by which the client was let in.
+    pub(crate) fn new(version: ProtocolVersion, refused_publish: RefusedPublish, limits: &Limits) -> Self {
         Self {
             version,
             routes: RouteCache::default(),
             refused_publish,
+            topic_alias_max: limits.topic_alias_max,
+            packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
             acks: Vec::new(),
             aliases: Vec::new(),
         }
+    }
+
+    /// Bytes of the largest packet that the client may send.
+    pub(crate) fn packet_bytes_max(&self) -> usize {
+        self.packet_bytes_max as usize
     }
 
     /// Adds SUBACK with one code per filter, in their order ([MQTT-3.9.3-1]).
@@ -65,11 +77,11 @@ impl Core {
         publisher: &mut Publisher,
         publish: &Publish<'_>,
     ) -> Result<(), Cause> {
-        let Publisher { version, routes, refused_publish, acks, aliases } = publisher;
+        let Publisher { version, routes, refused_publish, topic_alias_max, acks, aliases, .. } = publisher;
         let topic = match publish.properties.topic_alias {
             None => publish.topic,
             Some(alias) => {
-                resolve_alias(aliases, alias.get(), publish.topic, self.limits.topic_alias_max)?;
+                resolve_alias(aliases, alias.get(), publish.topic, *topic_alias_max)?;
                 let known = aliases.get(usize::from(alias.get()) - 1).and_then(Option::as_deref);
                 known.ok_or(Cause::TopicAliasInvalid)?
             }
@@ -118,7 +130,11 @@ impl Core {
                 let mut scratch = std::mem::take(&mut turn.scratch);
                 let mut outgoing =
                     Outgoing::from_publish(publish, topic, *version, client.key, turn.now, &mut scratch);
-                let retention = if publish.retain { self.retain(&mut outgoing) } else { Retention::None };
+                let retention = if publish.retain {
+                    self.retain(&mut outgoing, Some((&client.id, client.user.as_ref())))
+                } else {
+                    Retention::None
+                };
                 let (routes, verdict) =
                     routes.get(&self.router, topic, |routes| self.judge(Some(client), topic, routes));
                 if verdict.left_out > 0 {
@@ -157,14 +173,14 @@ impl Core {
 
     /// A message of the broker itself or of a program it is embedded in.
     pub(crate) fn publish_message(&self, turn: &mut Turn, message: &Arc<Message>, retain: bool) {
-        self.publish_message_of(turn, 0, message, retain, &[]);
+        self.publish_message_of(turn, (0, None), message, retain, &[]);
     }
 
-    /// The same on behalf of the session with the key `publisher`; `also` goes on record together with it.
+    /// The same on behalf of a session, by its key and its owner; `also` goes on record together with it.
     fn publish_message_of(
         &self,
         turn: &mut Turn,
-        publisher: u64,
+        (publisher, owner): (u64, Option<&Owner>),
         message: &Arc<Message>,
         retain: bool,
         also: &[Record<'_>],
@@ -173,7 +189,8 @@ impl Core {
         let mut outgoing = Outgoing::from_message(message, turn.now, &mut scratch)
             .with_retain(retain)
             .with_publisher(publisher);
-        let retention = if retain { self.retain(&mut outgoing) } else { Retention::None };
+        let source = owner.map(|owner| (&owner.client_id, owner.user.as_ref()));
+        let retention = if retain { self.retain(&mut outgoing, source) } else { Retention::None };
         let mut routes: Vec<Route<Arc<Client>>> = Vec::new();
         self.router.route(message.topic(), &mut routes);
         let left_out = self.judge(None, message.topic(), &mut routes).left_out;
@@ -187,7 +204,7 @@ impl Core {
 
     /// Whether the payload is to be refused for not being what its format indicator says (section 3.3.2.3.2).
     pub(super) fn refuses_payload(&self, properties: &PublishProperties<'_>, payload: &[u8]) -> bool {
-        self.limits.payload_format == PayloadFormat::Check
+        self.limits.checks_payload_format()
             && properties.payload_format_indicator == Some(1)
             && std::str::from_utf8(payload).is_err()
     }
@@ -212,7 +229,13 @@ impl Core {
         self.metrics.wills_published.add(1);
         let ended = (will.key != 0).then_some(Record::WillEnd { will: will.key });
         let message = will.message(turn.now);
-        self.publish_message_of(turn, publisher, &message, will.retain, ended.as_slice());
+        self.publish_message_of(
+            turn,
+            (publisher, Some(&will.owner)),
+            &message,
+            will.retain,
+            ended.as_slice(),
+        );
         // Without delay: a device's end must not be forgotten, nor told twice.
         turn.log.wait();
     }

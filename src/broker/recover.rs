@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::client::KeepFor;
 use super::turn_log::TurnLog;
-use super::{Client, Core, Kept, Turn};
+use super::{Client, Core, Turn};
 use crate::escape::escape;
 use crate::faults::{Fault, planted};
 use crate::ledger::Stored;
@@ -39,9 +39,10 @@ impl Core {
             if message.expires_at.is_some_and(|at| at <= self.started_wall) {
                 continue;
             }
-            let message = Arc::new(self.owned(&topic, &message));
+            let message = self.owned(&topic, &message);
             message.set_stored(Stored::new(&self.ledger, retained.position, retained.frame_bytes));
-            self.restore_retained(Kept { message, revision: retained.revision });
+            let source = retained.source.map(|source| owner(&source.client_id, source.user.as_deref()));
+            self.restore_retained(message, retained.revision, source.as_ref());
             restored.retained += 1;
         }
         let mut sessions: Vec<(u64, RecoveredSession)> = recovered.sessions.drain().collect();
@@ -67,11 +68,11 @@ impl Core {
     }
 
     fn restore_session(self: &Arc<Self>, turn_log: &mut TurnLog, key: u64, recovered: RecoveredSession) {
-        let mut session = Session::new(Arc::clone(self.session_limits()), true);
+        let mut session = Session::new(self.limits.of_sessions(), true);
         session.make_durable(&self.ledger);
         // With a connection at the crash, whatever fits into its window may have been sent. Ends of QoS 1 are put on record without haste:
         // any number of those may have been sent, and none counts between two of QoS 2.
-        let window = usize::from(self.limits.inflight_max);
+        let window = usize::from(self.limits.now().inflight_max);
         let begun = recovered.detached.map_or_else(
             || {
                 let mut exactly_once =

@@ -8,7 +8,7 @@ use super::sys::is_sys;
 use super::turn_log::Retention;
 use crate::escape::escape;
 use crate::router::Retained;
-use crate::session::{Message, Outgoing};
+use crate::session::{Message, Outgoing, Owner};
 
 /// A retained message.
 #[derive(Clone)]
@@ -26,44 +26,61 @@ impl Retained for Kept {
 
 impl Core {
     /// Makes it the topic's retained message, or with an empty payload removes that ([MQTT-3.3.1-5], [MQTT-3.3.1-10]).
-    pub(super) fn retain(&self, outgoing: &mut Outgoing<'_>) -> Retention {
+    /// `source`: the client who publishes it; `None`: the broker or the program that it is part of.
+    pub(super) fn retain(
+        &self,
+        outgoing: &mut Outgoing<'_>,
+        source: Option<(&Arc<str>, Option<&Arc<str>>)>,
+    ) -> Retention {
         if outgoing.payload().is_empty() {
             return self.forget_retained(outgoing.topic());
         }
-        let cost = outgoing.cost();
+        let (source, source_cost) =
+            source.map_or((0, 0), |(client_id, user)| self.sources.take(client_id, user));
+        let cost = outgoing.cost() + source_cost;
         let held = self.retained_bytes.fetch_add(cost, Ordering::AcqRel) + cost;
         let replaces = self.retained.get(outgoing.topic()).map(|replaced| replaced.message.cost());
-        let refused = if held - replaces.unwrap_or(0).min(held) > self.limits.retained_bytes_max {
-            Some(("retained_bytes_max", self.limits.retained_bytes_max))
-        } else if replaces.is_none() && self.retained.len() >= self.limits.retained_messages_max {
-            Some(("retained_messages_max", self.limits.retained_messages_max))
+        let (bytes_max, messages_max) =
+            (self.limits.retained_bytes_max(), self.limits.retained_messages_max());
+        let refused = if held - replaces.unwrap_or(0).min(held) > bytes_max {
+            Some(("retained_bytes_max", bytes_max))
+        } else if replaces.is_none() && self.retained.len() >= messages_max {
+            Some(("retained_messages_max", messages_max))
         } else {
             None
         };
         if let Some((limit, value)) = refused {
-            self.retained_bytes.fetch_sub(cost, Ordering::AcqRel);
+            self.retained_bytes.fetch_sub(outgoing.cost() + self.sources.release(source), Ordering::AcqRel);
             // Later subscribers had better get nothing than what is out of date.
             let removed = self.forget_retained(outgoing.topic());
             self.refuse_retained(outgoing.topic(), limit, value);
             return removed;
         }
-        let message = outgoing.message();
+        let message = outgoing.message_of(source);
         let mut revision = 0;
         let replaced = self.retained.set_with(message.topic(), || {
             revision = self.revision_for(message.topic());
             Kept { message: Arc::clone(&message), revision }
         });
         if let Some(replaced) = replaced {
-            self.retained_bytes.fetch_sub(replaced.message.cost(), Ordering::AcqRel);
+            self.give_back(&replaced.message);
         }
         if revision == 0 { Retention::None } else { Retention::Kept(revision) }
     }
 
-    /// Takes up a retained message from the log.
-    pub(super) fn restore_retained(&self, kept: Kept) {
-        self.retained_bytes.fetch_add(kept.message.cost(), Ordering::AcqRel);
-        self.next_revision.fetch_max(kept.revision + 1, Ordering::AcqRel);
-        self.retained.set(kept);
+    /// A message is not retained any more.
+    fn give_back(&self, message: &Message) {
+        let bytes = message.cost() + self.sources.release(message.source());
+        self.retained_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Takes up a retained message from the log, and who stored it.
+    pub(super) fn restore_retained(&self, message: Message, revision: u64, source: Option<&Owner>) {
+        let (source, source_cost) =
+            source.map_or((0, 0), |owner| self.sources.take(&owner.client_id, owner.user.as_ref()));
+        self.retained_bytes.fetch_add(message.cost() + source_cost, Ordering::AcqRel);
+        self.next_revision.fetch_max(revision + 1, Ordering::AcqRel);
+        self.retained.set(Kept { message: Arc::new(message.with_source(source)), revision });
     }
 
     /// The number of this change, or 0 if it is not for the log. Called while the topic is locked.
@@ -78,14 +95,14 @@ impl Core {
     /// Removes a retained message whose time is over, unless a newer one has taken its place. After a restart it would be found over again.
     pub(super) fn forget_expired(&self, message: &Arc<Message>) {
         if self.retained.remove_if(message.topic(), |kept| Arc::ptr_eq(&kept.message, message)) {
-            self.retained_bytes.fetch_sub(message.cost(), Ordering::AcqRel);
+            self.give_back(message);
         }
     }
 
     fn forget_retained(&self, topic: &str) -> Retention {
         let mut revision = 0;
         if let Some(removed) = self.retained.remove_with(topic, || revision = self.revision_for(topic)) {
-            self.retained_bytes.fetch_sub(removed.message.cost(), Ordering::AcqRel);
+            self.give_back(&removed.message);
         }
         if revision == 0 { Retention::None } else { Retention::Removed(revision) }
     }

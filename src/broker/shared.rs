@@ -75,7 +75,7 @@ impl Core {
                     members: Mutex::new(Arc::from([Route { subscriber: Arc::clone(client), options }])),
                     next: AtomicUsize::new(0),
                 };
-                let group = Client::new_group(self.next_key(), group, Arc::clone(self.session_limits()));
+                let group = Client::new_group(self.next_key(), group, self.limits.of_sessions());
                 // Each member has its own QoS; the group takes what comes.
                 let options = SubscriptionOptions::with_qos(QoS::ExactlyOnce);
                 self.router.subscribe(shared.filter, Arc::clone(&group), options);

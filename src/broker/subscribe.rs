@@ -43,7 +43,7 @@ impl Core {
             let SubscribeOptions { qos, no_local, retain_as_published, retain_handling } = options;
             let subscription_id = subscribe.subscription_id;
             let options = SubscriptionOptions { qos, no_local, retain_as_published, subscription_id };
-            if self.refuses_subscriptions && !self.may_subscribe(client, filter) {
+            if self.access.refuses_subscriptions() && !self.may_subscribe(client, filter) {
                 codes.push(ReasonCode::NotAuthorized);
                 self.metrics.dropped.add("acl_subscribe", 1);
                 continue;
@@ -82,12 +82,13 @@ impl Core {
         drop(guard);
         publisher.answer_subscribe(subscribe.packet_id, &codes);
         if refused > 0 {
+            let limits = self.limits.now();
             tracing::warn!(
                 client_id = %escape(&client.id),
                 refused,
-                subscriptions_max = self.limits.subscriptions_max,
-                topic_levels_max = self.limits.topic_levels_max,
-                topic_bytes_max = self.limits.topic_bytes_max,
+                subscriptions_max = limits.subscriptions_max,
+                topic_levels_max = limits.topic_levels_max,
+                topic_bytes_max = limits.topic_bytes_max,
                 "filters refused: limits.subscriptions_max, limits.subscription_bytes_max, limits.topic_levels_max or \
                  limits.topic_bytes_max, or no valid shared subscription"
             );
@@ -246,6 +247,10 @@ impl Core {
             }
             if !self.may_receive(client, message.topic()) {
                 self.metrics.dropped.add("acl_read", 1);
+                continue;
+            }
+            if !self.may_still_be_there(&message) {
+                self.metrics.dropped.add("acl_source", 1);
                 continue;
             }
             let on_record = state.session.is_durable()

@@ -51,8 +51,12 @@ fn publish_counters(core: &Core) {
     for (name, value) in numbers {
         publish(core, &format!("$SYS/broker/{name}"), &value.to_string());
     }
-    if let Some(days) = metrics.certificate_days_left {
-        publish(core, "$SYS/broker/tls/certificate days left", &days.to_string());
+    for (name, days) in
+        [("certificate days left", metrics.certificate_days_left), ("crl days left", metrics.crl_days_left)]
+    {
+        if let Some(days) = days {
+            publish(core, &format!("$SYS/broker/tls/{name}"), &days.to_string());
+        }
     }
     if let Some(storage) = metrics.storage {
         for (name, value) in [

@@ -46,6 +46,7 @@ impl<'c> Peer<'c> {
             };
             core.connect(ConnectRequest {
                 connect: &connect,
+                limits: &core.limits.now(),
                 peer: PEER,
                 user: None,
                 login_ends_in: None,
@@ -134,7 +135,8 @@ fn replays_of_filters_that_are_given_up_again_do_not_pile_up() {
     let mut peer = Peer::new(&core, false, None);
     let client = peer.poll().expect("nobody is there yet").client;
     let mut turn = Turn::new();
-    let mut publisher = Publisher::new(ProtocolVersion::V311, RefusedPublish::AckAndCount);
+    let mut publisher =
+        Publisher::new(ProtocolVersion::V311, RefusedPublish::AckAndCount, &Limits::default());
     for n in 0..1_000 {
         let filter = format!("{n}/#");
         let with_length = [&(filter.len() as u16).to_be_bytes(), filter.as_bytes()].concat();

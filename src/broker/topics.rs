@@ -34,11 +34,11 @@ impl TopicLimit {
 impl Core {
     /// The bound that a topic name or filter is beyond, if it is beyond one.
     pub(crate) fn topic_limit(&self, topic: &str) -> Option<TopicLimit> {
-        if topic.len() > self.limits.topic_bytes_max {
+        if topic.len() > self.limits.topic_bytes_max() {
             return Some(TopicLimit::Bytes);
         }
         // There is no more than one level a byte, and one: most topics are too short to be counted.
-        let levels_max = self.limits.topic_levels_max;
+        let levels_max = self.limits.topic_levels_max();
         (topic.len() >= levels_max && levels_count(topic) > levels_max).then_some(TopicLimit::Levels)
     }
 
@@ -72,8 +72,8 @@ impl Core {
 
     fn value_of(&self, limit: TopicLimit) -> usize {
         match limit {
-            TopicLimit::Levels => self.limits.topic_levels_max,
-            TopicLimit::Bytes => self.limits.topic_bytes_max,
+            TopicLimit::Levels => self.limits.topic_levels_max(),
+            TopicLimit::Bytes => self.limits.topic_bytes_max(),
         }
     }
 }

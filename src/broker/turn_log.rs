@@ -12,7 +12,9 @@ use crate::faults::{Fault, planted};
 use crate::ledger::{Position, Stored};
 use crate::protocol::QoS;
 use crate::session::{LogWork, Message, Outgoing, Will};
-use crate::storage::{Batch, DeliverRecord, FrameAt, MessageRecord, Numbers, Record, Urgency, WillRecord};
+use crate::storage::{
+    Batch, DeliverRecord, FrameAt, MessageRecord, Numbers, Record, SourceRecord, Urgency, WillRecord,
+};
 
 /// See the module's documentation.
 #[derive(Default)]
@@ -104,7 +106,13 @@ impl TurnLog {
         }
         match retention {
             Retention::None => {}
-            Retention::Kept(revision) => Record::Retain { revision }.write(body),
+            Retention::Kept(revision) => {
+                let source = message.as_ref().and_then(|message| core.sources.get(message.source()));
+                let source = source
+                    .as_ref()
+                    .map(|owner| SourceRecord { client_id: &owner.client_id, user: owner.user.as_deref() });
+                Record::Retain { revision, source }.write(body);
+            }
             Retention::Removed(_) if planted(Fault::StaleRetained) => {}
             Retention::Removed(revision) => {
                 Record::Unretain { revision, topic: outgoing.topic() }.write(body);

@@ -239,7 +239,7 @@ impl Connection {
     fn output_is_full(&self) -> bool {
         let state = self.client.lock();
         let held = state.link.as_ref().and_then(|link| link.held.as_ref()).map_or(0, |held| held.bytes());
-        state.session.out.pending() + held >= self.core.limits.queue_bytes_max
+        state.session.out.pending() + held >= state.session.limits().queue_bytes_max
     }
 
     fn close_cause(&mut self) -> Cause {

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::TryAcquireError;
 use tokio::time::Instant;
 
-use super::listener::ListenerShared;
+use super::listener::{ListenerShared, Policy};
 use super::proxy;
 use super::stream::Stream;
 use super::tls_stream::TlsStream;
@@ -37,7 +37,7 @@ pub(super) struct Slots {
     pub(super) user: Option<Box<UserSlot>>,
 }
 
-impl ListenerShared {
+impl Policy {
     /// Whether a header of the PROXY protocol comes from there.
     pub(super) fn is_proxy(&self, address: IpAddr) -> bool {
         self.proxies.iter().any(|network| network.contains(address))
@@ -55,8 +55,8 @@ pub(super) async fn open(
     peer: &mut SocketAddr,
     slots: &mut Slots,
 ) -> Result<Stream, Cause> {
-    let deadline = Instant::now() + core.limits.connect_timeout;
-    if shared.is_proxy(peer.ip())
+    let deadline = Instant::now() + core.limits.now().connect_timeout;
+    if shared.policy().is_proxy(peer.ip())
         && let Some(source) = proxy::read_header(&mut stream).await?
     {
         *peer = source;
@@ -84,13 +84,13 @@ async fn shake_hands(
             if let Some(untold) = core.told.tell("limits.tls_handshakes_max", core.now()) {
                 tracing::warn!(
                     limit = "limits.tls_handshakes_max",
-                    value = core.limits.tls_handshakes_max,
+                    value = core.limits.now().tls_handshakes_max,
                     untold,
                     "TLS handshakes have to wait; told every ten seconds at most"
                 );
             }
             // A little less than the time for all of it, so that the reason is known.
-            let until = deadline - MARGIN_MAX.min(core.limits.connect_timeout / 10);
+            let until = deadline - MARGIN_MAX.min(core.limits.now().connect_timeout / 10);
             let waited = tokio::time::timeout_at(until, core.tls_handshakes.acquire()).await;
             waited.map_err(|_| Cause::TlsHandshakes)?
         }

@@ -53,7 +53,7 @@ async fn read_packet(
     expected: Expected,
 ) -> Result<FirstPacket, Cause> {
     let mut held = HeldBytes { core, charged: 0 };
-    let packet_bytes_max = core.limits.packet_bytes_max.min(CONNECT_BYTES_MAX);
+    let packet_bytes_max = core.limits.now().packet_bytes_max.min(CONNECT_BYTES_MAX);
     loop {
         if expected == Expected::Connect && bytes.first().is_some_and(|byte| byte >> 4 != CONNECT_TYPE) {
             return Err(Cause::NotConnect { looks_like: looks_like(&bytes) });
@@ -117,7 +117,7 @@ impl HeldBytes<'_> {
         }
         let before = self.core.handshake_bytes.fetch_add(more as u64, Ordering::AcqRel);
         self.charged += more;
-        if before + more as u64 > self.core.limits.handshake_bytes_max as u64 {
+        if before + more as u64 > self.core.limits.now().handshake_bytes_max as u64 {
             return Err(Cause::HandshakeBudget);
         }
         Ok(())

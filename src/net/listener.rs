@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::RwLock;
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -35,17 +36,36 @@ pub(crate) struct BoundListener {
 pub(super) struct ListenerShared {
     bind: SocketAddr,
     pub(super) tls: Option<TlsServer>,
+    pub(super) gate: Arc<Gate>,
+    policy: RwLock<Arc<Policy>>,
+}
+
+/// What is asked of the clients of a listener, as it is now.
+pub(super) struct Policy {
     /// Which name in a client's certificate is its user name.
     user_name: CertificateName,
     pub(super) allow_anonymous: bool,
     pub(super) refused_publish: RefusedPublish,
     pub(super) methods: Option<Vec<AuthMethod>>,
-    pub(super) gate: Arc<Gate>,
     /// Who names the real peer in a header of the PROXY protocol.
     pub(super) proxies: Vec<Network>,
 }
 
-impl ListenerShared {
+impl Policy {
+    fn new(config: &ListenerConfig) -> Self {
+        let user_name = match &config.transport {
+            Transport::Tls(tls) => tls.user_name,
+            Transport::Tcp => CertificateName::None,
+        };
+        Self {
+            user_name,
+            allow_anonymous: config.allow_anonymous,
+            refused_publish: config.refused_publish,
+            methods: config.auth.clone(),
+            proxies: config.proxy_protocol_from.clone(),
+        }
+    }
+
     /// What a certificate that the listener's CA has signed says of its client: a user, or, where it is asked for no name, that the
     /// client may come in. One that lacks the name says nothing.
     pub(super) fn credentials(&self, certificate: &CertificateDer<'_>) -> Certificate {
@@ -57,29 +77,57 @@ impl ListenerShared {
     }
 }
 
-/// The certificates of a listener, to be read again.
-pub(crate) struct Certificates(Arc<ListenerShared>);
+impl ListenerShared {
+    /// What counts for a client that comes now.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read())
+    }
+}
 
-impl Certificates {
+/// What can change of a listener while it runs.
+pub(crate) struct LiveListener {
+    shared: Arc<ListenerShared>,
+    /// Of the listeners with its address in the configuration (port 0 can be there twice) it is the one with this number.
+    place: usize,
+}
+
+impl LiveListener {
     /// Reads the files that the configuration now names for the listener at this address. Connections that are there stay.
     ///
     /// # Errors
     /// What is wrong; everything is then as it was.
-    pub(crate) fn reload(&self, listeners: &[ListenerConfig]) -> Result<(), String> {
-        let Some(server) = &self.0.tls else { return Ok(()) };
-        let listener = listeners.iter().find(|listener| listener.bind == self.0.bind);
-        match listener.map(|listener| &listener.transport) {
-            Some(Transport::Tls(tls)) => {
-                server.reload(tls).map_err(|error| format!("listener {}: {error}", self.0.bind))
+    pub(crate) fn reload_files(&self, listeners: &[ListenerConfig]) -> Result<(), String> {
+        match (&self.shared.tls, self.find(listeners).map(|listener| &listener.transport)) {
+            (Some(server), Some(Transport::Tls(tls))) => {
+                server.reload(tls).map_err(|error| format!("listener {}: {error}", self.shared.bind))
             }
-            // Told as a change that needs a restart.
             _ => Ok(()),
         }
     }
 
+    /// Asks of those who come from now on what the configuration says.
+    pub(crate) fn set_policy(&self, listeners: &[ListenerConfig]) {
+        if let Some(listener) = self.find(listeners) {
+            *self.shared.policy.write() = Arc::new(Policy::new(listener));
+        }
+    }
+
+    /// The listener in a configuration; `None` if it is not there, or is to be another kind of listener: that is told as a change that needs
+    /// a restart.
+    fn find<'a>(&self, listeners: &'a [ListenerConfig]) -> Option<&'a ListenerConfig> {
+        let mut same = listeners.iter().filter(|listener| listener.bind == self.shared.bind);
+        let is_tls = self.shared.tls.is_some();
+        same.nth(self.place).filter(|listener| is_tls == matches!(listener.transport, Transport::Tls(_)))
+    }
+
     /// Whole days until the first certificate ends; `None` without TLS.
     pub(crate) fn days_left(&self, now: SystemTime) -> Option<i64> {
-        self.0.tls.as_ref().map(|server| server.days_left(now))
+        self.shared.tls.as_ref().map(|server| server.days_left(now))
+    }
+
+    /// Whole days until the first list of revoked certificates is over; `None` without such lists.
+    pub(crate) fn crl_days_left(&self, now: SystemTime) -> Option<i64> {
+        self.shared.tls.as_ref()?.crl_days_left(now)
     }
 }
 
@@ -98,20 +146,8 @@ pub(crate) fn bind(config: &ListenerConfig, gate: Arc<Gate>) -> Result<BoundList
     };
     let listener = listen(config.bind).map_err(BindError::Io)?;
     let local_addr = listener.local_addr().map_err(BindError::Io)?;
-    let user_name = match &config.transport {
-        Transport::Tls(tls) => tls.user_name,
-        Transport::Tcp => CertificateName::None,
-    };
-    let shared = ListenerShared {
-        bind: config.bind,
-        tls,
-        user_name,
-        allow_anonymous: config.allow_anonymous,
-        refused_publish: config.refused_publish,
-        methods: config.auth.clone(),
-        gate,
-        proxies: config.proxy_protocol_from.clone(),
-    };
+    let policy = RwLock::new(Arc::new(Policy::new(config)));
+    let shared = ListenerShared { bind: config.bind, tls, gate, policy };
     Ok(BoundListener { listener, local_addr, shared: Arc::new(shared) })
 }
 
@@ -130,9 +166,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl BoundListener {
-    /// What of it can be read again while it runs.
-    pub(crate) fn certificates(&self) -> Certificates {
-        Certificates(Arc::clone(&self.shared))
+    /// What of it can change while it runs. `place`: how many listeners before it in the configuration have its address.
+    pub(crate) fn live(&self, place: usize) -> LiveListener {
+        LiveListener { shared: Arc::clone(&self.shared), place }
     }
 
     /// Accepts until the broker shuts down.
@@ -148,12 +184,13 @@ impl BoundListener {
                 Ok((stream, peer)) => {
                     back_off.succeeded(self.local_addr);
                     let sockets = core.metrics.sockets.increment();
-                    let over = sockets > core.limits.connections_max as u64;
+                    let connections_max = core.limits.now().connections_max;
+                    let over = sockets > connections_max as u64;
                     if over && !full {
                         tracing::warn!(
                             listener = %self.local_addr,
                             limit = "limits.connections_max",
-                            value = core.limits.connections_max,
+                            value = connections_max,
                             "connections turned away; said once until there is room again"
                         );
                     }
@@ -166,7 +203,7 @@ impl BoundListener {
                     }
                     let mut slots = Slots::default();
                     // Of a proxy's connection the real address is known later.
-                    if !self.shared.is_proxy(peer.ip()) {
+                    if !self.shared.policy().is_proxy(peer.ip()) {
                         match core.admit_address(peer.ip()) {
                             Ok(slot) => slots.address = slot,
                             Err(cause) => {

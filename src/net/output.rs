@@ -126,8 +126,11 @@ impl Connection {
             );
         }
         if cause == Cause::Shutdown || (code.is_some() && !taken_over) {
-            let patience =
-                if cause == Cause::Shutdown { self.core.limits.shutdown_timeout } else { FAREWELL_TIME };
+            let patience = if cause == Cause::Shutdown {
+                self.core.limits.now().shutdown_timeout
+            } else {
+                FAREWELL_TIME
+            };
             if cause == Cause::Shutdown {
                 self.settle_held(patience).await;
             }

@@ -14,6 +14,7 @@ impl Connection {
     pub(super) fn handle_bytes(&mut self, turn: &mut Turn, bytes: &[u8]) -> Result<usize, Cause> {
         let core = Arc::clone(&self.core);
         let version = self.terms.version;
+        let packet_bytes_max = self.publisher.packet_bytes_max();
         turn.begin(core.now());
         turn.log.take_recorded();
         let mut consumed = 0;
@@ -23,7 +24,7 @@ impl Connection {
         while let Some(rest) = bytes.get(consumed..)
             && !rest.is_empty()
         {
-            match frame(rest, core.limits.packet_bytes_max, version) {
+            match frame(rest, packet_bytes_max, version) {
                 Ok(Framed::NeedMore { .. }) => break,
                 Ok(Framed::Frame(frame)) => {
                     consumed += frame.total();

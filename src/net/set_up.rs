@@ -11,7 +11,7 @@ use super::connection::{Connection, GoneGuard};
 use super::entry::{Slots, open};
 use super::handshake::read_connect;
 use super::held::FromLog;
-use super::listener::ListenerShared;
+use super::listener::{ListenerShared, Policy};
 use super::rate::PublishRate;
 use super::stream::Stream;
 use crate::auth::gate::{Admitted, Certificate, Login, Refused, time_until};
@@ -30,13 +30,14 @@ pub(super) async fn set_up(
     mut peer: SocketAddr,
     slots: &mut Slots,
 ) -> Option<Connection> {
+    let connect_timeout = core.limits.now().connect_timeout;
     let first = async {
         let mut stream = open(core, shared, stream, &mut peer, slots).await?;
         let first = read_connect(core, &mut stream).await?;
         Ok((stream, first))
     };
     let result = tokio::select! {
-        result = tokio::time::timeout(core.limits.connect_timeout, first) => {
+        result = tokio::time::timeout(connect_timeout, first) => {
             result.unwrap_or(Err(Cause::ConnectTimeout))
         }
         () = core.shut_down() => Err(Cause::Shutdown),
@@ -61,10 +62,12 @@ pub(super) async fn set_up(
         }
     };
     let mut stream = stream;
+    // What counts for this client to the end; it is told some of it.
+    let (policy, limits) = (shared.policy(), core.limits.now());
     let mut behind = first.bytes.get(first.total..).unwrap_or_default().to_vec();
     let exchange = authenticate(core, &mut stream, &connect, &mut behind);
     // Another `connect_timeout` for all of it: a client must not sit between CONNECT and CONNACK.
-    let exchanged = tokio::time::timeout(core.limits.connect_timeout, exchange).await;
+    let exchanged = tokio::time::timeout(connect_timeout, exchange).await;
     let authenticated = match exchanged.unwrap_or(Err(Cause::ConnectTimeout)) {
         Ok(authenticated) => authenticated,
         Err(cause) => {
@@ -83,7 +86,7 @@ pub(super) async fn set_up(
         Some(by) => Admitted { user: by.user.as_deref().map(Arc::from), until: None },
         None => {
             // As long as anybody may stay on the way to CONNACK.
-            match admit(shared, &stream, &connect, peer, core.limits.connect_timeout).await {
+            match admit(shared, &policy, &stream, &connect, peer, connect_timeout).await {
                 Ok(admitted) => admitted,
                 Err(why) => {
                     let code = refusal_code(why);
@@ -107,6 +110,7 @@ pub(super) async fn set_up(
     let gone = GoneGuard(Arc::new(Handle::default()));
     let request = ConnectRequest {
         connect: &connect,
+        limits: &limits,
         peer,
         user: admitted.user,
         login_ends_in: admitted.until.map(time_until),
@@ -133,12 +137,12 @@ pub(super) async fn set_up(
         started: false,
         replaying: false,
         terms,
-        publisher: crate::broker::Publisher::new(terms.version, shared.refused_publish),
+        publisher: crate::broker::Publisher::new(terms.version, policy.refused_publish, &limits),
         output: None,
         holding: false,
         durable,
         from_log: FromLog::default(),
-        rate: PublishRate::new(&core.limits, core.now()),
+        rate: PublishRate::new(&limits, core.now()),
         hold: None,
         peer,
         finished: false,
@@ -185,6 +189,7 @@ fn answer_in(bytes: &[u8], error: DecodeError) -> Option<ProtocolVersion> {
 /// Who the client is, if the listener and its methods let it in.
 async fn admit(
     shared: &ListenerShared,
+    policy: &Policy,
     stream: &Stream,
     connect: &Connect<'_>,
     peer: SocketAddr,
@@ -199,9 +204,9 @@ async fn admit(
         client_id: connect.client_id,
         user: connect.user_name,
         password: connect.password,
-        certificate: certificate.map_or(Certificate::None, |certificate| shared.credentials(certificate)),
-        allow_anonymous: shared.allow_anonymous,
-        methods: shared.methods.as_deref(),
+        certificate: certificate.map_or(Certificate::None, |certificate| policy.credentials(certificate)),
+        allow_anonymous: policy.allow_anonymous,
+        methods: policy.methods.as_deref(),
     };
     shared.gate.admit(&login, patience).await
 }

@@ -9,12 +9,12 @@ use crate::auth::acl::{self, Acl};
 use crate::auth::gate::{Gate, Methods};
 use crate::auth::throttle::ThrottleLimits;
 use crate::broker::Core;
-use crate::config::{AuthConfig, CertificateName, Config, ListenerConfig, Transport};
-use crate::net::Certificates;
+use crate::config::{AclSubscribe, AuthConfig, CertificateName, Config, ListenerConfig, Transport};
+use crate::net::LiveListener;
 
 /// How often the ends of certificates are looked at.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(3_600);
-/// With fewer days left a certificate's end is told in the log, once a day.
+/// With fewer days left the end of a certificate or of a list of revoked ones is told in the log, once a day.
 const DAYS_WARNED: i64 = 14;
 
 /// What is read from the files that say who may come in and do what.
@@ -84,12 +84,19 @@ pub(super) fn announce_policy(config: &Config, gate: &Gate, rules: Option<&Acl>)
 }
 
 impl Broker {
-    /// Takes up what can change while the broker runs: methods of authentication with their files, the rules of access, and the
-    /// certificates, keys, CAs and revocation lists of TLS listeners. Who is connected stays; rules that have changed hold for
-    /// living sessions, for what waits in queues, and for retained messages from now on. Everything else in `config` needs a restart.
+    /// Takes up what can change while the broker runs. Who is connected stays.
     ///
-    /// Each part is taken up as a whole or, if something is wrong with it, not at all; returned is what was not. Reads files: blocks for a
-    /// moment.
+    /// - Methods of authentication with their files; how failures of logins are counted.
+    /// - The rules of access: they hold for living sessions, for what waits in queues, and for retained messages from now on.
+    /// - The certificates, keys, CAs and revocation lists of TLS listeners, and what a listener asks of clients: all but address and transport.
+    /// - `limits`, for every decision from now on; of what a client was told in CONNACK, and its rate of publishing, with its next connection. All but
+    ///   `tls_handshakes_max` and `inflight_max`.
+    ///
+    /// Everything else in `config` needs a restart.
+    ///
+    /// What is read from files is taken up as a whole or, if something is wrong with it, not at all; returned is what was not. As long as there
+    /// is such a fault the settings of listeners, limits and logins stay too: they may count on the file that cannot be used. Reads
+    /// files: blocks for a moment.
     pub fn reload(&self, config: &Config) -> Vec<String> {
         let mut failures = Vec::new();
         let replaced =
@@ -98,14 +105,19 @@ impl Broker {
         match rules(config) {
             Ok(rules) => {
                 announce_policy(config, &self.gate, rules.as_deref());
-                self.core.set_rules(rules);
+                self.core.set_rules(rules, config.auth.subscribe == AclSubscribe::Refuse);
             }
             Err(error) => failures.push(error),
         }
-        for certificates in self.certificates.iter() {
-            failures.extend(certificates.reload(&config.listeners).err());
+        for listener in self.listeners.iter() {
+            failures.extend(listener.reload_files(&config.listeners).err());
         }
         self.note_certificates();
+        if failures.is_empty() {
+            self.gate.set_throttle_limits(throttle_limits(&config.auth));
+            self.core.set_limits(&config.limits);
+            self.listeners.iter().for_each(|listener| listener.set_policy(&config.listeners));
+        }
         failures
     }
 }
@@ -113,33 +125,40 @@ impl Broker {
 impl Broker {
     /// Notes how long the certificates of the listeners still hold.
     pub(super) fn note_certificates(&self) {
-        note_certificates(&self.core, &self.certificates);
+        note_certificates(&self.core, &self.listeners);
     }
 }
 
 /// Looks at the certificates now and each hour until the broker shuts down.
-pub(super) async fn watch_certificates(core: Arc<Core>, certificates: Arc<[Certificates]>) {
+pub(super) async fn watch_certificates(core: Arc<Core>, listeners: Arc<[LiveListener]>) {
     let mut ticks = tokio::time::interval(CERTIFICATES_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ticks.tick() => note_certificates(&core, &certificates),
+            _ = ticks.tick() => note_certificates(&core, &listeners),
             () = core.shut_down() => return,
         }
     }
 }
 
 #[allow(clippy::disallowed_methods, reason = "certificates end by the wall clock")]
-fn note_certificates(core: &Core, certificates: &[Certificates]) {
+fn note_certificates(core: &Core, listeners: &[LiveListener]) {
     let now = SystemTime::now();
-    let Some(days) = certificates.iter().filter_map(|of_listener| of_listener.days_left(now)).min() else {
-        return;
-    };
+    let days = listeners.iter().filter_map(|listener| listener.days_left(now)).min();
     let before = core.metrics.certificate_days_left.set(days);
-    if days < DAYS_WARNED && before != Some(days) {
+    if let Some(days) = days.filter(|days| *days < DAYS_WARNED && before != Some(*days)) {
         tracing::warn!(
             days,
             "a certificate of a TLS listener ends soon or has ended; replace the file, it is read again by itself"
+        );
+    }
+    let days = listeners.iter().filter_map(|listener| listener.crl_days_left(now)).min();
+    let before = core.metrics.crl_days_left.set(days);
+    if let Some(days) = days.filter(|days| *days < DAYS_WARNED && before != Some(*days)) {
+        tracing::warn!(
+            days,
+            "a list of revoked certificates of a TLS listener is over soon or already: then no certificate of its issuer is let in; \
+             replace the file, it is read again by itself"
         );
     }
 }

@@ -14,6 +14,7 @@ mod inflight;
 mod message;
 mod out_buffer;
 mod outbound;
+mod outgoing;
 mod packet_ids;
 mod pump;
 mod queue;
@@ -32,10 +33,11 @@ use std::sync::Arc;
 use durable::Durable;
 pub use durable::{LogWork, RestoredMessage, Snapshot};
 use inflight::Inflight;
-pub use message::{EncodeScratch, Expiry, Message, Outgoing, SHARE_PAYLOAD_ABOVE, message_cost};
+pub use message::{Expiry, Message, message_cost};
 use out_buffer::Keep;
 pub use out_buffer::{OutBuffer, Output};
 pub use outbound::{AckOutcome, Delivered, Granted, Readiness};
+pub use outgoing::{EncodeScratch, Outgoing, SHARE_PAYLOAD_ABOVE};
 use packet_ids::PacketIdSet;
 use queue::MessageQueue;
 pub use shared::SharedMessage;
@@ -415,6 +417,11 @@ impl Session {
     /// The bounds of this session.
     pub fn limits(&self) -> &SessionLimits {
         &self.limits
+    }
+
+    /// Other bounds for what comes. What is there stays, also above them.
+    pub fn set_limits(&mut self, limits: Arc<SessionLimits>) {
+        self.limits = limits;
     }
 }
 

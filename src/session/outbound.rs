@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::inflight::Awaiting;
-use super::message::{Layout, Message, Outgoing, SHARE_PAYLOAD_ABOVE};
+use super::message::Message;
 use super::out_buffer::Keep;
+use super::outgoing::{Layout, Outgoing, SHARE_PAYLOAD_ABOVE};
 use super::queue::{Body, DeliveryExtra, QueuedMessage};
 use super::terms::TopicForm;
 use super::{DropReason, Session, State};

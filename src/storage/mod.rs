@@ -40,7 +40,8 @@ pub(crate) use open::Damage;
 #[cfg(feature = "planted-faults")]
 pub(crate) use power_cut::PowerCutFiles;
 pub(crate) use record::{
-    Begun, DeliverRecord, MessageRecord, Numbers, Record, Records, SessionRecord, SubscribeRecord, WillRecord,
+    Begun, DeliverRecord, MessageRecord, Numbers, Record, Records, SessionRecord, SourceRecord,
+    SubscribeRecord, WillRecord,
 };
 pub(crate) use recovered::{OwnedMessage, Recovered, RecoveredSession, RecoveredWill};
 pub(crate) use segments::{ReadError, SegmentInfo, Window};

@@ -12,8 +12,8 @@ use ahash::RandomState;
 
 use super::open::Visitor;
 use super::record::{
-    Begun, DeliverRecord, Keep, MessageRecord, Numbers, Record, Records, SessionRecord, SubscribeRecord,
-    WillRecord,
+    Begun, DeliverRecord, Keep, MessageRecord, Numbers, Record, Records, SessionRecord, SourceRecord,
+    SubscribeRecord, WillRecord,
 };
 use crate::ledger::Position;
 use crate::protocol::QoS;
@@ -100,8 +100,17 @@ pub(crate) struct RecoveredRetained {
     pub(crate) revision: u64,
     /// `None`: it was removed.
     pub(crate) message: Option<OwnedMessage>,
+    /// Who stored it.
+    pub(crate) source: Option<Box<RecoveredSource>>,
     pub(crate) position: Position,
     pub(crate) frame_bytes: u32,
+}
+
+/// A client that has stored a retained message.
+#[derive(Debug)]
+pub(crate) struct RecoveredSource {
+    pub(crate) client_id: Box<str>,
+    pub(crate) user: Option<Box<str>>,
 }
 
 /// A message with its body.
@@ -300,7 +309,13 @@ impl Recovered {
     }
 
     /// `message` is `None` where the topic's retained message is removed.
-    fn retain(&mut self, topic: &str, revision: u64, message: Option<&MessageRecord<'_>>, place: Place) {
+    fn retain(
+        &mut self,
+        topic: &str,
+        revision: u64,
+        message: Option<(&MessageRecord<'_>, Option<SourceRecord<'_>>)>,
+        place: Place,
+    ) {
         self.next_revision = self.next_revision.max(revision.saturating_add(1));
         if place.is_old && !self.live_revisions.contains(&revision) {
             return;
@@ -309,7 +324,11 @@ impl Recovered {
         if self.retained.get(topic).is_some_and(|known| known.revision > revision) {
             return;
         }
-        let message = message.map(|message| OwnedMessage {
+        let source = message.and_then(|(_, source)| source).map(|source| {
+            let (client_id, user) = (Box::from(source.client_id), source.user.map(Box::from));
+            Box::new(RecoveredSource { client_id, user })
+        });
+        let message = message.map(|(message, _)| OwnedMessage {
             qos: message.qos,
             expires_at: message.expires_at,
             properties: Box::from(message.properties),
@@ -317,7 +336,7 @@ impl Recovered {
         });
         let Place { position, frame_bytes, .. } = place;
         self.retained
-            .insert(Box::from(topic), RecoveredRetained { revision, message, position, frame_bytes });
+            .insert(Box::from(topic), RecoveredRetained { revision, message, source, position, frame_bytes });
     }
 }
 
@@ -359,8 +378,8 @@ impl Visitor for Recovered {
             match (record, &message) {
                 (Record::Message(found), _) => message = Some(found),
                 (Record::Deliver(deliver), Some(message)) => self.deliver(&deliver, message, place),
-                (Record::Retain { revision }, Some(message)) => {
-                    self.retain(message.topic, revision, Some(message), place);
+                (Record::Retain { revision, source }, Some(message)) => {
+                    self.retain(message.topic, revision, Some((message, source)), place);
                 }
                 (Record::Unretain { revision, topic }, _) => self.retain(topic, revision, None, place),
                 // What the checkpoint says is newer.

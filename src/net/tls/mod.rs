@@ -95,6 +95,8 @@ struct Loaded {
     config: Arc<ServerConfig>,
     /// When the first of the listener's certificates, intermediates included, ends: seconds since 1970.
     not_after: i64,
+    /// When the first of its lists of revoked certificates is over; `None`: it has none.
+    crl_end: Option<i64>,
 }
 
 impl TlsServer {
@@ -117,13 +119,23 @@ impl TlsServer {
 
     /// Whole days until the first certificate of the listener's chains ends; negative when it is over.
     pub(super) fn days_left(&self, now: SystemTime) -> i64 {
-        let seconds = |time: std::time::Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        let now = match now.duration_since(UNIX_EPOCH) {
-            Ok(since) => seconds(since),
-            Err(before) => -seconds(before.duration()),
-        };
-        self.current.read().not_after.saturating_sub(now).div_euclid(86_400)
+        days(self.current.read().not_after, now)
     }
+
+    /// The same for its lists of revoked certificates, if it has any.
+    pub(super) fn crl_days_left(&self, now: SystemTime) -> Option<i64> {
+        self.current.read().crl_end.map(|end| days(end, now))
+    }
+}
+
+/// Whole days from `now` to a moment in seconds since 1970.
+fn days(end: i64, now: SystemTime) -> i64 {
+    let seconds = |time: std::time::Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let now = match now.duration_since(UNIX_EPOCH) {
+        Ok(since) => seconds(since),
+        Err(before) => -seconds(before.duration()),
+    };
+    end.saturating_sub(now).div_euclid(86_400)
 }
 
 impl Loaded {
@@ -147,15 +159,15 @@ impl Loaded {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(rustls_error)?;
-        let builder = match client_verifier(config, provider)? {
-            None => builder.with_no_client_auth(),
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
+        let (builder, crl_end) = match client_verifier(config, provider)? {
+            None => (builder.with_no_client_auth(), None),
+            Some((verifier, crl_end)) => (builder.with_client_cert_verifier(verifier), crl_end),
         };
         let mut server = builder.with_cert_resolver(Arc::new(resolver));
         server.alpn_protocols = vec![ALPN.to_vec()];
         // What a client needs to resume is with the client, encrypted: nothing is held for those that are away.
         server.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(rustls_error)?;
-        Ok(Loaded { config: Arc::new(server), not_after })
+        Ok(Loaded { config: Arc::new(server), not_after, crl_end })
     }
 }
 
@@ -170,11 +182,14 @@ fn certified_key(files: &CertificateFiles, provider: &CryptoProvider) -> Result<
     CertifiedKey::from_der(chain, key, provider).map_err(|source| rustls_error(files, source))
 }
 
-/// Who judges the certificates of clients; `None` if they are not asked for one.
+/// Who judges the certificates of clients.
+type Verifier = Arc<dyn ClientCertVerifier>;
+
+/// Who judges the certificates of clients, and when the first of the lists that it has is over; `None` if clients are not asked for one.
 fn client_verifier(
     config: &TlsConfig,
     provider: Arc<CryptoProvider>,
-) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+) -> Result<Option<(Verifier, Option<i64>)>, TlsError> {
     if config.client_certificate == ClientCertificate::None {
         return Ok(None);
     }
@@ -189,6 +204,7 @@ fn client_verifier(
     if config.client_certificate == ClientCertificate::Optional {
         verifier = verifier.allow_unauthenticated();
     }
+    let mut crl_end = None;
     if !config.crl.is_empty() {
         let mut lists = Vec::new();
         for path in &config.crl {
@@ -200,11 +216,12 @@ fn client_verifier(
                 .map_err(|error| TlsError::Crl { path: path.clone(), why: error.to_string() })?;
             lists.extend(of_file);
         }
+        crl_end = names::first_list_end(&lists);
         // A list that is no longer in force may leave out whoever was revoked since. That a certificate is on none because its
         // issuer has none is refused by default.
         verifier = verifier.with_crls(lists).enforce_revocation_expiration();
     }
-    verifier.build().map(Some).map_err(|error| ca_error(error.to_string()))
+    verifier.build().map(|verifier| Some((verifier, crl_end))).map_err(|error| ca_error(error.to_string()))
 }
 
 fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {

@@ -4,6 +4,7 @@
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::config::CertificateName;
 
@@ -58,4 +59,13 @@ pub(super) fn first_end<T: AsRef<[u8]>>(chain: &[T]) -> i64 {
         Some(certificate.validity().not_after.timestamp())
     });
     ends.min().unwrap_or(0)
+}
+
+/// When the first of these lists of revoked certificates is over, in seconds since 1970; `None` if none says when.
+pub(super) fn first_list_end<T: AsRef<[u8]>>(lists: &[T]) -> Option<i64> {
+    let ends = lists.iter().filter_map(|der| {
+        let (_, list) = CertificateRevocationList::from_der(der.as_ref()).ok()?;
+        Some(list.next_update()?.timestamp())
+    });
+    ends.min()
 }

@@ -180,3 +180,17 @@ fn a_further_certificate_without_a_name_is_refused() {
     let error = TlsServer::load(&config(&first, vec![nameless])).err().unwrap().to_string();
     assert!(error.contains("nameless.crt") && error.contains("DNS name"), "{error}");
 }
+
+#[test]
+fn readme_names_the_suites_and_groups_that_are_there() {
+    let readme = include_str!("../../../README.md");
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let suites = provider.cipher_suites.iter().map(|suite| format!("{:?}", suite.suite()));
+    let groups = provider.kx_groups.iter().map(|group| format!("{:?}", group.name()));
+    let there: std::collections::BTreeSet<String> = suites.chain(groups).collect();
+    let (_, table) = readme.split_once("| TLS | what is there |").expect("a table");
+    let (table, _) = table.split_once("\n\n").expect("its end");
+    let words = table.split('`').skip(1).step_by(2).map(str::to_owned);
+    let words = words.filter(|word| ["TLS", "X25519", "secp"].iter().any(|start| word.starts_with(start)));
+    assert_eq!(words.collect::<std::collections::BTreeSet<_>>(), there);
+}

@@ -162,7 +162,7 @@ fn the_publishers_bytes_are_used_again_only_where_they_are_what_we_would_write()
         let mut scratch = EncodeScratch::default();
         let now = Timestamp::default();
         let mut outgoing = Outgoing::from_publish(&read, "t", version, 7, now, &mut scratch);
-        let layout = crate::session::message::Layout { version: receiver, has_id };
+        let layout = crate::session::outgoing::Layout { version: receiver, has_id };
         std::ptr::eq(outgoing.image(layout).bytes.as_ptr(), bytes.as_ptr())
     };
     let plain = from_client(V5_0, 0x32, &FORWARDED);

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | 1 | Message | QoS u8, expiry n (Unix ms, 0: never), topic text, properties bytes (wire form), payload bytes |
 //! | 2 | Deliver | session n, sequence n, flags u8 (bits 0-1 QoS, 2 RETAIN, 3 shared), ids: count n and each n, [filter text] |
-//! | 3 | Retain | revision n: the frame's Message is its topic's retained message |
+//! | 3 | Retain | revision n, client id text (empty: nobody's, also if it is missing), user name (none if it is missing): the frame's Message is its topic's retained message, and was stored by them |
 //! | 4 | Unretain | revision n, topic text |
 //! | 5 | Received | session n, packet id n: a QoS 2 PUBLISH of this client |
 //! | 6 | Released | session n, packet id n: its PUBREL |
@@ -83,6 +83,13 @@ pub(crate) struct WillRecord<'a> {
     pub(crate) user: Option<&'a str>,
 }
 
+/// Who stored a retained message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SourceRecord<'a> {
+    pub(crate) client_id: &'a str,
+    pub(crate) user: Option<&'a str>,
+}
+
 /// A session as it is stored, without what it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SessionRecord<'a> {
@@ -123,7 +130,7 @@ pub(crate) type Keep = Option<Duration>;
 pub(crate) enum Record<'a> {
     Message(MessageRecord<'a>),
     Deliver(DeliverRecord<'a>),
-    Retain { revision: u64 },
+    Retain { revision: u64, source: Option<SourceRecord<'a>> },
     Unretain { revision: u64, topic: &'a str },
     Received { session: u64, id: u16 },
     Released { session: u64, id: u16 },
@@ -231,7 +238,13 @@ impl Record<'_> {
                     bytes(out, shared.as_bytes());
                 }
             }
-            Self::Retain { revision } => number(out, revision),
+            Self::Retain { revision, source } => {
+                number(out, revision);
+                if let Some(SourceRecord { client_id, user }) = source {
+                    bytes(out, client_id.as_bytes());
+                    user_name(out, user);
+                }
+            }
             Self::Unretain { revision, topic } => {
                 number(out, revision);
                 bytes(out, topic.as_bytes());

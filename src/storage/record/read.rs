@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Begun, DeliverRecord, Keep, MessageRecord, NO_LOCAL, Numbers, RETAIN, RETAIN_AS_PUBLISHED, Record,
-    SHARED, SessionRecord, SubscribeRecord, WillRecord,
+    SHARED, SessionRecord, SourceRecord, SubscribeRecord, WillRecord,
 };
 use crate::protocol::QoS;
 
@@ -73,7 +73,12 @@ fn read_record<'a>(kind: u8, mut r: Reader<'a>) -> Option<Record<'a>> {
                 shared: if flags & SHARED != 0 { Some(r.text()?) } else { None },
             })
         }
-        3 => Record::Retain { revision: r.number()? },
+        3 => {
+            let revision = r.number()?;
+            let client_id = r.text().filter(|client_id| !client_id.is_empty());
+            let source = client_id.map(|client_id| SourceRecord { client_id, user: r.user_name() });
+            Record::Retain { revision, source }
+        }
         4 => Record::Unretain { revision: r.number()?, topic: r.text()? },
         5 => Record::Received { session: r.number()?, id: r.id()? },
         6 => Record::Released { session: r.number()?, id: r.id()? },

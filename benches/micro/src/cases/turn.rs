@@ -64,6 +64,7 @@ impl Connected {
         let socket = Arc::<TcpStream>::new(socket);
         let attached = core
             .connect(ConnectRequest {
+                limits: &core.limits.now(),
                 connect: &Connect { clean_start: true, ..Connect::new(V311, client_id) },
                 peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
                 user: None,
@@ -77,7 +78,7 @@ impl Connected {
         core.flush_own(&attached.client);
         Self {
             client: attached.client,
-            publisher: Publisher::new(V311, RefusedPublish::AckAndCount),
+            publisher: Publisher::new(V311, RefusedPublish::AckAndCount, &core.limits.now()),
             peer,
             buffer: vec![0; 16 * 1024].into(),
         }
@@ -99,8 +100,9 @@ impl Connected {
     fn handle_bytes(&mut self, core: &Arc<Core>, turn: &mut Turn, bytes: &[u8]) {
         let (client, publisher) = (&self.client, &mut self.publisher);
         turn.begin(core.now());
+        let packet_bytes_max = publisher.packet_bytes_max();
         let mut rest = bytes;
-        while let Ok(Framed::Frame(frame)) = frame(rest, core.limits.packet_bytes_max, V311) {
+        while let Ok(Framed::Frame(frame)) = frame(rest, packet_bytes_max, V311) {
             rest = &rest[frame.total()..];
             match decode(&frame, V311) {
                 Ok(Packet::Publish(publish)) => {
