@@ -22,6 +22,10 @@ impl Retained for Kept {
     fn topic(&self) -> &str {
         self.message.topic()
     }
+
+    fn topic_bytes(&self) -> &[u8] {
+        self.message.topic_bytes()
+    }
 }
 
 impl Core {

@@ -25,6 +25,11 @@ const SHARDS: usize = 64;
 pub trait Retained: Clone {
     /// The topic name under which it is retained.
     fn topic(&self) -> &str;
+
+    /// The same as bytes, for comparison: to say again of each that it is text would cost more than to compare it.
+    fn topic_bytes(&self) -> &[u8] {
+        self.topic().as_bytes()
+    }
 }
 
 /// All retained messages; `M` is a shared handle of one.
@@ -69,9 +74,13 @@ impl<M: Retained> RetainedStore<M> {
 
     /// The same with a message that is made while the topic is locked: what `make` counts is in the order of the changes. It must have this topic.
     pub fn set_with(&self, topic: &str, make: impl FnOnce() -> M) -> Option<M> {
-        let hash = self.hash(topic);
+        let hash = self.hash(topic.as_bytes());
         let mut shard = self.shard(hash).write();
-        let entry = shard.entry(hash, |held| held.topic() == topic, |held| self.hash(held.topic()));
+        let entry = shard.entry(
+            hash,
+            |held| held.topic_bytes() == topic.as_bytes(),
+            |held| self.hash(held.topic_bytes()),
+        );
         // What was there is dropped by the caller, after the lock.
         match entry {
             Entry::Occupied(mut entry) => Some(std::mem::replace(entry.get_mut(), make())),
@@ -102,9 +111,9 @@ impl<M: Retained> RetainedStore<M> {
     }
 
     fn take_if(&self, topic: &str, mut wanted: impl FnMut(&M) -> bool) -> Option<M> {
-        let hash = self.hash(topic);
+        let hash = self.hash(topic.as_bytes());
         let mut shard = self.shard(hash).write();
-        let entry = shard.find_entry(hash, |held| held.topic() == topic).ok()?;
+        let entry = shard.find_entry(hash, |held| held.topic_bytes() == topic.as_bytes()).ok()?;
         if !wanted(entry.get()) {
             return None;
         }
@@ -112,22 +121,26 @@ impl<M: Retained> RetainedStore<M> {
         self.names.write().remove(topic);
         if shard.capacity() > 16 && shard.len() < shard.capacity() / 4 {
             let len = shard.len();
-            shard.shrink_to(2 * len, |held| self.hash(held.topic()));
+            shard.shrink_to(2 * len, |held| self.hash(held.topic_bytes()));
         }
         Some(removed)
     }
 
     /// The retained message of the topic.
     pub fn get(&self, topic: &str) -> Option<M> {
-        let hash = self.hash(topic);
-        self.shard(hash).read().find(hash, |held| held.topic() == topic).cloned()
+        let hash = self.hash(topic.as_bytes());
+        self.shard(hash).read().find(hash, |held| held.topic_bytes() == topic.as_bytes()).cloned()
     }
 
     /// Whether the filter may match a retained message now; no more than `steps_max` topics are looked at, and `true` is said if that is not enough.
     pub fn may_match(&self, filter: &str, steps_max: usize) -> bool {
         if !is_wildcard(filter) {
-            let hash = self.hash(filter);
-            return self.shard(hash).read().find(hash, |held| held.topic() == filter).is_some();
+            let hash = self.hash(filter.as_bytes());
+            return self
+                .shard(hash)
+                .read()
+                .find(hash, |held| held.topic_bytes() == filter.as_bytes())
+                .is_some();
         }
         let mut cursor = ReplayCursor::default();
         let (_, ends) = self.matching(filter, &mut cursor, steps_max);
@@ -141,9 +154,9 @@ impl<M: Retained> RetainedStore<M> {
         }
     }
 
-    fn hash(&self, topic: &str) -> u64 {
+    fn hash(&self, topic: &[u8]) -> u64 {
         let mut hasher = self.state.build_hasher();
-        hasher.write(topic.as_bytes());
+        hasher.write(topic);
         hasher.finish()
     }
 
@@ -265,7 +278,7 @@ mod tests {
             while store.names.try_read().is_some() && !changing.is_finished() {
                 std::thread::yield_now();
             }
-            let locked = store.shard(store.hash(topic)).try_read().is_none();
+            let locked = store.shard(store.hash(topic.as_bytes())).try_read().is_none();
             drop(names);
             locked
         })

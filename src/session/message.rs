@@ -71,6 +71,11 @@ impl Message {
         std::str::from_utf8(self.parts().0).unwrap_or_default()
     }
 
+    /// The topic name's bytes.
+    pub fn topic_bytes(&self) -> &[u8] {
+        self.parts().0
+    }
+
     fn parts(&self) -> (&[u8], &[u8]) {
         let Some(([flags, low, high], text)) = self.body.split_first_chunk::<HEAD>() else {
             return Default::default();
