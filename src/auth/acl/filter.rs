@@ -164,6 +164,8 @@ impl Template {
 
     fn overlaps(&self, filter: &str, who: Who<'_>) -> bool {
         let (mut rule, mut filter) = (self.levels(who), filter.split('/').map(Level::of));
+        // What is common so far is one level, without a character.
+        let mut is_empty = false;
         let mut is_first = true;
         loop {
             let (level, other) = (rule.next(), filter.next());
@@ -175,11 +177,14 @@ impl Template {
                 return false;
             }
             match (level, other) {
+                // `/#` and `+` have only the empty topic in common, which is none.
+                (Some(Level::Rest), None) | (None, Some(Level::Rest)) if is_empty => return false,
                 (Some(Level::Rest), _) | (_, Some(Level::Rest)) | (None, None) => return true,
                 (Some(Level::Literal(level)), Some(Level::Literal(other))) if level != other => return false,
                 (Some(_), Some(_)) => {}
                 (Some(_), None) | (None, Some(_)) => return false,
             }
+            is_empty = is_first && [level, other].contains(&Some(Level::Literal("")));
             is_first = false;
         }
     }

@@ -76,6 +76,13 @@ fn a_deny_that_matches_part_of_it_refuses_it() {
 }
 
 #[test]
+fn the_empty_topic_is_nothing_that_a_deny_could_take() {
+    let cases = [("+", "yes 2"), ("+/+", "no 3"), ("+/#", "no 3"), ("/#", "no 3"), ("a/#", "yes 2")];
+    judge("user bob\ntopic read #\ntopic deny /#", &cases);
+    judge("user bob\ntopic read #\ntopic deny +", &[("/#", "yes 2"), ("a/#", "no 3"), ("/a", "yes 2")]);
+}
+
+#[test]
 fn a_deny_below_a_dollar_takes_nothing_from_wildcards_in_front() {
     judge(
         "user bob\ntopic read #\ntopic deny $x/#",
