@@ -130,6 +130,7 @@ pub(super) async fn set_up(
         epoch,
         stream,
         partial: behind,
+        unfinished: None,
         started: false,
         replaying: false,
         terms,
