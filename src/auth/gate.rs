@@ -4,7 +4,8 @@
 //! anonymous, which is the listener's affair. A certificate names its user where that is a method; else it is enough by itself only where
 //! no method is asked, and beside methods it stands for nobody. A password that is omitted is none, not an empty one.
 //!
-//! Failures are counted by address and user ([`throttle`](super::throttle)) and slow down, then ban, whoever goes on. An answer that no
+//! Failures are counted by address and user ([`throttle`](super::throttle)) and slow down, then ban, whoever goes on; no more checks are under way
+//! together than may still fail ([`lanes`](super::lanes)). An answer that no
 //! method can give (a server that is silent, a queue that is full) lets nobody in either, and is told apart: it is not the client's fault.
 //!
 //! Passwords are judged on a pool of their own. New files replace the methods as a whole ([`Gate::replace`]).
@@ -22,6 +23,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::http::{HttpAnswer, HttpAuth, HttpAuthError, Question};
 use super::jwt::{JwtKeyError, JwtVerifier};
+use super::lanes::Lanes;
 use super::password::{PasswordFile, PasswordFileError};
 use super::pool::{Limits, Pool};
 use super::throttle::{AddressGroup, Admission, Throttle, ThrottleLimits};
@@ -134,7 +136,8 @@ pub(crate) struct Gate {
     methods: RwLock<Arc<Methods>>,
     /// Once there is a password file.
     pool: Mutex<Option<Arc<Pool>>>,
-    throttle: Mutex<Throttle>,
+    throttle: Arc<Mutex<Throttle>>,
+    lanes: Arc<Lanes>,
     started: Instant,
 }
 
@@ -155,10 +158,12 @@ impl Gate {
     /// # Errors
     /// The system gives no thread.
     pub(crate) fn new(methods: Methods, limits: ThrottleLimits) -> Result<Self, GateError> {
+        let throttle = Arc::new(Mutex::new(Throttle::new(limits)));
         let gate = Self {
             methods: RwLock::new(Arc::new(methods)),
             pool: Mutex::default(),
-            throttle: Mutex::new(Throttle::new(limits)),
+            lanes: Lanes::new(Arc::clone(&throttle)),
+            throttle,
             started: Instant::now(),
         };
         gate.start_pool(&gate.methods())?;
@@ -227,19 +232,14 @@ impl Gate {
         }
         let (address, name) = (login.peer.ip(), login.user.unwrap_or_default());
         let admission = self.throttle.lock().admit(self.now(), address, name);
-        match admission {
-            Admission::Refuse { banned, remaining } => {
-                tracing::info!(
-                    peer = %login.peer,
-                    user_name = %escape(name),
-                    banned = banned.name(),
-                    remaining_seconds = remaining.as_secs(),
-                    "login refused: banned after too many failures (auth.failures_max, auth.ban_time)"
-                );
-                return Err(Refused::Banned);
-            }
-            Admission::Check { after } if after.is_zero() => {}
-            Admission::Check { after } => tokio::time::sleep(after).await,
+        let after = unless_banned(login, admission)?;
+        if !after.is_zero() {
+            tokio::time::sleep(after).await;
+        }
+        let (waited, place) = self.lanes.enter(address, name).await;
+        if waited || !after.is_zero() {
+            let admission = self.throttle.lock().admit_again(self.now(), address, name);
+            unless_banned(login, admission)?;
         }
         match self.ask(&methods, login).await {
             Answer::In(admitted) => {
@@ -249,7 +249,12 @@ impl Gate {
             Answer::Unavailable => Err(Refused::Unavailable),
             Answer::No | Answer::NotAsked => {
                 has_failed.store(true, Ordering::Release);
-                self.failed(login).await;
+                let delay = self.failed(login);
+                // It counts now: the next one has not to wait for a late answer.
+                drop(place);
+                if !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
+                }
                 Err(Refused::Unknown)
             }
         }
@@ -297,8 +302,8 @@ impl Gate {
         }
     }
 
-    /// Counts a failure, says it in one line that tools can look for, and answers late if there were many.
-    async fn failed(&self, login: &Login<'_>) {
+    /// Counts a failure, and says it in one line that tools can look for; how late its answer is to be.
+    fn failed(&self, login: &Login<'_>) -> Duration {
         let name = login.user.unwrap_or_default();
         let failure = self.throttle.lock().failed(self.now(), login.peer.ip(), name);
         tracing::warn!(
@@ -315,13 +320,28 @@ impl Gate {
                 "login banned: too many failures (auth.failures_max, auth.address_failures_max), for auth.ban_time"
             );
         }
-        if !failure.delay.is_zero() {
-            tokio::time::sleep(failure.delay).await;
-        }
+        failure.delay
     }
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+}
+
+/// How long the check has to wait, unless it is not to be made at all.
+fn unless_banned(login: &Login<'_>, admission: Admission) -> Result<Duration, Refused> {
+    match admission {
+        Admission::Check { after } => Ok(after),
+        Admission::Refuse { banned, remaining } => {
+            tracing::info!(
+                peer = %login.peer,
+                user_name = %escape(login.user.unwrap_or_default()),
+                banned = banned.name(),
+                remaining_seconds = remaining.as_secs(),
+                "login refused: banned after too many failures (auth.failures_max, auth.ban_time)"
+            );
+            Err(Refused::Banned)
+        }
     }
 }
 

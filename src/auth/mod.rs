@@ -8,6 +8,7 @@ pub mod acl;
 pub(crate) mod gate;
 pub mod http;
 pub mod jwt;
+mod lanes;
 pub mod password;
 pub mod pool;
 pub mod throttle;
