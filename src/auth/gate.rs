@@ -21,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::entry::EntryId;
 use super::http::{HttpAnswer, HttpAuth, HttpAuthError, Question};
 use super::jwt::{JwtKeyError, JwtVerifier};
 use super::lanes::Lanes;
@@ -61,6 +62,8 @@ pub(crate) struct Admitted {
     pub(crate) user: Option<Arc<str>>,
     /// When it has to leave.
     pub(crate) until: Option<SystemTime>,
+    /// The entry of the password file that let it in, without which it has to leave.
+    pub(crate) entry: Option<EntryId>,
 }
 
 /// Why a client may not come in.
@@ -183,7 +186,8 @@ impl Gate {
         Arc::clone(&self.methods.read())
     }
 
-    /// Asks others from now on. Who is in stays in.
+    /// Asks others from now on. Who is in stays in, but for those whose entry of the password file does not count any more
+    /// ([`counts`](Self::counts)): the caller sees to them.
     ///
     /// # Errors
     /// The system gives no thread; everything stays as it was.
@@ -191,6 +195,11 @@ impl Gate {
         self.start_pool(&methods)?;
         *self.methods.write() = Arc::new(methods);
         Ok(())
+    }
+
+    /// Whether this entry is the user's in the password file in use.
+    pub(crate) fn counts(&self, user: &str, entry: EntryId) -> bool {
+        self.methods().password_file.as_ref().and_then(|file| file.entry(user)) == Some(entry)
     }
 
     /// Who the client is, if it may come in. Slow where it has failed before, `patience` at most.
@@ -216,14 +225,14 @@ impl Gate {
         if let Certificate::Names(user) = &login.certificate
             && methods.of(login.methods).any(|method| method == AuthMethod::Certificate)
         {
-            return Ok(Admitted { user: Some(Arc::from(user.as_str())), until: None });
+            return Ok(Admitted { user: Some(Arc::from(user.as_str())), until: None, entry: None });
         }
         let asked = methods.of(login.methods).any(|method| method != AuthMethod::Certificate);
         let shows_login = login.user.is_some() || login.password.is_some();
         if !shows_login || !asked {
             // A name that nobody can confirm is none.
             return if login.allow_anonymous || (!asked && login.certificate != Certificate::None) {
-                Ok(Admitted { user: None, until: None })
+                Ok(Admitted { user: None, until: None, entry: None })
             } else if shows_login {
                 Err(Refused::Unknown)
             } else {
@@ -293,7 +302,10 @@ impl Gate {
             Err(busy) => Err(busy.to_string()),
         };
         match checked {
-            Ok(true) => Answer::In(Admitted { user: Some(Arc::from(user)), until: None }),
+            Ok(true) => {
+                let entry = methods.password_file.as_ref().and_then(|file| file.entry(user));
+                Answer::In(Admitted { user: Some(Arc::from(user)), until: None, entry })
+            }
             Ok(false) => Answer::No,
             Err(error) => {
                 tracing::warn!(peer = %login.peer, user_name = %escape(user), %error, "login not judged");
@@ -350,7 +362,7 @@ fn ask_jwt(methods: &Methods, login: &Login<'_>) -> Answer {
     match jwt.check(token, login.user, wall_clock()) {
         Ok(identity) => {
             let (user, until) = (Some(Arc::from(identity.user)), Some(identity.expires_at));
-            Answer::In(Admitted { user, until })
+            Answer::In(Admitted { user, until, entry: None })
         }
         Err(fault) => {
             tracing::debug!(peer = %login.peer, %fault, "token refused");
@@ -364,7 +376,7 @@ async fn ask_http(methods: &Methods, login: &Login<'_>) -> Answer {
         return Answer::NotAsked;
     };
     match http.check(Question { user, password, client_id: login.client_id }).await {
-        HttpAnswer::Allowed => Answer::In(Admitted { user: Some(Arc::from(user)), until: None }),
+        HttpAnswer::Allowed => Answer::In(Admitted { user: Some(Arc::from(user)), until: None, entry: None }),
         HttpAnswer::Denied => Answer::No,
         HttpAnswer::Unavailable(why) => {
             tracing::warn!(peer = %login.peer, user_name = %escape(user), %why, "the HTTP back end gave no answer: login not judged");

@@ -5,6 +5,7 @@
 //! new one. Everything fails closed: what cannot be read or judged lets nobody in.
 
 pub mod acl;
+pub mod entry;
 pub(crate) mod gate;
 pub mod http;
 pub mod jwt;

@@ -40,6 +40,8 @@ pub(crate) enum Cause {
     PublishRefused,
     /// The token by which the client came in counts no longer.
     LoginExpired,
+    /// The entry of the password file by which the client came in is gone, or another one.
+    LoginRevoked,
     /// It held the most when the unfinished packets of all clients came to `limits.unfinished_bytes_max`.
     UnfinishedBytes,
     /// The answer would be larger than the client's own Maximum Packet Size ([MQTT-3.1.2-24]).
@@ -93,6 +95,7 @@ impl Cause {
             Self::TopicAliasInvalid => "topic_alias_invalid",
             Self::PublishRefused => "acl_write",
             Self::LoginExpired => "login_expired",
+            Self::LoginRevoked => "login_revoked",
             Self::UnfinishedBytes => "unfinished_bytes_max",
             Self::AnswerTooLarge => "answer_too_large",
             Self::NotConnect { .. } => "not_connect",
@@ -129,7 +132,7 @@ impl Cause {
             Self::ReauthenticationRefused(code) => Some(*code),
             Self::ReceiveMaximumExceeded => Some(ReasonCode::ReceiveMaximumExceeded),
             Self::TopicAliasInvalid => Some(ReasonCode::TopicAliasInvalid),
-            Self::PublishRefused => Some(ReasonCode::NotAuthorized),
+            Self::PublishRefused | Self::LoginRevoked => Some(ReasonCode::NotAuthorized),
             Self::LoginExpired => Some(ReasonCode::MaximumConnectTime),
             Self::UnfinishedBytes => Some(ReasonCode::QuotaExceeded),
             Self::AnswerTooLarge => Some(ReasonCode::PacketTooLarge),
@@ -176,6 +179,9 @@ impl fmt::Display for Cause {
                 f.write_str("publish refused by the rules of access, and refused_publish = \"disconnect\"")
             }
             Self::LoginExpired => f.write_str("the token by which the client came in has expired"),
+            Self::LoginRevoked => f.write_str(
+                "the entry of auth.password_file by which the client came in is gone, or another one",
+            ),
             Self::UnfinishedBytes => {
                 f.write_str("unfinished packets of all clients hold limits.unfinished_bytes_max")
             }

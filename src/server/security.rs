@@ -85,7 +85,8 @@ pub(super) fn announce_policy(config: &Config, gate: &Gate, rules: Option<&Acl>)
 
 impl Broker {
     /// Takes up what can change while the broker runs: methods of authentication with their files, the rules of access, and the
-    /// certificates, keys, CAs and revocation lists of TLS listeners. Who is connected stays; rules that have changed hold for
+    /// certificates, keys, CAs and revocation lists of TLS listeners. Who is connected stays, but for those who logged in by a password file that does
+    /// not have their entry any more, or has another hash in it; rules that have changed hold for
     /// living sessions, for what waits in queues, and for retained messages from now on. Everything else in `config` needs a restart.
     ///
     /// Each part is taken up as a whole or, if something is wrong with it, not at all; returned is what was not. Reads files: blocks for a
@@ -102,6 +103,8 @@ impl Broker {
             }
             Err(error) => failures.push(error),
         }
+        // After the rules: by these it is judged whether their wills are published.
+        self.core.end_logins_unless(|user, entry| self.gate.counts(user, entry));
         for certificates in self.certificates.iter() {
             failures.extend(certificates.reload(&config.listeners).err());
         }
