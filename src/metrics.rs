@@ -144,6 +144,8 @@ pub struct MetricsSnapshot {
     pub retained: u64,
     /// Gauge: bytes that wait for clients in memory, those of a message once for each client; `limits.memory_max` bounds them.
     pub waiting_bytes: u64,
+    /// Gauge: bytes of packets that have not come as a whole, above 16 KB of each client; `limits.unfinished_bytes_max` bounds them.
+    pub unfinished_bytes: u64,
     /// Connections that got past CONNECT.
     pub connections: u64,
     /// Sockets and CONNECTs turned away, by reason.
@@ -197,6 +199,7 @@ impl Metrics {
             subscriptions: 0,
             retained: 0,
             waiting_bytes: 0,
+            unfinished_bytes: 0,
             connections: self.connections.get(),
             refused: self.refused.snapshot(),
             closed: self.closed.snapshot(),

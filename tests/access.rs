@@ -364,6 +364,60 @@ fn a_user_gets_the_client_id_of_an_anonymous_session_and_nothing_else_of_it() {
 }
 
 #[test]
+fn who_came_in_by_an_entry_that_is_gone_or_another_one_is_disconnected() {
+    let house = House::on_disk();
+    let new_passwords = |text: &str| {
+        fs::write(house.directory.path().join("passwords"), text).expect("written");
+        house.broker.reload(&house.config)
+    };
+    let bob5 = Connect5::new("b5").user_name("bob").password("builder").will("bob/five", "gone", 1, false);
+    let connect_all = || {
+        let bob = RawClient::open(house.addr(), &stays("b", "bob").will("bob/will", "gone", 1, false)).0;
+        (bob, RawClient5::open(house.addr(), &bob5).0)
+    };
+    let mut alice = open(&house, "a", "alice");
+    alice.subscribe("#", 1);
+    let mut anonymous = RawClient::clean(house.addr(), "n");
+    let (of_alice, of_bob) = PASSWORDS.split_once('\n').expect("two lines");
+    // Gone; with the hash of another password; and back. Alice's entry is the same all the while, wherever it stands.
+    let other_hash = of_alice.replacen("alice:", "bob:", 1);
+    let mut count = 0;
+    for text in [format!("# bob is gone\n\n{of_alice}\n"), format!("{other_hash}\n{of_alice}\n")] {
+        assert_eq!(new_passwords(&format!("{of_bob}# in another order\n{of_alice}\n")), [] as [String; 0]);
+        let (mut bob, mut bob5) = connect_all();
+        bob.subscribe("open/#", 1);
+        // Read anew, and the same.
+        assert_eq!(new_passwords(PASSWORDS), [] as [String; 0]);
+        // A fault leaves what was, and everybody where he is.
+        assert_eq!(new_passwords("alice:plain\n").len(), 1);
+        bob.expect_nothing();
+        bob5.expect_nothing();
+        assert_eq!(new_passwords(&text), [] as [String; 0]);
+        bob5.expect_disconnect(0x87);
+        bob.expect_closed();
+        count += 2;
+        let mut wills = [alice.expect_publish(), alice.expect_publish()].map(|will| {
+            alice.send(&wire::puback(will.id()));
+            will.topic
+        });
+        wills.sort();
+        assert_eq!(wills, ["bob/five", "bob/will"]);
+        assert_eq!(house.broker.metrics().closed.get("login_revoked"), Some(&count));
+        assert_eq!(refused(house.addr(), &stays("b", "bob")), 4);
+        // The session is there, and it is bob's.
+        assert_eq!(refused(house.addr(), &stays("b", "alice")), 5);
+        open(&house, "w", "alice").publish("open/while-away", 1, "x");
+        assert_eq!(topics(&mut alice), ["open/while-away"]);
+        assert_eq!(new_passwords(PASSWORDS), [] as [String; 0]);
+        let (mut bob, present) = RawClient::open(house.addr(), &stays("b", "bob"));
+        assert!(present);
+        assert_eq!(bob.expect_message_and_ack("open/while-away", "x").topic, "open/while-away");
+        bob.disconnect();
+    }
+    anonymous.expect_nothing();
+}
+
+#[test]
 fn files_that_cannot_be_read_let_nobody_in_and_leave_what_was() {
     let house = House::new(|_| {});
     fs::write(house.directory.path().join("acl"), "topic everything #\n").expect("written");

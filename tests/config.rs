@@ -178,6 +178,7 @@ fn a_file_sets_everything() {
         memory_max = "21MB"
         tls_handshakes_max = 22
         handshake_bytes_max = "64 KB"
+        unfinished_bytes_max = "300MB"
         shutdown_timeout = "1m"
         [log]
         level = "warn,ternmq=debug"
@@ -281,6 +282,7 @@ fn a_file_sets_everything() {
             memory_max: MemoryMax::Bytes(21_000_000),
             tls_handshakes_max: 22,
             handshake_bytes_max: 64_000,
+            unfinished_bytes_max: MemoryMax::Bytes(300_000_000),
             shutdown_timeout: Duration::from_secs(60),
         },
         acl: vec![
@@ -456,6 +458,7 @@ fn every_setting_outside_listeners_has_a_variable() {
         ("TERNMQ_LIMITS__MEMORY_MAX", "none"),
         ("TERNMQ_LIMITS__TLS_HANDSHAKES_MAX", "18"),
         ("TERNMQ_LIMITS__HANDSHAKE_BYTES_MAX", "4096"),
+        ("TERNMQ_LIMITS__UNFINISHED_BYTES_MAX", "none"),
         ("TERNMQ_LIMITS__SHUTDOWN_TIMEOUT", "0s"),
         ("TERNMQ_LOG__LEVEL", "off"),
         ("TERNMQ_LOG__FORMAT", "json"),
@@ -507,6 +510,7 @@ fn every_setting_outside_listeners_has_a_variable() {
     assert_eq!(limits.session_expiry, Some(Duration::ZERO));
     assert_eq!(limits.shutdown_timeout, Duration::ZERO);
     assert_eq!(limits.handshake_bytes_max, 4096);
+    assert_eq!(limits.unfinished_bytes_max, MemoryMax::Unbounded);
     assert_eq!(limits.inflight_max, 3);
 }
 
@@ -542,6 +546,7 @@ fn bad_values_are_named_with_what_is_expected() {
         ("[limits]\npublish_bytes_rate_max = \"0B\"", "limits.publish_bytes_rate_max", &["or \"none\""]),
         ("[limits]\nmemory_max = \"half\"", "limits.memory_max", &["\"auto\" or \"none\""]),
         ("[limits]\nmemory_max = \"999KB\"", "limits.memory_max", &["at least 1MB"]),
+        ("[limits]\nunfinished_bytes_max = -1", "limits.unfinished_bytes_max", &["\"auto\" or \"none\""]),
         ("[limits]\ntls_handshakes_max = 0", "limits.tls_handshakes_max", &["= 0:"]),
         (
             "[[listeners]]\nbind = \"[::1]:1\"\nproxy_protocol_from = \"127.0.0.1\"",
@@ -1029,11 +1034,29 @@ fn a_program_says_how_much_memory_a_quarter_is() {
     );
     assert!(bytes > 1_000_000 && loaded.warnings.is_empty(), "{bytes} {:?}", loaded.warnings);
     assert!(!loaded.has_default_data_dir());
+    // Of unfinished packets a quarter as well, and no more than 256 MB.
+    assert_eq!(
+        loaded.config.limits.unfinished_bytes_max,
+        MemoryMax::Bytes(bytes.min(256_000_000)),
+        "of {bytes}"
+    );
+    assert_eq!(MemoryMax::Auto.unfinished_bytes(), MemoryMax::Auto.bytes().map(|all| all.min(256_000_000)));
+    assert_eq!(MemoryMax::Bytes(1_000_000_000).unfinished_bytes(), Some(1_000_000_000));
     // What is set stands.
     for (text, bound) in [("none", MemoryMax::Unbounded), ("5MB", MemoryMax::Bytes(5_000_000))] {
         let mut loaded = environment(&[("TERNMQ_LIMITS__MEMORY_MAX", text)]).expect("good");
         loaded.use_machine_memory();
         assert_eq!(loaded.config.limits.memory_max, bound);
+    }
+}
+
+#[test]
+fn a_packet_that_unfinished_would_be_too_much_is_warned_of() {
+    for (text, expected) in [("15MB", 1), ("16MB", 0), ("none", 0), ("auto", 0)] {
+        let text = format!("[limits]\nunfinished_bytes_max = \"{text}\"");
+        let warnings = Written::new(&text).load().expect("allowed").warnings;
+        assert_eq!(warnings.len(), expected, "{text}: {warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.starts_with("limits.unfinished_bytes_max")));
     }
 }
 

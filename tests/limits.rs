@@ -9,6 +9,8 @@ mod proxy;
 mod support;
 #[path = "limits/topics.rs"]
 mod topics;
+#[path = "limits/unfinished.rs"]
+mod unfinished;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

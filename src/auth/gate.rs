@@ -4,7 +4,8 @@
 //! anonymous, which is the listener's affair. A certificate names its user where that is a method; else it is enough by itself only where
 //! no method is asked, and beside methods it stands for nobody. A password that is omitted is none, not an empty one.
 //!
-//! Failures are counted by address and user ([`throttle`](super::throttle)) and slow down, then ban, whoever goes on. An answer that no
+//! Failures are counted by address and user ([`throttle`](super::throttle)) and slow down, then ban, whoever goes on; no more checks are under way
+//! together than may still fail ([`lanes`](super::lanes)). An answer that no
 //! method can give (a server that is silent, a queue that is full) lets nobody in either, and is told apart: it is not the client's fault.
 //!
 //! Passwords are judged on a pool of their own. New files replace the methods as a whole ([`Gate::replace`]).
@@ -20,8 +21,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::entry::EntryId;
 use super::http::{HttpAnswer, HttpAuth, HttpAuthError, Question};
 use super::jwt::{JwtKeyError, JwtVerifier};
+use super::lanes::Lanes;
 use super::password::{PasswordFile, PasswordFileError};
 use super::pool::{Limits, Pool};
 use super::throttle::{AddressGroup, Admission, Throttle, ThrottleLimits};
@@ -59,6 +62,8 @@ pub(crate) struct Admitted {
     pub(crate) user: Option<Arc<str>>,
     /// When it has to leave.
     pub(crate) until: Option<SystemTime>,
+    /// The entry of the password file that let it in, without which it has to leave.
+    pub(crate) entry: Option<EntryId>,
 }
 
 /// Why a client may not come in.
@@ -134,7 +139,8 @@ pub(crate) struct Gate {
     methods: RwLock<Arc<Methods>>,
     /// Once there is a password file.
     pool: Mutex<Option<Arc<Pool>>>,
-    throttle: Mutex<Throttle>,
+    throttle: Arc<Mutex<Throttle>>,
+    lanes: Arc<Lanes>,
     started: Instant,
 }
 
@@ -155,10 +161,12 @@ impl Gate {
     /// # Errors
     /// The system gives no thread.
     pub(crate) fn new(methods: Methods, limits: ThrottleLimits) -> Result<Self, GateError> {
+        let throttle = Arc::new(Mutex::new(Throttle::new(limits)));
         let gate = Self {
             methods: RwLock::new(Arc::new(methods)),
             pool: Mutex::default(),
-            throttle: Mutex::new(Throttle::new(limits)),
+            lanes: Lanes::new(Arc::clone(&throttle)),
+            throttle,
             started: Instant::now(),
         };
         gate.start_pool(&gate.methods())?;
@@ -178,7 +186,8 @@ impl Gate {
         Arc::clone(&self.methods.read())
     }
 
-    /// Asks others from now on. Who is in stays in.
+    /// Asks others from now on. Who is in stays in, but for those whose entry of the password file does not count any more
+    /// ([`counts`](Self::counts)): the caller sees to them.
     ///
     /// # Errors
     /// The system gives no thread; everything stays as it was.
@@ -191,6 +200,11 @@ impl Gate {
     /// Counts failures by other bounds from now on. Bans in force run out.
     pub(crate) fn set_throttle_limits(&self, limits: ThrottleLimits) {
         self.throttle.lock().set_limits(limits);
+    }
+
+    /// Whether this entry is the user's in the password file in use.
+    pub(crate) fn counts(&self, user: &str, entry: EntryId) -> bool {
+        self.methods().password_file.as_ref().and_then(|file| file.entry(user)) == Some(entry)
     }
 
     /// Who the client is, if it may come in. Slow where it has failed before, `patience` at most.
@@ -216,14 +230,14 @@ impl Gate {
         if let Certificate::Names(user) = &login.certificate
             && methods.of(login.methods).any(|method| method == AuthMethod::Certificate)
         {
-            return Ok(Admitted { user: Some(Arc::from(user.as_str())), until: None });
+            return Ok(Admitted { user: Some(Arc::from(user.as_str())), until: None, entry: None });
         }
         let asked = methods.of(login.methods).any(|method| method != AuthMethod::Certificate);
         let shows_login = login.user.is_some() || login.password.is_some();
         if !shows_login || !asked {
             // A name that nobody can confirm is none.
             return if login.allow_anonymous || (!asked && login.certificate != Certificate::None) {
-                Ok(Admitted { user: None, until: None })
+                Ok(Admitted { user: None, until: None, entry: None })
             } else if shows_login {
                 Err(Refused::Unknown)
             } else {
@@ -232,19 +246,14 @@ impl Gate {
         }
         let (address, name) = (login.peer.ip(), login.user.unwrap_or_default());
         let admission = self.throttle.lock().admit(self.now(), address, name);
-        match admission {
-            Admission::Refuse { banned, remaining } => {
-                tracing::info!(
-                    peer = %login.peer,
-                    user_name = %escape(name),
-                    banned = banned.name(),
-                    remaining_seconds = remaining.as_secs(),
-                    "login refused: banned after too many failures (auth.failures_max, auth.ban_time)"
-                );
-                return Err(Refused::Banned);
-            }
-            Admission::Check { after } if after.is_zero() => {}
-            Admission::Check { after } => tokio::time::sleep(after).await,
+        let after = unless_banned(login, admission)?;
+        if !after.is_zero() {
+            tokio::time::sleep(after).await;
+        }
+        let (waited, place) = self.lanes.enter(address, name).await;
+        if waited || !after.is_zero() {
+            let admission = self.throttle.lock().admit_again(self.now(), address, name);
+            unless_banned(login, admission)?;
         }
         match self.ask(&methods, login).await {
             Answer::In(admitted) => {
@@ -254,7 +263,12 @@ impl Gate {
             Answer::Unavailable => Err(Refused::Unavailable),
             Answer::No | Answer::NotAsked => {
                 has_failed.store(true, Ordering::Release);
-                self.failed(login).await;
+                let delay = self.failed(login);
+                // It counts now: the next one has not to wait for a late answer.
+                drop(place);
+                if !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
+                }
                 Err(Refused::Unknown)
             }
         }
@@ -293,7 +307,10 @@ impl Gate {
             Err(busy) => Err(busy.to_string()),
         };
         match checked {
-            Ok(true) => Answer::In(Admitted { user: Some(Arc::from(user)), until: None }),
+            Ok(true) => {
+                let entry = methods.password_file.as_ref().and_then(|file| file.entry(user));
+                Answer::In(Admitted { user: Some(Arc::from(user)), until: None, entry })
+            }
             Ok(false) => Answer::No,
             Err(error) => {
                 tracing::warn!(peer = %login.peer, user_name = %escape(user), %error, "login not judged");
@@ -302,8 +319,8 @@ impl Gate {
         }
     }
 
-    /// Counts a failure, says it in one line that tools can look for, and answers late if there were many.
-    async fn failed(&self, login: &Login<'_>) {
+    /// Counts a failure, and says it in one line that tools can look for; how late its answer is to be.
+    fn failed(&self, login: &Login<'_>) -> Duration {
         let name = login.user.unwrap_or_default();
         let failure = self.throttle.lock().failed(self.now(), login.peer.ip(), name);
         tracing::warn!(
@@ -320,13 +337,28 @@ impl Gate {
                 "login banned: too many failures (auth.failures_max, auth.address_failures_max), for auth.ban_time"
             );
         }
-        if !failure.delay.is_zero() {
-            tokio::time::sleep(failure.delay).await;
-        }
+        failure.delay
     }
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+}
+
+/// How long the check has to wait, unless it is not to be made at all.
+fn unless_banned(login: &Login<'_>, admission: Admission) -> Result<Duration, Refused> {
+    match admission {
+        Admission::Check { after } => Ok(after),
+        Admission::Refuse { banned, remaining } => {
+            tracing::info!(
+                peer = %login.peer,
+                user_name = %escape(login.user.unwrap_or_default()),
+                banned = banned.name(),
+                remaining_seconds = remaining.as_secs(),
+                "login refused: banned after too many failures (auth.failures_max, auth.ban_time)"
+            );
+            Err(Refused::Banned)
+        }
     }
 }
 
@@ -335,7 +367,7 @@ fn ask_jwt(methods: &Methods, login: &Login<'_>) -> Answer {
     match jwt.check(token, login.user, wall_clock()) {
         Ok(identity) => {
             let (user, until) = (Some(Arc::from(identity.user)), Some(identity.expires_at));
-            Answer::In(Admitted { user, until })
+            Answer::In(Admitted { user, until, entry: None })
         }
         Err(fault) => {
             tracing::debug!(peer = %login.peer, %fault, "token refused");
@@ -349,7 +381,7 @@ async fn ask_http(methods: &Methods, login: &Login<'_>) -> Answer {
         return Answer::NotAsked;
     };
     match http.check(Question { user, password, client_id: login.client_id }).await {
-        HttpAnswer::Allowed => Answer::In(Admitted { user: Some(Arc::from(user)), until: None }),
+        HttpAnswer::Allowed => Answer::In(Admitted { user: Some(Arc::from(user)), until: None, entry: None }),
         HttpAnswer::Denied => Answer::No,
         HttpAnswer::Unavailable(why) => {
             tracing::warn!(peer = %login.peer, user_name = %escape(user), %why, "the HTTP back end gave no answer: login not judged");

@@ -5,9 +5,11 @@
 //! new one. Everything fails closed: what cannot be read or judged lets nobody in.
 
 pub mod acl;
+pub mod entry;
 pub(crate) mod gate;
 pub mod http;
 pub mod jwt;
+mod lanes;
 pub mod password;
 pub mod pool;
 pub mod throttle;

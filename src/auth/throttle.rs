@@ -10,6 +10,8 @@
 //!   would be an answer). There is no ban: nobody can lock a user out from elsewhere. Addresses from which the user has logged in before
 //!   do not wait.
 //!
+//! Failures count when they are known. How many attempts may be under way until then, [`lanes`](super::lanes) sees to.
+//!
 //! What follows: a ban is over after `ban_time` at the latest, as refused attempts do not prolong it; an attacker has `failures_max` and a few more guesses
 //! per user, address and `ban_time`. Against many thousand addresses only good passwords help.
 //!
@@ -153,6 +155,16 @@ pub struct ThrottleCounts {
     pub evicted: u64,
 }
 
+/// So many checks may be under way together in any case: with fewer, whoever fails would slow down others at the address.
+pub(super) const PLACES_MIN: usize = 4;
+
+/// Under what an attempt is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ThrottleKeys {
+    pub(super) address: AddressGroup,
+    user: u64,
+}
+
 /// How long a success of a user at an address is remembered.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -191,14 +203,35 @@ impl Throttle {
         self.limits = ThrottleLimits { entries_max: self.limits.entries_max, ..limits };
     }
 
+    /// Under what an attempt is counted.
+    pub(super) fn keys(&self, address: IpAddr, user: &str) -> ThrottleKeys {
+        ThrottleKeys { address: AddressGroup::of(address), user: self.names.hash_one(user) }
+    }
+
+    /// How many checks of a user at an address may be under way together: as many as may still fail.
+    pub(super) fn places(&self, keys: ThrottleKeys) -> usize {
+        if self.addresses.banned_until(&keys.address).is_some() {
+            return usize::MAX;
+        }
+        places(&self.pairs, &(keys.user, keys.address), self.limits.failures_max)
+    }
+
+    /// The same for an address, whatever the users.
+    pub(super) fn places_of_address(&self, address: AddressGroup) -> usize {
+        places(&self.addresses, &address, self.limits.address_failures_max)
+    }
+
+    /// Whether a ban has begun since an attempt was admitted, that is refused unchecked then.
+    pub(super) fn admit_again(&mut self, now: Duration, address: IpAddr, user: &str) -> Admission {
+        let (address, user) = self.begin(now, address, user);
+        self.refusal(address, user).unwrap_or(Admission::Check { after: Duration::ZERO })
+    }
+
     /// What is to be done with an attempt of `user` (the empty name if there is none) at `address`.
     pub fn admit(&mut self, now: Duration, address: IpAddr, user: &str) -> Admission {
         let (address, user) = self.begin(now, address, user);
-        let address_ban = self.addresses.banned_until(&address).map(|until| (Banned::Address, until));
-        let pair_ban = self.pairs.banned_until(&(user, address)).map(|until| (Banned::UserAtAddress, until));
-        if let Some((banned, until)) = address_ban.or(pair_ban) {
-            self.counts.refused += 1;
-            return Admission::Refuse { banned, remaining: until.saturating_sub(self.now) };
+        if let Some(refused) = self.refusal(address, user) {
+            return refused;
         }
         let failures_max = self.limits.user_failures_max;
         let is_attacked = failures_max > 0 && self.users.failures(&user) > failures_max;
@@ -207,6 +240,14 @@ impl Throttle {
         }
         self.counts.slowed += 1;
         Admission::Check { after: self.limits.user_delay }
+    }
+
+    fn refusal(&mut self, address: AddressGroup, user: u64) -> Option<Admission> {
+        let address_ban = self.addresses.banned_until(&address).map(|until| (Banned::Address, until));
+        let pair_ban = self.pairs.banned_until(&(user, address)).map(|until| (Banned::UserAtAddress, until));
+        let (banned, until) = address_ban.or(pair_ban)?;
+        self.counts.refused += 1;
+        Some(Admission::Refuse { banned, remaining: until.saturating_sub(self.now) })
     }
 
     /// An attempt that was admitted had the wrong password, or there is no such user.
@@ -263,6 +304,15 @@ impl Throttle {
         self.counts.evicted =
             self.pairs.evicted() + self.addresses.evicted() + self.users.evicted() + self.known.evicted();
     }
+}
+
+/// How many checks that are counted under `key` may be under way together.
+fn places<K: Copy + Eq + std::hash::Hash>(table: &Table<K>, key: &K, failures_max: u32) -> usize {
+    if failures_max == 0 || table.banned_until(key).is_some() {
+        return usize::MAX;
+    }
+    let left = failures_max.saturating_sub(table.failures(key));
+    usize::try_from(left).unwrap_or(usize::MAX).max(PLACES_MIN)
 }
 
 /// What a count makes of a failure.

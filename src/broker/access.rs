@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
-use super::{Client, Core};
+use super::client::signal;
+use super::{Cause, Client, Core};
 use crate::auth::acl::{Access, Acl, Decision, Who};
+use crate::auth::entry::EntryId;
 use crate::authentication::AuthenticationMethods;
 use crate::escape::escape;
 use crate::router::Route;
@@ -96,6 +98,24 @@ impl Core {
                 );
             }
             self.record_work_now(&client, &mut state.session);
+        }
+    }
+
+    /// Ends the connections that came in by an entry of the password file that does not count any more. Sessions stay, and so do the rules for
+    /// them; wills are published where these allow it.
+    pub(crate) fn end_logins_unless(&self, counts: impl Fn(&str, EntryId) -> bool) {
+        let clients: Vec<Arc<Client>> = self.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
+        clients.iter().for_each(|client| self.end_login_unless(client, &counts));
+    }
+
+    /// The same for one client.
+    pub(crate) fn end_login_unless(&self, client: &Client, counts: impl Fn(&str, EntryId) -> bool) {
+        let mut state = client.lock();
+        if let (Some(link), Some(user)) = (&mut state.link, client.user.as_deref())
+            && link.login_entry.is_some_and(|entry| !counts(user, entry))
+        {
+            link.close_cause.get_or_insert(Cause::LoginRevoked);
+            link.signal(signal::CLOSE);
         }
     }
 

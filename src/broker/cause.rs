@@ -40,6 +40,10 @@ pub(crate) enum Cause {
     PublishRefused,
     /// The token by which the client came in counts no longer.
     LoginExpired,
+    /// The entry of the password file by which the client came in is gone, or another one.
+    LoginRevoked,
+    /// It held the most when the unfinished packets of all clients came to `limits.unfinished_bytes_max`.
+    UnfinishedBytes,
     /// The answer would be larger than the client's own Maximum Packet Size ([MQTT-3.1.2-24]).
     AnswerTooLarge,
     /// The first packet was not CONNECT ([MQTT-3.1.0-1]).
@@ -91,6 +95,8 @@ impl Cause {
             Self::TopicAliasInvalid => "topic_alias_invalid",
             Self::PublishRefused => "acl_write",
             Self::LoginExpired => "login_expired",
+            Self::LoginRevoked => "login_revoked",
+            Self::UnfinishedBytes => "unfinished_bytes_max",
             Self::AnswerTooLarge => "answer_too_large",
             Self::NotConnect { .. } => "not_connect",
             Self::ConnectTimeout => "connect_timeout",
@@ -126,8 +132,9 @@ impl Cause {
             Self::ReauthenticationRefused(code) => Some(*code),
             Self::ReceiveMaximumExceeded => Some(ReasonCode::ReceiveMaximumExceeded),
             Self::TopicAliasInvalid => Some(ReasonCode::TopicAliasInvalid),
-            Self::PublishRefused => Some(ReasonCode::NotAuthorized),
+            Self::PublishRefused | Self::LoginRevoked => Some(ReasonCode::NotAuthorized),
             Self::LoginExpired => Some(ReasonCode::MaximumConnectTime),
+            Self::UnfinishedBytes => Some(ReasonCode::QuotaExceeded),
             Self::AnswerTooLarge => Some(ReasonCode::PacketTooLarge),
             Self::KeepAliveExpired => Some(ReasonCode::KeepAliveTimeout),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
@@ -172,6 +179,12 @@ impl fmt::Display for Cause {
                 f.write_str("publish refused by the rules of access, and refused_publish = \"disconnect\"")
             }
             Self::LoginExpired => f.write_str("the token by which the client came in has expired"),
+            Self::LoginRevoked => f.write_str(
+                "the entry of auth.password_file by which the client came in is gone, or another one",
+            ),
+            Self::UnfinishedBytes => {
+                f.write_str("unfinished packets of all clients hold limits.unfinished_bytes_max")
+            }
             Self::AnswerTooLarge => f.write_str("answer larger than the client's Maximum Packet Size"),
             Self::NotConnect { looks_like: Some(what) } => {
                 write!(f, "first packet is not CONNECT; it looks like {what}")

@@ -18,6 +18,7 @@ use super::handle::Handle;
 use super::held::Held;
 use super::local::LocalQueue;
 use super::shared::Group;
+use crate::auth::entry::EntryId;
 use crate::ledger::Position;
 use crate::router::{ReplayCursor, Subscriber, SubscriptionOptions};
 use crate::session::{KeepAlive, Owner, Session, SessionLimits, Timestamp, Will};
@@ -118,6 +119,8 @@ pub(crate) struct Link {
     pub(crate) keep_alive: Option<KeepAlive>,
     /// When the client has to leave, whatever it does.
     pub(crate) login_ends: Option<Timestamp>,
+    /// The entry of the password file that let it in.
+    pub(crate) login_entry: Option<EntryId>,
     /// Set by the connection's task when it first runs.
     pub(crate) waker: Option<Waker>,
     /// Somebody has promised to write the output at the end of his turn.

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use super::client::{KeepFor, Link, signal};
 use super::turn_log::TurnLog;
 use super::{Cause, Client, Core, Handle, Turn, flush};
+use crate::auth::entry::EntryId;
 use crate::config::Limits;
 use crate::escape::escape;
 use crate::faults::{Fault, planted};
@@ -36,6 +37,7 @@ pub(crate) struct ConnectRequest<'a> {
     pub(crate) user: Option<Arc<str>>,
     /// When its login ends, from now on.
     pub(crate) login_ends_in: Option<Duration>,
+    pub(crate) login_entry: Option<EntryId>,
     pub(crate) socket: Option<Arc<TcpStream>>,
     /// Name and last data of the method of enhanced authentication that let the client in.
     pub(crate) authentication: Option<(&'a str, Option<&'a [u8]>)>,
@@ -111,6 +113,7 @@ impl Core {
             socket: request.socket,
             keep_alive: KeepAlive::from_seconds(connect.keep_alive),
             login_ends: request.login_ends_in.map(|time| self.now().after(time)),
+            login_entry: request.login_entry,
             waker: None,
             waits_for_log: false,
             held: None,

@@ -36,6 +36,7 @@ mod told;
 mod topics;
 mod turn;
 mod turn_log;
+mod unfinished;
 
 #[cfg(test)]
 mod tests;
@@ -74,6 +75,8 @@ use timers::Timers;
 use told::Told;
 pub(crate) use topics::TopicLimit;
 pub(crate) use turn::Turn;
+use unfinished::Unfinished;
+pub(crate) use unfinished::UnfinishedCharge;
 
 use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
@@ -115,6 +118,8 @@ pub(crate) struct Core {
     pub(crate) tls_handshakes: Semaphore,
     /// What waits for all clients in memory.
     memory: Memory,
+    /// Packets that have not come as a whole.
+    unfinished: Unfinished,
     take_overs: TakeOvers,
     /// When limits were told of that bite again and again.
     pub(crate) told: Told,
@@ -142,6 +147,7 @@ impl Core {
         ledger: Arc<Ledger>,
     ) -> Self {
         let memory = Memory::new(limits.memory_max.bytes());
+        let unfinished = Unfinished::new(limits.unfinished_bytes_max.unfinished_bytes());
         Self {
             tls_handshakes: Semaphore::new(limits.tls_handshakes_max.min(Semaphore::MAX_PERMITS)),
             limits: LiveLimits::new(limits),
@@ -162,6 +168,7 @@ impl Core {
             handshake_bytes: AtomicU64::new(0),
             admission: Admission::default(),
             memory,
+            unfinished,
             take_overs: TakeOvers::default(),
             told: Told::default(),
             next_key: AtomicU64::new(1),
@@ -217,6 +224,7 @@ impl Core {
             subscriptions: self.router.subscriptions() as u64,
             retained: self.retained.len() as u64,
             waiting_bytes: self.memory.total() as u64,
+            unfinished_bytes: self.unfinished.total() as u64,
             storage: self.log.as_ref().map(|log| storage_snapshot(log.status())),
             ..counters
         }

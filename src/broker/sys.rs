@@ -28,7 +28,7 @@ pub(crate) async fn run(core: Arc<Core>, interval: Duration) {
 fn publish_counters(core: &Core) {
     let metrics = core.metrics();
     let total = metrics.clients_connected + metrics.sessions_offline;
-    let numbers: [(&str, u64); 17] = [
+    let numbers: [(&str, u64); 18] = [
         ("clients/connected", metrics.clients_connected),
         ("clients/disconnected", metrics.sessions_offline),
         ("clients/total", total),
@@ -46,6 +46,7 @@ fn publish_counters(core: &Core) {
         ("clients/quick take-overs", metrics.quick_take_overs),
         ("waiting/bytes", metrics.waiting_bytes),
         ("waiting/shortened", metrics.sheddings),
+        ("unfinished/bytes", metrics.unfinished_bytes),
     ];
     publish(core, "$SYS/broker/uptime", &format!("{} seconds", core.now().as_millis() / 1_000));
     for (name, value) in numbers {

@@ -50,6 +50,7 @@ impl<'c> Peer<'c> {
                 peer: PEER,
                 user: None,
                 login_ends_in: None,
+                login_entry: None,
                 socket,
                 authentication: None,
                 handle: shared,

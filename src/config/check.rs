@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::fault::Origin;
 use super::layers::{Reading, Report};
+use super::limits::MemoryMax;
 use super::schema_listener::ListenerDraft;
 use super::types::{
     CertificateFiles, CertificateName, ClientCertificate, Config, ListenerConfig, StorageConfig, StorageKind,
@@ -207,6 +208,15 @@ pub(crate) fn warnings(config: &Config) -> Vec<String> {
                  for a certificate"
             ));
         }
+    }
+    if let MemoryMax::Bytes(bytes) = config.limits.unfinished_bytes_max
+        && bytes < config.limits.packet_bytes_max
+    {
+        warnings.push(
+            "limits.unfinished_bytes_max is less than limits.packet_bytes_max: a client that sends a larger packet than \
+             that is closed"
+                .to_owned(),
+        );
     }
     warnings
 }

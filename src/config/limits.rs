@@ -70,6 +70,9 @@ pub struct Limits {
     /// Bytes that all connections together may hold, above 4,096 each, before their CONNECT is complete. Default
     /// 16,000,000 ("16MB"). A connection that would go beyond it is closed.
     pub handshake_bytes_max: usize,
+    /// Bytes of packets that have not come as a whole, of all connected clients together, above 16,384 of each. Default [`MemoryMax::Auto`]:
+    /// 256,000,000 ("256MB"), or a quarter of the memory if that is less. Above it the client that holds most is closed, with reason code 0x97.
+    pub unfinished_bytes_max: MemoryMax,
     /// Time given to clients at shutdown to take what is already on its way to them. Default 5 s. Then they are
     /// closed all the same.
     pub shutdown_timeout: Duration,
@@ -103,10 +106,14 @@ impl Default for Limits {
             topic_bytes_max: 65_535,
             payload_format: PayloadFormat::Pass,
             handshake_bytes_max: 16_000_000,
+            unfinished_bytes_max: MemoryMax::Auto,
             shutdown_timeout: Duration::from_secs(5),
         }
     }
 }
+
+/// What [`MemoryMax::Auto`] is for unfinished packets, where there is memory enough.
+const UNFINISHED_AUTO: usize = 256_000_000;
 
 /// What is done about the Payload Format Indicator of MQTT 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -118,10 +125,11 @@ pub enum PayloadFormat {
     Check,
 }
 
-/// How much memory the messages that wait for clients may take.
+/// How much memory clients may make the broker hold, in one respect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MemoryMax {
-    /// A quarter of this machine's memory, or of what the control group of the process may use if that is less.
+    /// A quarter of this machine's memory, or of what the control group of the process may use if that is less; for
+    /// [`Limits::unfinished_bytes_max`] no more than 256 MB.
     #[default]
     Auto,
     /// No bound.
@@ -137,6 +145,14 @@ impl MemoryMax {
             Self::Auto => super::machine::memory().map(|bytes| bytes / 4),
             Self::Unbounded => None,
             Self::Bytes(bytes) => Some(bytes),
+        }
+    }
+
+    /// The same as a bound on unfinished packets: there [`Auto`](Self::Auto) is never more than 256,000,000 bytes.
+    pub fn unfinished_bytes(self) -> Option<usize> {
+        match self {
+            Self::Auto => Some(self.bytes().map_or(UNFINISHED_AUTO, |bytes| bytes.min(UNFINISHED_AUTO))),
+            Self::Unbounded | Self::Bytes(_) => self.bytes(),
         }
     }
 }

@@ -120,14 +120,24 @@ impl Loaded {
         );
     }
 
-    /// Settles a `limits.memory_max` that is left to the machine ([`MemoryMax::Auto`]), so that it is seen what it comes to.
+    /// Settles the bounds that are left to the machine ([`MemoryMax::Auto`]), so that it is seen what they come to.
     pub fn use_machine_memory(&mut self) {
+        // Whole megabytes are easier to read.
+        let rounded = |bytes| if bytes > 10_000_000 { bytes / 1_000_000 * 1_000_000 } else { bytes };
+        if self.config.limits.unfinished_bytes_max == MemoryMax::Auto
+            && let Some(bytes) = self.config.limits.unfinished_bytes_max.unfinished_bytes()
+        {
+            let is_quarter = MemoryMax::Auto.bytes() == Some(bytes);
+            self.config.limits.unfinished_bytes_max = MemoryMax::Bytes(rounded(bytes));
+            let origin =
+                if is_quarter { Origin::DefaultFrom("a quarter of the memory") } else { Origin::Default };
+            self.show_again("limits.unfinished_bytes_max", origin);
+        }
         if self.config.limits.memory_max != MemoryMax::Auto {
             return;
         }
         if let Some(bytes) = self.config.limits.memory_max.bytes() {
-            // Whole megabytes are easier to read.
-            let bytes = if bytes > 10_000_000 { bytes / 1_000_000 * 1_000_000 } else { bytes };
+            let bytes = rounded(bytes);
             self.config.limits.memory_max = MemoryMax::Bytes(bytes);
             self.show_again("limits.memory_max", Origin::DefaultFrom("a quarter of the memory"));
         } else {

@@ -158,6 +158,7 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
         ),
     ),
     setting("limits.handshake_bytes_max", Field::Size(|c| &mut c.limits.handshake_bytes_max, (0, ANY))),
+    setting("limits.unfinished_bytes_max", Field::Memory(|c| &mut c.limits.unfinished_bytes_max, (0, ANY))),
     setting(
         "limits.shutdown_timeout",
         Field::Time(|c| &mut c.limits.shutdown_timeout, (Duration::ZERO, ONE_HOUR)),

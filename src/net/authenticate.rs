@@ -61,7 +61,7 @@ pub(super) async fn authenticate(
                 stream.write_all(&auth).await?;
             }
         }
-        let FirstPacket { bytes, total } =
+        let FirstPacket { bytes, total, .. } =
             read_more(core, stream, std::mem::take(behind), connect.version).await?;
         *behind = bytes.get(total..).unwrap_or_default().to_vec();
         let Framed::Frame(frame) = frame(&bytes, usize::MAX, connect.version)? else {

@@ -19,7 +19,7 @@ use super::rate::PublishRate;
 use super::set_up::set_up;
 use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
-use crate::broker::{Cause, Client, Core, Handle, Publisher, signal};
+use crate::broker::{Cause, Client, Core, Handle, Publisher, UnfinishedCharge, signal};
 use crate::escape::escape;
 use crate::ledger::Position;
 use crate::session::{Output, Terms};
@@ -81,6 +81,8 @@ pub(super) struct Connection {
     pub(super) stream: Stream,
     /// Bytes of a packet that is not complete. Empty and without memory while there is none.
     pub(super) partial: Vec<u8>,
+    /// What they are charged with beyond [`HEADROOM`].
+    pub(super) unfinished: Option<Box<UnfinishedCharge>>,
     pub(super) started: bool,
     /// Retained messages may still be owed.
     pub(super) replaying: bool,
@@ -187,7 +189,7 @@ impl Connection {
             self.hold = None;
         }
         for _ in 0..READS_PER_POLL {
-            if self.log_is_full(cx) || self.hold_if_too_fast(cx) {
+            if self.log_is_full(cx) || self.hold_if_too_fast(cx) || self.hold_if_too_much_is_unfinished(cx) {
                 return Ok(());
             }
             match self.poll_input(cx)? {
@@ -232,7 +234,7 @@ impl Connection {
         let behind = std::mem::take(&mut self.partial);
         let consumed = worker::with(|worker| self.handle_bytes(&mut worker.turn, &behind))?;
         self.keep(behind.get(consumed..).unwrap_or_default());
-        Ok(())
+        self.charge_unfinished()
     }
 
     /// Whether the client's unwritten output is at its bound, so that answers to further requests have no room.
@@ -294,6 +296,15 @@ impl Connection {
         self.hold_for(time, cx)
     }
 
+    /// A client in the midst of a large packet is not read while another, which holds more, has to go.
+    fn hold_if_too_much_is_unfinished(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.unfinished.is_none() || !self.core.is_too_much_unfinished() {
+            return false;
+        }
+        self.core.metrics.held.add("unfinished_bytes_max", 1);
+        self.hold_for(HOLD, cx)
+    }
+
     fn hold_for(&mut self, time: Duration, cx: &mut Context<'_>) -> bool {
         let mut hold = Box::pin(tokio::time::sleep(time));
         let pending = hold.as_mut().poll(cx).is_pending();
@@ -342,6 +353,7 @@ impl Connection {
                     std::mem::swap(&mut self.partial, &mut bytes);
                 }
             }
+            self.charge_unfinished()?;
             Ok(Progress::Read)
         })
     }
@@ -354,6 +366,18 @@ impl Connection {
             self.partial.clear();
             self.partial.extend_from_slice(rest);
         }
+    }
+
+    /// Brings the charge up to date with what is kept; a small packet costs nothing.
+    fn charge_unfinished(&mut self) -> Result<(), Cause> {
+        let bytes = self.partial.len().saturating_sub(HEADROOM);
+        if bytes == 0 {
+            self.unfinished = None;
+            return Ok(());
+        }
+        self.unfinished
+            .get_or_insert_with(|| UnfinishedCharge::new(&self.core, &self.client, self.epoch))
+            .set(bytes)
     }
 
     /// Settles the end with the broker and tells it. `Some`: the durable log is to come to there before the socket is closed.

@@ -1,7 +1,7 @@
 //! The time before CONNECT: a peer may make the broker hold little, and not for long.
 //!
-//! Up to [`FREE_BYTES`] of an unfinished CONNECT are held for each peer; what is longer (a large will, say) counts against
-//! `limits.handshake_bytes_max`, which all peers share. Nothing is ever reserved because a length was announced.
+//! Up to [`FREE_BYTES`] of an unfinished CONNECT, or one that is not answered yet, are held for each peer; what is longer (a large will, say) counts
+//! against `limits.handshake_bytes_max`, which all peers share. Nothing is ever reserved because a length was announced.
 
 use std::sync::atomic::Ordering;
 
@@ -17,25 +17,27 @@ const FREE_BYTES: usize = 4 * 1024;
 const CONNECT_BYTES_MAX: usize = 5 + 12 + 5 * (2 + 65_535);
 
 /// CONNECT and what came in behind it.
-pub(super) struct FirstPacket {
+pub(super) struct FirstPacket<'c> {
     pub(super) bytes: Vec<u8>,
     /// Length of the CONNECT.
     pub(super) total: usize,
+    /// Until it is dropped: a login that has to wait for its turn holds them as well.
+    _held: HeldBytes<'c>,
 }
 
 /// Reads until CONNECT is complete. It is framed, not decoded.
-pub(super) async fn read_connect(core: &Core, stream: &mut Stream) -> Result<FirstPacket, Cause> {
+pub(super) async fn read_connect<'c>(core: &'c Core, stream: &mut Stream) -> Result<FirstPacket<'c>, Cause> {
     // A CONNECT is framed alike in every version.
     read_packet(core, stream, Vec::new(), ProtocolVersion::V311, Expected::Connect).await
 }
 
 /// Reads until the next packet is complete, which is to come before CONNACK as well; `bytes` are there already.
-pub(super) async fn read_more(
-    core: &Core,
+pub(super) async fn read_more<'c>(
+    core: &'c Core,
     stream: &mut Stream,
     bytes: Vec<u8>,
     version: ProtocolVersion,
-) -> Result<FirstPacket, Cause> {
+) -> Result<FirstPacket<'c>, Cause> {
     read_packet(core, stream, bytes, version, Expected::Any).await
 }
 
@@ -45,13 +47,13 @@ enum Expected {
     Any,
 }
 
-async fn read_packet(
-    core: &Core,
+async fn read_packet<'c>(
+    core: &'c Core,
     stream: &mut Stream,
     mut bytes: Vec<u8>,
     version: ProtocolVersion,
     expected: Expected,
-) -> Result<FirstPacket, Cause> {
+) -> Result<FirstPacket<'c>, Cause> {
     let mut held = HeldBytes { core, charged: 0 };
     let packet_bytes_max = core.limits.now().packet_bytes_max.min(CONNECT_BYTES_MAX);
     loop {
@@ -61,7 +63,7 @@ async fn read_packet(
         match frame(&bytes, packet_bytes_max, version) {
             Ok(Framed::Frame(frame)) => {
                 let total = frame.total();
-                return Ok(FirstPacket { bytes, total });
+                return Ok(FirstPacket { bytes, total, _held: held });
             }
             Ok(Framed::NeedMore { .. }) => held.charge(bytes.len().saturating_sub(FREE_BYTES))?,
             Err(_) if looks_like(&bytes).is_some() => {
@@ -103,7 +105,7 @@ fn looks_like(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What an unfinished CONNECT is charged with; given back when the handshake is over, however it ends.
+/// What a CONNECT is charged with; given back when it is answered, or the handshake ends otherwise.
 struct HeldBytes<'c> {
     core: &'c Core,
     charged: usize,

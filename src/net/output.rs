@@ -113,6 +113,9 @@ impl Connection {
         {
             cause = last;
         }
+        // Nothing is read any more; the farewell may take its time.
+        self.partial = Vec::new();
+        self.unfinished = None;
         let code = cause.disconnect_code().filter(|_| self.terms.says_goodbye);
         let taken_over = cause == Cause::TakenOver;
         let mut farewell = Vec::new();

@@ -83,7 +83,7 @@ pub(super) async fn set_up(
         }
     };
     let admitted = match &authenticated {
-        Some(by) => Admitted { user: by.user.as_deref().map(Arc::from), until: None },
+        Some(by) => Admitted { user: by.user.as_deref().map(Arc::from), until: None, entry: None },
         None => {
             // As long as anybody may stay on the way to CONNACK.
             match admit(shared, &policy, &stream, &connect, peer, connect_timeout).await {
@@ -114,6 +114,7 @@ pub(super) async fn set_up(
         peer,
         user: admitted.user,
         login_ends_in: admitted.until.map(time_until),
+        login_entry: admitted.entry,
         socket: stream.shared_socket(),
         handle: Arc::clone(&gone.0),
         authentication: authenticated.as_ref().map(|by| (by.method.name(), by.data.as_deref())),
@@ -126,6 +127,10 @@ pub(super) async fn set_up(
             return None;
         }
     };
+    if admitted.entry.is_some() {
+        // The file may have changed since it was asked, and whoever looked for logins may not have found this one yet.
+        core.end_login_unless(&client, |user, entry| shared.gate.counts(user, entry));
+    }
     // At once: from here on the end of the connection is settled however this task ends.
     let durable = client.lock().session.is_durable();
     let mut connection = Connection {
@@ -134,6 +139,7 @@ pub(super) async fn set_up(
         epoch,
         stream,
         partial: behind,
+        unfinished: None,
         started: false,
         replaying: false,
         terms,

@@ -84,7 +84,8 @@ pub(super) fn announce_policy(config: &Config, gate: &Gate, rules: Option<&Acl>)
 }
 
 impl Broker {
-    /// Takes up what can change while the broker runs. Who is connected stays.
+    /// Takes up what can change while the broker runs. Who is connected stays, but for those who logged in by a password file that does
+    /// not have their entry any more, or has another hash in it.
     ///
     /// - Methods of authentication with their files; how failures of logins are counted.
     /// - The rules of access: they hold for living sessions, for what waits in queues, and for retained messages from now on.
@@ -109,6 +110,8 @@ impl Broker {
             }
             Err(error) => failures.push(error),
         }
+        // After the rules: by these it is judged whether their wills are published.
+        self.core.end_logins_unless(|user, entry| self.gate.counts(user, entry));
         for listener in self.listeners.iter() {
             failures.extend(listener.reload_files(&config.listeners).err());
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ternmq::config::{Config, HttpConfig, HttpFormat};
 
-use crate::house::House;
+use crate::house::{House, expect_refusal};
 use crate::support::{Connect, Connect5, RawClient, RawClient5, ServerPacket};
 use crate::token::{login, take_tokens};
 
@@ -104,6 +104,28 @@ fn honest() -> Server {
 
 const UNAVAILABLE: u8 = 3;
 const BAD_CREDENTIALS: u8 = 4;
+
+#[test]
+fn four_hundred_guesses_at_the_same_time() {
+    let server = Server::start(|_| {
+        // As long as a question takes on its way.
+        std::thread::sleep(Duration::from_millis(20));
+        response("401 Unauthorized", "")
+    });
+    let house = house(server.config(), |config| {
+        config.auth.failures_max = 5;
+        config.auth.delay_max = Duration::ZERO;
+    });
+    let mut clients: Vec<RawClient> = (0..400).map(|_| RawClient::connect(house.addr())).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(&alice(&format!("guess {n}")).bytes());
+    }
+    let codes: Vec<u8> = clients.iter_mut().map(expect_refusal).collect();
+    // The sixth failure brings the ban; no more than four, or as many as may still fail, are under way at one time.
+    assert!((6..=9).contains(&server.asked()), "{}", server.asked());
+    assert_eq!(codes.iter().filter(|code| **code == BAD_CREDENTIALS).count(), server.asked());
+    assert_eq!(codes.iter().filter(|code| **code == 5).count(), 400 - server.asked());
+}
 
 #[test]
 fn a_login_that_the_server_refuses() {

@@ -1,15 +1,15 @@
 //! Going on with rights that were taken away: what was sent, queued, kept or left as a will before counts by the rules of the moment
 //! in which it would have its effect.
 //!
-//! As built, and said in README: who is connected stays connected when its password is taken away; only its rules count from then on. So to
-//! revoke a user means to take its rules away as well.
+//! As built, and said in README: who came in by an entry of the password file that is gone or has another hash is disconnected; who came in
+//! otherwise stays connected, and only its rules count from then on. So to revoke such a user means to take its rules away.
 
 use std::fs;
 use std::path::Path;
 
 use crate::house::{House, topics, topics_until, topics5};
 use crate::program::Program;
-use crate::support::{Connect, RawClient, ServerPacket, ServerPacket5, wire, wire5};
+use crate::support::{Connect, Connect5, RawClient, ServerPacket, ServerPacket5, wire, wire5};
 use crate::token::{self, login, login5, stays, stays5};
 
 const BEFORE: &str = "\
@@ -161,36 +161,55 @@ fn what_waits_for_a_session_that_is_away() {
 }
 
 #[test]
-fn a_session_that_outlives_the_password_of_its_user() {
+fn staying_connected_when_the_password_is_taken_away() {
     const MALLORY: &str = "mallory:$7$101$MDEyMzQ1Njc4OWFi$vqJUSfSA6RyVlZH0AYXnmGfhmL90Jp4p1bTMflm2TCFxpN6Hg8TjqkSs1xZolvDFF+f+vkLGDtj4BoJjysRpqA==\n";
     let house = House::with_rules(BEFORE, |config, directory| {
         fs::write(directory.join("passwords"), MALLORY).expect("a file");
         config.auth.password_file = Some(directory.join("passwords"));
     });
     let mallory = |id: &str| Connect::persistent(id).user_name("mallory").password("wonder");
-    let mut connected = house.open(&mallory("connected"));
+    let mut watcher = house.open(&login("watcher", "alice"));
+    watcher.subscribe("#", 1);
+    let mut connected = house.open(&mallory("connected").will("end", "gone", 1, false));
     connected.subscribe("plant/#", 1);
+    let connect5 = Connect5::new("connected5").user_name("mallory").password("wonder").will(
+        "plant/will",
+        "gone",
+        1,
+        false,
+    );
+    let mut connected5 = house.open5(&connect5);
+    // The same user by another method.
+    let mut by_token = house.open(&login("token", "mallory"));
     let mut away = house.open(&mallory("away"));
     away.subscribe("plant/#", 1);
     away.disconnect();
     house.write("passwords", "# nobody\n");
     house.new_rules(AFTER);
-    // Nobody comes in by it, to the session that waits or to any other, nor takes the one that is connected over.
+    connected5.expect_disconnect(0x87);
+    connected.expect_closed();
+    house.eventually("two closed", |metrics| metrics.closed.get("login_revoked") == Some(&2));
+    // Their wills are under the rules of now, by which neither may be published.
+    house.eventually("two wills dropped", |metrics| metrics.dropped.get("acl_write") == Some(&2));
+    assert_eq!(topics(&mut watcher), [] as [String; 0]);
+    by_token.expect_nothing();
+    // Nobody comes in by it, to the sessions that wait or to any other, and nobody else gets these.
     for id in ["away", "connected", "new"] {
         assert_eq!(house.refusal(&mallory(id)), 4, "{id}");
     }
     let mut alice = house.open(&login("alice", "alice"));
     alice.publish("plant/x", 1, "m");
-    // As built: who is connected stays, and without rules gets nothing any more.
-    connected.publish("plant/x", 1, "m");
-    connected.expect_nothing();
-    assert_eq!(house.dropped("acl_write"), 1);
+    for id in ["connected", "away"] {
+        assert_eq!(house.refusal(&login(id, "alice")), 5, "{id}");
+    }
     // A user who is made anew under the old name is the old one: what was queued for it is under today's rules.
     house.write("passwords", MALLORY);
     house.reload();
-    let (mut back, present) = RawClient::open(house.addr(), &mallory("away"));
-    assert!(present);
-    assert_eq!(topics(&mut back), [] as [String; 0]);
+    for id in ["away", "connected"] {
+        let (mut back, present) = RawClient::open(house.addr(), &mallory(id));
+        assert!(present, "{id}");
+        assert_eq!(topics(&mut back), [] as [String; 0]);
+    }
 }
 
 fn configuration(directory: &Path) -> String {

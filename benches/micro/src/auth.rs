@@ -3,3 +3,7 @@
 #[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/auth/acl/mod.rs"]
 pub mod acl;
+
+#[allow(clippy::all, dead_code, unused_imports)]
+#[path = "../../../src/auth/entry.rs"]
+pub mod entry;

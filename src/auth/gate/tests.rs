@@ -139,17 +139,23 @@ fn login<'a>(user: Option<&'a str>, password: Option<&'a str>) -> Login<'a> {
 }
 
 fn named(user: &str) -> Result<Admitted, Refused> {
-    Ok(Admitted { user: Some(Arc::from(user)), until: None })
+    Ok(Admitted { user: Some(Arc::from(user)), until: None, entry: None })
 }
 
-const ANONYMOUS: Result<Admitted, Refused> = Ok(Admitted { user: None, until: None });
+/// Let in by its entry of the password file, which counts as long as it is the same.
+fn by_file(user: &str) -> Result<Admitted, Refused> {
+    let file = PasswordFile::parse(Path::new("passwords"), PASSWORDS.as_bytes()).expect("a good file");
+    Ok(Admitted { entry: Some(file.entry(user).expect("a user")), ..named(user)? })
+}
+
+const ANONYMOUS: Result<Admitted, Refused> = Ok(Admitted { user: None, until: None, entry: None });
 
 #[tokio::test]
 async fn methods_are_asked_in_their_order_until_one_knows_the_client() {
     let (files, yes, no) = (Files::new(), BackEnd::start("200 OK").await, BackEnd::start("401 No").await);
     // The file knows ada, and nobody else is asked.
     let gate = files.gate(&[FILE, HTTP], Some(&yes));
-    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, by_file("ada"));
     assert_eq!(yes.asked(), 0);
     // It does not know the others, which leaves the word to the server.
     for (n, (user, password)) in [("ada", "wrong"), ("bob", "secret")].into_iter().enumerate() {
@@ -158,7 +164,7 @@ async fn methods_are_asked_in_their_order_until_one_knows_the_client() {
     }
     // The other way round the server is asked about everybody, and its no leaves the word to the file.
     let gate = files.gate(&[HTTP, FILE], Some(&no));
-    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, by_file("ada"));
     assert_eq!(no.asked(), 1);
     assert_eq!(gate.admit(&login(Some("ada"), Some("wrong")), PATIENCE).await, Err(Refused::Unknown));
     assert_eq!(no.asked(), 2);
@@ -183,7 +189,7 @@ async fn a_listener_chooses_among_the_methods_and_in_its_order() {
     let ask = async |methods: &[AuthMethod], user, password| {
         gate.admit(&Login { methods: Some(methods), ..login(Some(user), Some(password)) }, PATIENCE).await
     };
-    assert_eq!(ask(&[FILE], "ada", "secret").await, named("ada"));
+    assert_eq!(ask(&[FILE], "ada", "secret").await, by_file("ada"));
     assert_eq!(ask(&[FILE], "bob", "x").await, Err(Refused::Unknown));
     assert_eq!(ask(&[JWT], "ada", "secret").await, Err(Refused::Unknown));
     assert_eq!(yes.asked(), 0);
@@ -240,7 +246,8 @@ async fn a_password_that_is_omitted_is_no_empty_one() {
     let empty = "eve:$7$7$dHdlbHZlIGJ5dGVz$2PSMifGFJwRVL+39yyXX5h2jZId0SDmdl+sKC4/wpoWqW8sBMYEI8AcWICcXsR8XrFfc/FZJdQz2wqcxgtgLeg==\n";
     fs::write(files.path("passwords"), format!("{PASSWORDS}{empty}")).expect("passwords");
     let gate = files.gate(&[FILE], None);
-    assert_eq!(gate.admit(&login(Some("eve"), Some("")), PATIENCE).await, named("eve"));
+    let eve = gate.admit(&login(Some("eve"), Some("")), PATIENCE).await.expect("her own");
+    assert!(eve.entry.is_some_and(|entry| gate.counts("eve", entry) && !gate.counts("ada", entry)));
     assert_eq!(gate.admit(&login(Some("eve"), None), PATIENCE).await, Err(Refused::Unknown));
     let gate = files.gate(&[HTTP], Some(&yes));
     assert_eq!(gate.admit(&login(Some("eve"), None), PATIENCE).await, Err(Refused::Unknown));
@@ -301,7 +308,7 @@ async fn a_method_that_cannot_be_asked_lets_nobody_in_and_is_not_the_clients_fau
             assert_eq!(gate.admit(&login(Some("bob"), Some("x")), PATIENCE).await, Err(Refused::Unavailable));
         }
         // Whom another method knows comes in all the same.
-        assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
+        assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, by_file("ada"));
     }
 }
 
@@ -326,7 +333,7 @@ async fn failures_end_in_a_ban_and_who_is_banned_is_asked_about_no_more() {
     // Others there are served, and ada elsewhere.
     assert_eq!(gate.admit(&login(Some("bob"), Some("x")), PATIENCE).await, Err(Refused::Unknown));
     let elsewhere = Login { peer: ([192, 0, 2, 7], 1).into(), ..login(Some("ada"), Some("secret")) };
-    assert_eq!(gate.admit(&elsewhere, PATIENCE).await, named("ada"));
+    assert_eq!(gate.admit(&elsewhere, PATIENCE).await, by_file("ada"));
     // New files do not make a clean slate.
     gate.replace(files.methods(&[FILE], None)).expect("threads");
     assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, Err(Refused::Banned));
@@ -345,11 +352,11 @@ async fn a_certificate_names_its_user_where_it_is_a_method() {
     assert_eq!(yes.asked(), 0);
     // One that lacks the name says nothing.
     assert_eq!(gate.admit(&login(None, None), PATIENCE).await, Err(Refused::Anonymous));
-    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, by_file("ada"));
     // Where the listener asks others, it stands for nobody: their word is needed.
     let by_file =
         |user, password| Login { certificate: names(), methods: Some(&[FILE]), ..login(user, password) };
-    assert_eq!(gate.admit(&by_file(Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
+    assert_eq!(gate.admit(&by_file(Some("ada"), Some("secret")), PATIENCE).await, self::by_file("ada"));
     assert_eq!(gate.admit(&by_file(Some("ada"), Some("wrong")), PATIENCE).await, Err(Refused::Unknown));
     assert_eq!(gate.admit(&by_file(None, None), PATIENCE).await, Err(Refused::Anonymous));
     let anonymous = Login { allow_anonymous: true, ..by_file(None, None) };
@@ -370,7 +377,7 @@ async fn a_certificate_without_a_name_is_enough_where_nothing_else_is_asked() {
     // Both, where a method is asked as well.
     assert_eq!(gate.admit(&shown(None, None, None), PATIENCE).await, Err(Refused::Anonymous));
     assert_eq!(gate.admit(&shown(None, Some("ada"), Some("wrong")), PATIENCE).await, Err(Refused::Unknown));
-    assert_eq!(gate.admit(&shown(None, Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
+    assert_eq!(gate.admit(&shown(None, Some("ada"), Some("secret")), PATIENCE).await, by_file("ada"));
 }
 
 #[tokio::test]
@@ -380,7 +387,7 @@ async fn new_methods_are_asked_at_once_and_a_first_file_brings_its_threads() {
     assert_eq!(gate.admit(&login(Some("ada"), Some("any")), PATIENCE).await, named("ada"));
     gate.replace(files.methods(&[FILE], None)).expect("threads");
     assert_eq!(gate.admit(&login(Some("ada"), Some("any")), PATIENCE).await, Err(Refused::Unknown));
-    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, named("ada"));
+    assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, by_file("ada"));
     fs::write(files.path("passwords"), "").expect("passwords");
     gate.replace(files.methods(&[FILE], None)).expect("threads");
     assert_eq!(gate.admit(&login(Some("ada"), Some("secret")), PATIENCE).await, Err(Refused::Unknown));

@@ -60,7 +60,7 @@ impl Kind {
 }
 
 /// A hash. No `Debug`: nothing of it goes into a log.
-#[derive(Clone)]
+#[derive(Clone, Hash)]
 pub(super) struct Hash {
     pub(super) kind: Kind,
     salt: Vec<u8>,

@@ -28,6 +28,7 @@ pub use self::hash::{
     PBKDF2_ITERATIONS_MAX, new_hash,
 };
 use self::hash::{Hash, Kind};
+use super::entry::EntryId;
 use crate::escape::escape;
 
 /// Largest password file that is read: some 400,000 users.
@@ -96,6 +97,11 @@ impl PasswordFile {
                 false
             }
         }
+    }
+
+    /// The entry of a user, if there is one.
+    pub fn entry(&self, user: &str) -> Option<EntryId> {
+        self.users.get(user).map(|hash| EntryId::of(user, hash))
     }
 
     /// Whether the file has this user.

@@ -69,6 +69,7 @@ impl Connected {
                 peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
                 user: None,
                 login_ends_in: None,
+                login_entry: None,
                 socket: Some(socket),
                 authentication: None,
                 handle: Arc::new(Handle::default()),
