@@ -10,7 +10,7 @@
 //!   would be an answer). There is no ban: nobody can lock a user out from elsewhere. Addresses from which the user has logged in before
 //!   do not wait.
 //!
-//! Failures count when they are known. How many attempts may be under way until then, [`lanes`](super::lanes) sees to.
+//! Failures count when they are known. How many attempts may be under way until then, the lanes beside it see to.
 //!
 //! What follows: a ban is over after `ban_time` at the latest, as refused attempts do not prolong it; an attacker has `failures_max` and a few more guesses
 //! per user, address and `ban_time`. Against many thousand addresses only good passwords help.
