@@ -253,19 +253,17 @@ impl TlsStream {
         }
         // What it wants said first (session tickets) is said; a whole record is not among the bytes.
         let mut opened = Opened { into: &mut [], filled: 0, beyond: &mut self.plain };
-        let done = process(
-            &mut self.session,
-            &mut self.incoming,
-            &mut opened,
-            &mut self.outgoing,
-            &mut self.peer_closed,
-        )
-        .map_err(invalid)?;
-        self.incoming.drain(..done);
-        match self.session.process_tls_records(&mut self.incoming).state.map_err(invalid)? {
-            ConnectionState::WriteTraffic(mut traffic) => ask(&mut traffic).map_err(invalid),
-            _ => Err(io::ErrorKind::NotConnected.into()),
-        }
+        let (incoming, outgoing) = (&mut self.incoming, &mut self.outgoing);
+        let done = process(&mut self.session, incoming, &mut opened, outgoing, &mut self.peer_closed);
+        let result = done.map_err(invalid).and_then(|done| {
+            incoming.drain(..done);
+            match self.session.process_tls_records(incoming).state.map_err(invalid)? {
+                ConnectionState::WriteTraffic(mut traffic) => ask(&mut traffic).map_err(invalid),
+                _ => Err(io::ErrorKind::NotConnected.into()),
+            }
+        });
+        self.failed = result.is_err();
+        result
     }
 
     /// Sends bytes behind those that wait.
