@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Instant;
 
+use support::raw_client::topics;
 use support::{
     Connect, Connect5, RawClient, RawClient5, ServerPacket, ServerPacket5, TestBroker, wire, wire5,
 };
@@ -101,20 +102,6 @@ fn refused(addr: SocketAddr, connect: &Connect) -> u8 {
     let ServerPacket::ConnAck(false, code) = client.expect_packet() else { panic!("no CONNACK") };
     client.expect_closed();
     code
-}
-
-/// Topics of what is there for a client now; QoS 1 is acknowledged.
-fn topics(client: &mut RawClient) -> Vec<String> {
-    let mut seen = Vec::new();
-    for packet in client.packets_until_ping() {
-        if let ServerPacket::Publish(publish) = packet {
-            if publish.qos == 1 {
-                client.send(&wire::puback(publish.id()));
-            }
-            seen.push(publish.topic);
-        }
-    }
-    seen
 }
 
 #[test]

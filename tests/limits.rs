@@ -16,23 +16,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use support::broker::eventually;
 use support::wire::{self, Connect};
 use support::{DEADLINE, RawClient, ServerPacket, TestBroker};
 use ternmq::MetricsSnapshot;
-
-/// Waits until the broker's counters say what the test waits for.
-#[track_caller]
-fn eventually(broker: &TestBroker, what: &str, holds: impl Fn(&MetricsSnapshot) -> bool) -> MetricsSnapshot {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let metrics = broker.metrics();
-        if holds(&metrics) {
-            return metrics;
-        }
-        assert!(Instant::now() < deadline, "{what} did not come about: {metrics:#?}");
-        std::thread::yield_now();
-    }
-}
 
 fn dropped(metrics: &MetricsSnapshot, reason: &str) -> u64 {
     metrics.dropped.get(reason).copied().unwrap_or_default()

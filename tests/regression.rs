@@ -12,6 +12,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
+use support::broker::eventually;
 use support::wire::{self, Connect};
 use support::{DEADLINE, RawClient, TestBroker};
 use ternmq::config::{Config, ListenerConfig};
@@ -35,20 +36,6 @@ fn run_until(runtime: &Runtime, broker: &Broker, holds: &dyn Fn(&MetricsSnapshot
             tokio::task::yield_now().await;
         }
     });
-}
-
-/// Waits until the broker's counters say what the test waits for.
-#[track_caller]
-fn eventually(broker: &TestBroker, what: &str, holds: impl Fn(&MetricsSnapshot) -> bool) -> MetricsSnapshot {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let metrics = broker.metrics();
-        if holds(&metrics) {
-            return metrics;
-        }
-        assert!(Instant::now() < deadline, "{what} did not come about: {metrics:#?}");
-        std::thread::yield_now();
-    }
 }
 
 /// A client that says DISCONNECT and closes with messages unread resets its connection. The publisher's thread may see that first, when it

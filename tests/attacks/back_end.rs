@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ternmq::config::{Config, HttpConfig, HttpFormat};
 
+use parking_lot::RwLock;
+
 use crate::house::{House, expect_refusal};
 use crate::support::{Connect, Connect5, RawClient, RawClient5, ServerPacket};
 use crate::token::{login, take_tokens};
@@ -107,9 +109,12 @@ const BAD_CREDENTIALS: u8 = 4;
 
 #[test]
 fn four_hundred_guesses_at_the_same_time() {
-    let server = Server::start(|_| {
-        // As long as a question takes on its way.
-        std::thread::sleep(Duration::from_millis(20));
+    // Nothing is answered before all guesses are sent.
+    let sending = Arc::new(RwLock::new(()));
+    let sent = Arc::clone(&sending);
+    let all_sent = sending.write();
+    let server = Server::start(move |_| {
+        drop(sent.read());
         response("401 Unauthorized", "")
     });
     let house = house(server.config(), |config| {
@@ -120,6 +125,7 @@ fn four_hundred_guesses_at_the_same_time() {
     for (n, client) in clients.iter_mut().enumerate() {
         client.send(&alice(&format!("guess {n}")).bytes());
     }
+    drop(all_sent);
     let codes: Vec<u8> = clients.iter_mut().map(expect_refusal).collect();
     // The sixth failure brings the ban; no more than four, or as many as may still fail, are under way at one time.
     assert!((6..=9).contains(&server.asked()), "{}", server.asked());

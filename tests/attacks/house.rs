@@ -3,14 +3,15 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Instant;
 
 use tempfile::TempDir;
 use ternmq::config::Config;
 use ternmq::{Extensions, MetricsSnapshot};
 
+pub(crate) use crate::support::broker::eventually;
+pub(crate) use crate::support::raw_client::topics;
 use crate::support::{
-    Connect, Connect5, DEADLINE, RawClient, RawClient5, ServerPacket, ServerPacket5, TestBroker, wire,
+    Connect, Connect5, RawClient, RawClient5, ServerPacket, ServerPacket5, TestBroker, wire,
 };
 use crate::token;
 
@@ -93,19 +94,6 @@ impl House {
     }
 }
 
-#[track_caller]
-pub(crate) fn eventually(broker: &TestBroker, what: &str, holds: impl Fn(&MetricsSnapshot) -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let metrics = broker.metrics();
-        if holds(&metrics) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{what} did not come about: {metrics:#?}");
-        std::thread::yield_now();
-    }
-}
-
 /// The code of CONNACK that refuses this CONNECT; then the connection is closed.
 #[track_caller]
 pub(crate) fn refusal(addr: SocketAddr, connect: &Connect) -> u8 {
@@ -119,21 +107,6 @@ pub(crate) fn expect_refusal(client: &mut RawClient) -> u8 {
     let ServerPacket::ConnAck(false, code @ 1..) = client.expect_packet() else { panic!("let in") };
     client.expect_closed();
     code
-}
-
-/// Topics of what is there for a client now; QoS 1 is acknowledged.
-#[track_caller]
-pub(crate) fn topics(client: &mut RawClient) -> Vec<String> {
-    let mut seen = Vec::new();
-    for packet in client.packets_until_ping() {
-        if let ServerPacket::Publish(publish) = packet {
-            if publish.qos == 1 {
-                client.send(&wire::puback(publish.id()));
-            }
-            seen.push(publish.topic);
-        }
-    }
-    seen
 }
 
 /// Topics of everything up to one that was published last: what is read back from the disk may come behind the answer to a PINGREQ.

@@ -5,11 +5,12 @@
 //! so that its tasks go on while a test blocks.
 
 use super::mosquitto::Mosquitto;
+use super::raw_client::DEADLINE;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ternmq::config::{Config, ListenerConfig};
 use ternmq::{Broker, Extensions, MetricsSnapshot};
 use tokio::sync::oneshot;
@@ -179,4 +180,22 @@ pub fn skipped_on_mosquitto(why: &str) -> bool {
         println!("not asked of mosquitto: {why}");
     }
     control_is_mosquitto()
+}
+
+/// Waits until the broker's counters say what the test waits for.
+#[track_caller]
+pub fn eventually(
+    broker: &TestBroker,
+    what: &str,
+    holds: impl Fn(&MetricsSnapshot) -> bool,
+) -> MetricsSnapshot {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let metrics = broker.metrics();
+        if holds(&metrics) {
+            return metrics;
+        }
+        assert!(Instant::now() < deadline, "{what} did not come about: {metrics:#?}");
+        std::thread::yield_now();
+    }
 }

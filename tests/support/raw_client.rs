@@ -366,3 +366,18 @@ impl RawClient {
         self.transport.reset();
     }
 }
+
+/// Topics of what is there for a client now; QoS 1 is acknowledged.
+#[track_caller]
+pub fn topics(client: &mut RawClient) -> Vec<String> {
+    let mut seen = Vec::new();
+    for packet in client.packets_until_ping() {
+        if let ServerPacket::Publish(publish) = packet {
+            if publish.qos == 1 {
+                client.send(&wire::puback(publish.id()));
+            }
+            seen.push(publish.topic);
+        }
+    }
+    seen
+}
