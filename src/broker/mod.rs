@@ -82,7 +82,7 @@ use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, MetricsSnapshot, StorageSnapshot};
-use crate::router::{RetainedStore, Router};
+use crate::router::{RetainedStore, Router, ThreadRoutes};
 use crate::session::Timestamp;
 use crate::storage::{Log, LogStatus};
 
@@ -95,6 +95,8 @@ pub(crate) struct Core {
     /// Groups of shared subscriptions by their whole filter, `$share/{name}/{filter}`.
     groups: DashMap<Arc<str>, Arc<Client>, RandomState>,
     pub(crate) router: Router<Arc<Client>>,
+    /// Of publishers of many topics.
+    thread_routes: ThreadRoutes<Arc<Client>, Verdict>,
     pub(crate) retained: RetainedStore<Kept>,
     /// Bytes charged for the retained messages.
     retained_bytes: AtomicUsize,
@@ -155,6 +157,7 @@ impl Core {
             clients: DashMap::default(),
             groups: DashMap::default(),
             router: Router::new(),
+            thread_routes: ThreadRoutes::new(),
             retained: RetainedStore::new(),
             retained_bytes: AtomicUsize::new(0),
             sources: Sources::default(),

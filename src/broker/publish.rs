@@ -9,7 +9,7 @@ use crate::config::{Limits, RefusedPublish};
 use crate::faults::{Fault, planted};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
-use crate::router::{Route, RouteCache};
+use crate::router::{Asked, Route, RouteCache};
 use crate::session::{Message, Outgoing, Owner, Reception, Will};
 use crate::storage::Record;
 
@@ -135,8 +135,7 @@ impl Core {
                 } else {
                     Retention::None
                 };
-                let (routes, verdict) =
-                    routes.get(&self.router, topic, |routes| self.judge(Some(client), topic, routes));
+                let (routes, verdict) = self.routes_of(routes, client, topic);
                 if verdict.left_out > 0 {
                     self.metrics.dropped.add("acl_read", verdict.left_out.into());
                 }
@@ -167,8 +166,20 @@ impl Core {
 
     /// Whether the rules let this connection publish to the topic.
     fn may_use(&self, routes: &mut RouteCache<Arc<Client>, Verdict>, client: &Client, topic: &str) -> bool {
-        !self.access.is_active()
-            || routes.get(&self.router, topic, |routes| self.judge(Some(client), topic, routes)).1.may_publish
+        !self.access.is_active() || self.routes_of(routes, client, topic).1.may_publish
+    }
+
+    /// Who receives what this connection publishes to the topic, and what the rules say of that.
+    fn routes_of<'a>(
+        &self,
+        routes: &'a mut RouteCache<Arc<Client>, Verdict>,
+        client: &Client,
+        topic: &str,
+    ) -> (&'a [Route<Arc<Client>>], Verdict) {
+        // Without rules the verdict is everybody's.
+        let publisher = if self.access.is_active() { client.key } else { 0 };
+        let asked = Asked { router: &self.router, threads: &self.thread_routes, publisher, topic };
+        routes.get(&asked, |routes| self.judge(Some(client), topic, routes))
     }
 
     /// A message of the broker itself or of a program it is embedded in.

@@ -1,21 +1,27 @@
 //! The routes of the topics one connection publishes to.
 //!
 //! Most publishers use a handful of topics again and again, and subscriptions change rarely: a hit costs a hash
-//! of the topic, a comparison and two atomic loads. Each connection has its own cache, so there is no lock.
+//! of the topic, a comparison and two atomic loads. Each connection has its own cache, so there is no lock. A publisher of more topics than
+//! that has room for, a gateway, goes over to the table of the thread it runs on: [`ThreadRoutes`].
 //! A kept route holds handles of its subscribers, also of sessions that have ended since (they are empty then), until its topic is used
 //! again, it makes room, or the connection ends. Bounded in topics, in bytes per topic and in routes; the argument that a stale route is never used
 //! stands at [`Router::generation`].
 
+mod thread;
+
 use std::sync::Arc;
 
+pub use self::thread::ThreadRoutes;
 use super::{Generation, Route, Router, Subscriber};
 
-/// Topics kept per connection; beyond that the one kept longest makes room.
+/// Topics kept per connection; with one more it goes over to the table of its thread.
 pub const ROUTE_CACHE_TOPICS_MAX: usize = 32;
 /// Longer topic names are routed afresh each time: 32 of the longest would be 2 MiB per connection.
 pub const ROUTE_CACHE_TOPIC_BYTES_MAX: usize = 512;
 /// Routes kept per connection over all topics; a single topic with more subscribers is kept alone.
 pub const ROUTE_CACHE_ROUTES_MAX: usize = 16_384;
+/// Routes up to which a connection's room for a route that is not kept stays with it.
+const PASSING_KEPT: usize = 64;
 
 /// A cache of routes, each with a verdict of whoever asks; one pointer while it is empty.
 pub struct RouteCache<S, V> {
@@ -23,22 +29,55 @@ pub struct RouteCache<S, V> {
 }
 
 struct Inner<S, V> {
+    /// Of a publisher of few topics; empty for one of many.
     entries: Vec<Entry<S, V>>,
-    /// Which entry makes room next.
-    hand: u32,
     /// The sum over all entries.
     routes: usize,
+    many: Option<Box<Passing<S, V>>>,
 }
 
+/// Of a publisher of many: the topic used last.
+struct Passing<S, V> {
+    topic: String,
+    found: Found<S>,
+    terms: Option<Terms<V>>,
+}
+
+struct Found<S> {
+    kept: Option<Arc<[Route<S>]>>,
+    /// If it is not kept: computed for this time only.
+    own: Vec<Route<S>>,
+}
+
+/// A route that is kept.
 struct Entry<S, V> {
     /// Empty for a topic that is not to be kept: no lookup asks for it.
     topic: Box<str>,
     routes: Arc<[Route<S>]>,
+    terms: Terms<V>,
+    hash: u32,
+}
+
+/// How long a route holds, and what was said of it.
+#[derive(Clone, Copy)]
+struct Terms<V> {
     verdict: V,
     generation: Generation,
-    hash: u32,
     /// Which of the router's counters concerns the topic.
     counter: u16,
+}
+
+/// A publisher's question.
+#[derive(Clone, Copy)]
+pub struct Asked<'a, S, V> {
+    /// The cache belongs to it.
+    pub router: &'a Router<S>,
+    /// Where the routes of publishers of many topics are kept.
+    pub threads: &'a ThreadRoutes<S, V>,
+    /// Whom the verdict is for: publishers that say the same here share what the threads keep.
+    pub publisher: u64,
+    /// The topic name of the message.
+    pub topic: &'a str,
 }
 
 impl<S, V> Default for RouteCache<S, V> {
@@ -50,29 +89,20 @@ impl<S, V> Default for RouteCache<S, V> {
 impl<S: Subscriber, V: Copy> RouteCache<S, V> {
     /// What `router.route(topic)` gives, as `judge` has changed it, and its verdict; computed only if it may have changed since the last
     /// call. Who judges by something that has changed calls [`Router::invalidate`].
-    ///
-    /// A cache belongs to one router.
     pub fn get(
         &mut self,
-        router: &Router<S>,
-        topic: &str,
+        asked: &Asked<'_, S, V>,
         judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
-    ) -> (&Arc<[Route<S>]>, V) {
-        let hash = router.hash(topic) as u32;
+    ) -> (&[Route<S>], V) {
+        let hash = asked.router.hash(asked.topic) as u32;
         let inner = self.inner.get_or_insert_default();
-        let at = match inner.find(topic, hash) {
-            Some(at) => {
+        match inner.find(asked.topic, hash) {
+            Some(at) if inner.entries[at].terms.hold(asked.router) => {
                 let entry = &inner.entries[at];
-                if router.generation_of(entry.counter) == entry.generation {
-                    at
-                } else {
-                    inner.fill(Some(at), router, topic, hash, judge)
-                }
+                (&entry.routes, entry.terms.verdict)
             }
-            None => inner.fill(None, router, topic, hash, judge),
-        };
-        let entry = &inner.entries[at];
-        (&entry.routes, entry.verdict)
+            at => inner.miss(at, asked, hash, judge),
+        }
     }
 
     /// Forgets everything and frees the memory.
@@ -83,11 +113,17 @@ impl<S: Subscriber, V: Copy> RouteCache<S, V> {
 
 impl<S, V> Default for Inner<S, V> {
     fn default() -> Self {
-        Self { entries: Vec::with_capacity(1), hand: 0, routes: 0 }
+        Self { entries: Vec::with_capacity(1), routes: 0, many: None }
     }
 }
 
-impl<S: Subscriber, V> Inner<S, V> {
+impl<S, V> Default for Passing<S, V> {
+    fn default() -> Self {
+        Self { topic: String::new(), found: Found { kept: None, own: Vec::new() }, terms: None }
+    }
+}
+
+impl<S: Subscriber, V: Copy> Inner<S, V> {
     fn find(&self, topic: &str, hash: u32) -> Option<usize> {
         if !is_kept(topic) {
             return None;
@@ -95,28 +131,41 @@ impl<S: Subscriber, V> Inner<S, V> {
         self.entries.iter().position(|entry| entry.hash == hash && *entry.topic == *topic)
     }
 
-    /// Computes the route into the entry `at`, or into a new one or the next to make room; returns which.
+    /// `at` is the entry that does not hold any more, if there is one.
     #[cold]
+    fn miss(
+        &mut self,
+        at: Option<usize>,
+        asked: &Asked<'_, S, V>,
+        hash: u32,
+        judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
+    ) -> (&[Route<S>], V) {
+        if at.is_none() && self.entries.len() == ROUTE_CACHE_TOPICS_MAX {
+            (self.entries, self.routes) = (Vec::new(), 0);
+            self.many = Some(Box::default());
+        }
+        if self.many.is_none() {
+            let at = self.fill(at, asked, hash, judge);
+            let entry = &self.entries[at];
+            return (&entry.routes, entry.terms.verdict);
+        }
+        self.many.get_or_insert_default().get(asked, hash, judge)
+    }
+
+    /// Computes the route into the entry `at`, or into a new one; returns which.
     fn fill(
         &mut self,
         at: Option<usize>,
-        router: &Router<S>,
-        topic: &str,
+        asked: &Asked<'_, S, V>,
         hash: u32,
         judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
     ) -> usize {
-        let counter = router.generation_index(topic);
-        // Before the route: see `Router::generation`.
-        let generation = router.generation_of(counter);
         let mut routes = Vec::new();
-        router.route(topic, &mut routes);
-        let verdict = judge(&mut routes);
-        let routes: Arc<[Route<S>]> = if routes.is_empty() { Arc::default() } else { routes.into() };
-        let name = if is_kept(topic) { topic } else { "" };
+        let terms = compute(asked, &mut routes, judge);
         let added = routes.len();
-        let entry = Entry { topic: name.into(), routes, verdict, generation, hash, counter };
+        let name = if is_kept(asked.topic) { asked.topic } else { "" };
+        let entry = Entry { topic: name.into(), routes: shared(routes), terms, hash };
 
-        let at = at.or_else(|| (self.entries.len() == ROUTE_CACHE_TOPICS_MAX).then(|| self.next()));
         let replaced = at.map_or(0, |at| self.entries[at].routes.len());
         self.routes = self.routes - replaced + added;
         if self.routes > ROUTE_CACHE_ROUTES_MAX {
@@ -136,12 +185,67 @@ impl<S: Subscriber, V> Inner<S, V> {
             }
         }
     }
+}
 
-    fn next(&mut self) -> usize {
-        let at = self.hand as usize % ROUTE_CACHE_TOPICS_MAX;
-        self.hand = (at as u32 + 1) % ROUTE_CACHE_TOPICS_MAX as u32;
-        at
+impl<S: Subscriber, V: Copy> Passing<S, V> {
+    fn get(
+        &mut self,
+        asked: &Asked<'_, S, V>,
+        hash: u32,
+        judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
+    ) -> (&[Route<S>], V) {
+        let holds = |terms: &Terms<V>| self.topic == asked.topic && terms.hold(asked.router);
+        let terms = match self.terms.filter(holds) {
+            Some(terms) => terms,
+            None => {
+                self.topic.clear();
+                self.topic.push_str(asked.topic);
+                let terms = asked.threads.get(asked, hash, &mut self.found, judge);
+                self.terms = Some(terms);
+                terms
+            }
+        };
+        let Found { kept, own } = &self.found;
+        (kept.as_deref().unwrap_or(own), terms.verdict)
     }
+}
+
+impl<V> Terms<V> {
+    fn hold<S: Subscriber>(&self, router: &Router<S>) -> bool {
+        router.generation_of(self.counter) == self.generation
+    }
+}
+
+impl<S> Found<S> {
+    fn keep(&mut self, routes: Arc<[Route<S>]>) {
+        self.own.clear();
+        self.kept = Some(routes);
+    }
+
+    /// Room for a route that is not kept.
+    fn own(&mut self) -> &mut Vec<Route<S>> {
+        self.kept = None;
+        self.own.clear();
+        self.own.shrink_to(PASSING_KEPT);
+        &mut self.own
+    }
+}
+
+/// Computes a route, and how long it holds.
+fn compute<S: Subscriber, V>(
+    asked: &Asked<'_, S, V>,
+    routes: &mut Vec<Route<S>>,
+    judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
+) -> Terms<V> {
+    let counter = asked.router.generation_index(asked.topic);
+    // Before the route: see `Router::generation`.
+    let generation = asked.router.generation_of(counter);
+    asked.router.route(asked.topic, routes);
+    Terms { verdict: judge(routes), generation, counter }
+}
+
+fn shared<S>(routes: Vec<Route<S>>) -> Arc<[Route<S>]> {
+    if routes.is_empty() { Arc::default() } else { routes.into() }
 }
 
 fn is_kept(topic: &str) -> bool {

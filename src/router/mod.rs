@@ -33,7 +33,8 @@ use ahash::RandomState;
 use parking_lot::RwLock;
 
 pub use self::cache::{
-    ROUTE_CACHE_ROUTES_MAX, ROUTE_CACHE_TOPIC_BYTES_MAX, ROUTE_CACHE_TOPICS_MAX, RouteCache,
+    Asked, ROUTE_CACHE_ROUTES_MAX, ROUTE_CACHE_TOPIC_BYTES_MAX, ROUTE_CACHE_TOPICS_MAX, RouteCache,
+    ThreadRoutes,
 };
 use self::exact::ExactFilters;
 pub use self::retained::{ReplayCursor, Retained, RetainedStore};

@@ -107,7 +107,8 @@ proptest! {
     fn routes_as_the_rule_says(steps in prop::collection::vec(steps(), 1..120)) {
         let router = Router::new();
         let mut model = Model::default();
-        let mut cache = RouteCache::default();
+        let threads = ThreadRoutes::new();
+        let (mut cache, mut many) = (RouteCache::default(), of_many_topics(&router, &threads));
         let mut seen = BTreeSet::new();
         for step in steps {
             match step {
@@ -133,7 +134,10 @@ proptest! {
             }
             // Whatever the step changed, the cache must know it for each topic it has met.
             for topic in &seen {
-                prop_assert_eq!(plain(cache.get(&router, topic, |_| ()).0), model.route(topic), "cached {}", topic);
+                for cache in [&mut cache, &mut many] {
+                    let cached = plain(cache.get(&asked(&router, &threads, topic), |_| ()).0);
+                    prop_assert_eq!(cached, model.route(topic), "cached {}", topic);
+                }
             }
             prop_assert_eq!(router.subscriptions(), model.0.len());
         }
@@ -231,44 +235,51 @@ fn a_change_elsewhere_leaves_the_generation_alone() {
     assert_ne!(router.generation(topic), before);
 }
 
+/// What a publisher asks that says nothing about itself.
+pub(super) fn asked<'a, S, V>(
+    router: &'a Router<S>,
+    threads: &'a ThreadRoutes<S, V>,
+    topic: &'a str,
+) -> Asked<'a, S, V> {
+    Asked { router, threads, publisher: 0, topic }
+}
+
+/// The cache of a publisher that has used more topics than it has room for.
+fn of_many_topics<S: Subscriber>(router: &Router<S>, threads: &ThreadRoutes<S, ()>) -> RouteCache<S, ()> {
+    let mut cache = RouteCache::default();
+    for n in 0..=ROUTE_CACHE_TOPICS_MAX {
+        cache.get(&asked(router, threads, &format!("of many/{n}")), |_| ());
+    }
+    cache
+}
+
 #[test]
 fn a_cache_is_bounded_in_topics_bytes_and_routes() {
-    let router = Router::new();
+    let (router, threads) = (Router::new(), ThreadRoutes::new());
     let mut cache = RouteCache::default();
+    let computed = AtomicUsize::new(0);
+    let mut get = |topic: &str| {
+        let before = computed.load(Ordering::Relaxed);
+        let judge = |_: &mut Vec<Route<Peer>>| _ = computed.fetch_add(1, Ordering::Relaxed);
+        let found = plain(cache.get(&asked(&router, &threads, topic), judge).0);
+        (computed.load(Ordering::Relaxed) - before, found.len())
+    };
     router.subscribe("#", Peer(1), options(QoS::AtMostOnce));
-    let first = Arc::downgrade(cache.get(&router, "t/0", |_| ()).0);
-    for n in 1..ROUTE_CACHE_TOPICS_MAX {
-        cache.get(&router, &format!("t/{n}"), |_| ());
-    }
-    assert!(first.upgrade().is_some(), "as many topics as the bound says are kept");
-    cache.get(&router, "t/more", |_| ());
-    assert!(first.upgrade().is_none(), "one more topic takes the place of the oldest");
-
     let long = "l".repeat(ROUTE_CACHE_TOPIC_BYTES_MAX + 1);
-    let kept = Arc::downgrade(cache.get(&router, &long[1..], |_| ()).0);
-    assert_eq!(
-        kept.as_ptr(),
-        Arc::as_ptr(cache.get(&router, &long[1..], |_| ()).0),
-        "the longest topic that is kept"
-    );
-    let one = Arc::downgrade(cache.get(&router, &long, |_| ()).0);
-    assert_ne!(
-        one.as_ptr(),
-        Arc::as_ptr(cache.get(&router, &long, |_| ()).0),
-        "a longer one is not found again"
-    );
-
+    assert_eq!([get(&long[1..]), get(&long[1..])], [(1, 1), (0, 1)], "the longest topic that is kept");
+    assert_eq!([get(&long), get(&long)], [(1, 1), (1, 1)], "a longer one is not found again");
     for key in 0..ROUTE_CACHE_ROUTES_MAX as u64 {
         router.subscribe("large", Peer(key), options(QoS::AtMostOnce));
     }
-    let small = Arc::downgrade(cache.get(&router, "small", |_| ()).0);
-    let large = Arc::downgrade(cache.get(&router, "large", |_| ()).0);
-    assert!(small.upgrade().is_none(), "a topic with very many subscribers is kept alone");
-    assert_eq!(large.as_ptr(), Arc::as_ptr(cache.get(&router, "large", |_| ()).0));
-    cache.get(&router, "small", |_| ());
-    assert!(large.upgrade().is_none());
-    cache.clear();
-    assert_eq!(plain(cache.get(&router, "small", |_| ()).0), [(1, 0)]);
+    assert_eq!([get("small"), get("small")], [(1, 1), (0, 1)]);
+    assert_eq!([get("large"), get("large")], [(1, ROUTE_CACHE_ROUTES_MAX), (0, ROUTE_CACHE_ROUTES_MAX)]);
+    assert_eq!(get("small"), (1, 1), "a topic with very many subscribers is kept alone");
+    router.subscribe("large", Peer(u64::MAX), options(QoS::AtMostOnce));
+    assert_eq!([get("large").0, get("large").0], [1, 0], "and if it is too large itself, alone all the same");
+
+    (1..ROUTE_CACHE_TOPICS_MAX).for_each(|n| assert_eq!(get(&format!("t/{n}")).0, 1));
+    (1..ROUTE_CACHE_TOPICS_MAX - 1)
+        .for_each(|n| assert_eq!(get(&format!("t/{n}")).0, 0, "as many topics as the bound says"));
 }
 
 /// A subscriber that can be counted.
@@ -312,7 +323,7 @@ fn a_topic_of_65_535_slashes_takes_little_per_level() {
         assert!(router.subscribe(filter, Peer(key as u64), options(QoS::AtMostOnce)));
     }
     assert_eq!(
-        plain(RouteCache::default().get(&router, &deep, |_| ()).0),
+        plain(RouteCache::default().get(&asked(&router, &ThreadRoutes::new(), &deep), |_| ()).0),
         [(0, 0), (2, 0), (3, 0), (4, 0), (5, 0)]
     );
     assert_eq!(routed(&router, &"/".repeat(32_767)), [(1, 0), (3, 0), (4, 0), (5, 0)]);
@@ -347,9 +358,11 @@ fn a_route_knows_each_change_that_has_returned() {
     let progress = [const { AtomicU64::new(0) }; SESSIONS];
     let publishing = AtomicUsize::new(PUBLISHERS);
 
-    let publish = || {
+    let threads = ThreadRoutes::new();
+    // One publisher of few topics, one of many.
+    let publish = |is_gateway: bool| {
         let _leaving = Leaving(&publishing);
-        let mut cache = RouteCache::default();
+        let mut cache = if is_gateway { of_many_topics(&router, &threads) } else { RouteCache::default() };
         let mut judged = [0u64; 2];
         let rounds = || progress.iter().map(|it| it.load(Ordering::SeqCst) / 4).min().unwrap_or(0);
         for turn in 0u64.. {
@@ -361,7 +374,11 @@ fn a_route_knows_each_change_that_has_returned() {
                 std::thread::yield_now();
             }
             let before: Vec<u64> = progress.iter().map(|it| it.load(Ordering::SeqCst)).collect();
-            let routes = plain(cache.get(&router, "t/a", |_| ()).0);
+            // What it asked for last is at hand; with another topic in between it is the thread's table that must know.
+            if is_gateway {
+                cache.get(&asked(&router, &threads, "t/other"), |_| ());
+            }
+            let routes = plain(cache.get(&asked(&router, &threads, "t/a"), |_| ()).0);
             for (key, before) in before.into_iter().enumerate() {
                 let after = progress[key].load(Ordering::SeqCst);
                 if before != after || before % 2 == 1 {
@@ -390,8 +407,9 @@ fn a_route_knows_each_change_that_has_returned() {
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..PUBLISHERS {
-            scope.spawn(publish);
+        for publisher in 0..PUBLISHERS {
+            let publish = &publish;
+            scope.spawn(move || publish(publisher % 2 == 1));
         }
         for key in 0..SESSIONS {
             scope.spawn(move || subscribe(key));

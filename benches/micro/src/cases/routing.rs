@@ -7,11 +7,12 @@ use std::sync::{Arc, OnceLock};
 
 use super::Shuffled;
 use crate::protocol::QoS;
-use crate::router::{Route, RouteCache, Router, Subscriber, SubscriptionOptions};
+use crate::router::{Asked, Route, RouteCache, Router, Subscriber, SubscriptionOptions, ThreadRoutes};
 use crate::{Case, Operation, Scale};
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("route_cache_hit", 1_000, route_cache_hit),
+    Case::new("route_cache_hit", 1_000, |scale| route_cache_hit(scale, 4)),
+    Case::new("route_cache_hit_of_a_gateway", 1_000, |scale| route_cache_hit(scale, 500)),
     Case::new("match_exact", 1_000, |scale| matching(scale, |i| i % 5 != 4)),
     Case::new("match_wildcard", 1_000, |scale| matching(scale, |i| i % 5 == 4)),
     Case::new("subscribe_and_unsubscribe_exact", 1_000, |scale| {
@@ -72,18 +73,27 @@ fn routes_to(routes: &[Route<Receiver>], key: usize) -> bool {
     matches!(routes, [route] if route.subscriber.key() == key as u64)
 }
 
-/// A publisher with four topics.
-fn route_cache_hit(scale: Scale) -> Box<dyn Operation> {
-    let router = router(scale);
+/// A publisher with so many topics: those of a few stand with the connection, those of many with the thread.
+fn route_cache_hit(scale: Scale, topics: usize) -> Box<dyn Operation> {
+    let (router, threads) = (router(scale), ThreadRoutes::new());
     let mut cache = RouteCache::default();
-    let topics: Vec<String> = (0..4).map(topic).collect();
-    for (i, topic) in topics.iter().enumerate() {
-        assert!(routes_to(cache.get(router, topic, |_| ()).0, i));
-    }
+    let topics: Vec<String> = (0..topics).map(topic).collect();
+    let mut get = move |topic: &str, computed: &mut u64| {
+        let asked = Asked { router, threads: &threads, publisher: 0, topic };
+        let routes = cache.get(&asked, |_| *computed += 1).0;
+        assert!(matches!(black_box(routes), [_]));
+    };
+    // Of the topics of many each is kept when it was asked for a second time, at the latest.
+    let first = topics.iter().cycle().take(3 * topics.len());
+    first.for_each(|topic| get(topic, &mut 0));
+    let mut next = 0;
     Box::new(move |times| {
-        for topic in topics.iter().cycle().take(times as usize) {
-            black_box(cache.get(router, black_box(topic), |_| ()));
+        let mut computed = 0;
+        for topic in topics.iter().cycle().skip(next).take(times as usize) {
+            get(black_box(topic), &mut computed);
         }
+        next = (next + times as usize) % topics.len();
+        assert_eq!(computed, 0);
     })
 }
 
