@@ -11,14 +11,21 @@ use hashbrown::HashTable;
 use super::arena::Arena;
 use super::subscribers::{Removal, Subscribers};
 use super::texts::{Text, Texts};
-use super::{Route, Subscriber};
+use super::{Route, Subscriber, spread};
 
 /// See the module's documentation.
 pub(super) struct ExactFilters<S> {
     state: RandomState,
-    table: HashTable<u32>,
+    /// Numbers of entries, with a part of their filters' hashes.
+    table: HashTable<Place>,
     entries: Arena<Entry<S>>,
     texts: Texts,
+}
+
+/// Where an entry is, and a part of its filter's hash, so that most others need not be looked at.
+struct Place {
+    hash: u32,
+    at: u32,
 }
 
 struct Entry<S> {
@@ -52,8 +59,8 @@ impl<S: Subscriber> ExactFilters<S> {
         let at = self.entries.len() as u32;
         let filter = self.texts.add(filter.as_bytes());
         self.entries.push(Entry { filter, subscribers: Subscribers::One(route) });
-        let Self { table, entries, texts, state } = self;
-        table.insert_unique(hash, at, |at| hash_of(state, entries, texts, *at));
+        let place = Place { hash: hash as u32, at };
+        self.table.insert_unique(spread(place.hash), place, |place| spread(place.hash));
         None
     }
 
@@ -68,14 +75,14 @@ impl<S: Subscriber> ExactFilters<S> {
     }
 
     fn remove_entry(&mut self, hash: u64, at: u32) -> Option<Subscribers<S>> {
-        if let Ok(found) = self.table.find_entry(hash, |other| *other == at) {
+        if let Ok(found) = self.table.find_entry(spread(hash as u32), |place| place.at == at) {
             found.remove();
         }
         let last = self.entries.len() as u32 - 1;
         if last != at {
-            let hash = hash_of(&self.state, &self.entries, &self.texts, last);
-            if let Some(number) = self.table.find_mut(hash, |other| *other == last) {
-                *number = at;
+            let hash = hash_of(&self.state, &self.entries, &self.texts, last) as u32;
+            if let Some(place) = self.table.find_mut(spread(hash), |place| place.at == last) {
+                place.at = at;
             }
         }
         let removed = self.entries.swap_remove(at as usize)?;
@@ -86,7 +93,7 @@ impl<S: Subscriber> ExactFilters<S> {
 
     /// Gives memory back.
     fn tidy(&mut self) {
-        let Self { table, entries, texts, state } = self;
+        let Self { table, entries, texts, .. } = self;
         if entries.is_empty() {
             *entries = Arena::default();
             *table = HashTable::new();
@@ -97,16 +104,19 @@ impl<S: Subscriber> ExactFilters<S> {
             texts.compact(entries.iter_mut().map(|entry| &mut entry.filter));
         }
         if table.capacity() > 16 && table.len() < table.capacity() / 4 {
-            table.shrink_to(2 * table.len(), |at| hash_of(state, entries, texts, *at));
+            table.shrink_to(2 * table.len(), |place| spread(place.hash));
         }
     }
 
     fn find(&self, hash: u64, filter: &str) -> Option<u32> {
-        let is_it = |at: &u32| {
-            let entry = self.entries.get(*at as usize);
-            entry.is_some_and(|entry| self.texts.get(entry.filter) == filter.as_bytes())
+        let hash = hash as u32;
+        let is_it = |place: &Place| {
+            place.hash == hash && {
+                let entry = self.entries.get(place.at as usize);
+                entry.is_some_and(|entry| self.texts.get(entry.filter) == filter.as_bytes())
+            }
         };
-        self.table.find(hash, is_it).copied()
+        self.table.find(spread(hash), is_it).map(|place| place.at)
     }
 }
 

@@ -309,6 +309,11 @@ fn is_wildcard(filter: &str) -> bool {
     filter.bytes().any(|byte| byte == b'+' || byte == b'#')
 }
 
+/// A hash for a table, which chooses by the lowest and the highest bits, of the half of one that is kept with what the table holds.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
 /// The first level, and what follows its `/` if there is one.
 fn split_level(text: &str) -> (&str, Option<&str>) {
     match text.split_once('/') {

@@ -14,8 +14,9 @@ mod node;
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-use self::node::{Child, End, Link, NONE, Node, edge_hash, rest_matches};
+use self::node::{Child, Edge, End, Link, NONE, Node, edge_hash, rest_matches};
 use super::arena::Arena;
+use super::spread;
 use super::subscribers::{Removal, Subscribers};
 use super::texts::{Text, Texts};
 use super::{Route, Subscriber};
@@ -32,7 +33,7 @@ pub(super) struct Trie<S> {
     /// The root is always there; freed nodes are chained through `parent`.
     nodes: Arena<Node>,
     tails: Arena<Tail<S>>,
-    edges: HashTable<Link>,
+    edges: HashTable<Edge>,
     texts: Texts,
     free: u32,
     free_len: usize,
@@ -211,11 +212,13 @@ impl<S: Subscriber> Trie<S> {
 
     fn literal(&self, parent: u32, level: &[u8]) -> Option<Link> {
         let hash = edge_hash(&self.state, parent, level);
-        let is_it = |link: &Link| {
-            let (of, text) = self.edge_text(*link);
-            of == parent && text.strip_prefix(level).is_some_and(|after| matches!(after, [] | [b'/', ..]))
+        let is_it = |edge: &Edge| {
+            edge.hash == hash && {
+                let (of, text) = self.edge_text(edge.link);
+                of == parent && text.strip_prefix(level).is_some_and(|after| matches!(after, [] | [b'/', ..]))
+            }
         };
-        self.edges.find(hash, is_it).copied()
+        self.edges.find(spread(hash), is_it).map(|edge| edge.link)
     }
 
     /// Whose child it is, and the text that begins with its level.
@@ -227,9 +230,9 @@ impl<S: Subscriber> Trie<S> {
         (parent, self.texts.get(text))
     }
 
-    fn link_hash(&self, link: Link) -> u64 {
+    fn edge(&self, link: Link) -> Edge {
         let (parent, text) = self.edge_text(link);
-        edge_hash(&self.state, parent, self.split(parent, text).0)
+        Edge { hash: edge_hash(&self.state, parent, self.split(parent, text).0), link }
     }
 
     /// Enters a child whose level `at` does not have yet.
@@ -239,10 +242,8 @@ impl<S: Subscriber> Trie<S> {
             self.node_mut(at).plus = link;
             return;
         }
-        let hash = self.link_hash(link);
-        let mut edges = std::mem::take(&mut self.edges);
-        edges.insert_unique(hash, link, |link| self.link_hash(*link));
-        self.edges = edges;
+        let edge = self.edge(link);
+        self.edges.insert_unique(spread(edge.hash), edge, |edge| spread(edge.hash));
         self.node_mut(at).literals += 1;
     }
 
@@ -253,10 +254,10 @@ impl<S: Subscriber> Trie<S> {
             self.node_mut(at).plus = other.unwrap_or(Link::NONE);
             return;
         }
-        let hash = self.link_hash(link);
-        let Ok(mut edge) = self.edges.find_entry(hash, |edge| *edge == link) else { return };
+        let hash = self.edge(link).hash;
+        let Ok(mut edge) = self.edges.find_entry(spread(hash), |edge| edge.link == link) else { return };
         match other {
-            Some(other) => *edge.get_mut() = other,
+            Some(other) => edge.get_mut().link = other,
             None => {
                 edge.remove();
                 self.node_mut(at).literals -= 1;
@@ -370,9 +371,7 @@ impl<S: Subscriber> Trie<S> {
             self.texts.compact(levels.chain(self.tails.iter_mut().map(|tail| &mut tail.rest)));
         }
         if self.edges.capacity() > 16 && self.edges.len() < self.edges.capacity() / 4 {
-            let mut edges = std::mem::take(&mut self.edges);
-            edges.shrink_to(2 * edges.len(), |link| self.link_hash(*link));
-            self.edges = edges;
+            self.edges.shrink_to(2 * self.edges.len(), |edge| spread(edge.hash));
         }
     }
 }

@@ -25,6 +25,12 @@ pub(super) struct Node {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Link(pub(super) u32);
 
+/// A link with its hash: where a table has many, most of what is not looked for need not be looked at, which is three places in memory.
+pub(super) struct Edge {
+    pub(super) hash: u32,
+    pub(super) link: Link,
+}
+
 /// What a link leads to.
 pub(super) enum Child {
     Node(u32),
@@ -93,9 +99,9 @@ pub(super) fn split_level(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-pub(super) fn edge_hash(state: &RandomState, parent: u32, level: &[u8]) -> u64 {
+pub(super) fn edge_hash(state: &RandomState, parent: u32, level: &[u8]) -> u32 {
     let mut hasher = state.build_hasher();
     hasher.write_u32(parent);
     hasher.write(level);
-    hasher.finish()
+    hasher.finish() as u32
 }
