@@ -71,7 +71,7 @@ def _flow(key, label, args, rows, probe, per_count=1):
 
 def _connections(count):
     return Scenario(f"connections-{count}", f"{count:,} connections alive, same traffic",
-                    f"connections --count {count}", SPREAD, alone=True)
+                    f"connections --count {count}", SPREAD)
 
 
 def _filters(count):

@@ -22,12 +22,14 @@ use crate::session::{Message, Owner};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) may_publish: bool,
+    /// It follows from rules, and is about this publisher alone.
+    pub(crate) is_ruled: bool,
     /// Sessions that have subscribed to the topic and may not read it.
     pub(crate) left_out: u32,
 }
 
 impl Verdict {
-    const FREE: Self = Self { may_publish: true, left_out: 0 };
+    const FREE: Self = Self { may_publish: true, is_ruled: false, left_out: 0 };
 }
 
 /// What a broker is given to judge its clients by.
@@ -143,7 +145,7 @@ impl Core {
             self.tell(&rules, who(publisher), "publish", topic, decision);
             decision.allowed
         });
-        Verdict { may_publish, left_out }
+        Verdict { may_publish, is_ruled: true, left_out }
     }
 
     /// Whether a will may be published, or what its owner has asked for otherwise.

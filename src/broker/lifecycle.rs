@@ -147,6 +147,8 @@ impl Core {
         }
         self.settle(client, state);
         state.replays = None;
+        // A route that somebody keeps may hold the client for long.
+        state.local = None;
         self.timers.cancel(client, state);
         LeftBehind { unacknowledged, will: state.delayed_will.take() }
     }

@@ -46,6 +46,11 @@ pub(crate) struct LocalQueue {
 }
 
 impl LocalQueue {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     /// Adds a message, or says at which bound it is dropped.
     pub(crate) fn push(
         &mut self,

@@ -9,7 +9,7 @@ use crate::config::{Limits, RefusedPublish};
 use crate::faults::{Fault, planted};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
-use crate::router::{Asked, Route, RouteCache};
+use crate::router::{Asked, Judged, Route, RouteCache};
 use crate::session::{Message, Outgoing, Owner, Reception, Will};
 use crate::storage::Record;
 
@@ -176,10 +176,14 @@ impl Core {
         client: &Client,
         topic: &str,
     ) -> (&'a [Route<Arc<Client>>], Verdict) {
-        // Without rules the verdict is everybody's.
-        let publisher = if self.access.is_active() { client.key } else { 0 };
+        // Without rules the verdict is about everybody.
+        let about = |is_ruled: bool| if is_ruled { client.key } else { 0 };
+        let publisher = about(self.access.is_active());
         let asked = Asked { router: &self.router, threads: &self.thread_routes, publisher, topic };
-        routes.get(&asked, |routes| self.judge(Some(client), topic, routes))
+        routes.get(&asked, |routes| {
+            let verdict = self.judge(Some(client), topic, routes);
+            Judged { publisher: about(verdict.is_ruled), verdict }
+        })
     }
 
     /// A message of the broker itself or of a program it is embedded in.

@@ -10,13 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::client::Replay;
 use super::flush::{By, flush, give_spare, take_spare};
-use super::{Attached, Cause, ConnectRequest, Core, Handle, Kept, Publisher, Security, Turn, signal};
+use super::{Attached, Cause, Client, ConnectRequest, Core, Handle, Kept, Publisher, Security, Turn, signal};
 use crate::config::{Limits, RefusedPublish};
 use crate::protocol::{
     Connect, Framed, Packet, ProtocolVersion, QoS, ReasonCode, SessionExpiry, decode, frame,
 };
 use crate::router::{ReplayCursor, SubscriptionOptions};
-use crate::session::Message;
+use crate::session::{EncodeScratch, Message, Outgoing, Owner, Session};
 
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
@@ -160,6 +160,30 @@ fn replays_of_filters_that_are_given_up_again_do_not_pile_up() {
     }
     let owed = client.lock().replays.as_ref().map_or(0, |replays| replays.len());
     assert!(owed < 100, "{owed} replays are kept for no subscription");
+}
+
+#[test]
+fn an_ended_subscription_in_process_keeps_no_messages_for_who_still_knows_it() {
+    let core = Core::new(Limits::default(), Security::default());
+    let session = Session::new(core.limits.of_sessions(), false);
+    let owner = Owner { client_id: Arc::from("in-process"), user: None };
+    let client = Client::new(core.next_key(), owner, session, Some(Box::default()));
+    let options = SubscriptionOptions::with_qos(QoS::AtMostOnce);
+    assert!(core.add_subscription(&client, &mut client.lock(), "t", options).is_ok());
+    // As a publisher keeps it, or a thread for publishers of many topics.
+    let mut route = Vec::new();
+    core.router.route("t", &mut route);
+    let message = Arc::new(Message::new("t", b"unread", QoS::AtMostOnce));
+    let mut turn = Turn::new();
+    core.publish_message(&mut turn, &message, false);
+    let unread = |client: &Client| client.lock().local.as_ref().map(|queue| queue.len());
+    assert!(unread(&client).is_some_and(|len| len == 1));
+    core.end_session(&client);
+    assert_eq!(unread(&client), None);
+    let mut scratch = EncodeScratch::default();
+    let mut outgoing = Outgoing::from_message(&message, turn.now, &mut scratch);
+    core.deliver_all(&mut turn, &route, &mut outgoing);
+    assert_eq!((unread(&client), client.lock().session.queued()), (None, 0), "by the route of before");
 }
 
 #[test]

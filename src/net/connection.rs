@@ -216,9 +216,7 @@ impl Connection {
         if signals & signal::KEEP_ALIVE != 0 {
             self.judge_keep_alive()?;
         }
-        // Other threads too: where all processors are busy, one that was woken for a quiet client would else wait for the end of this
-        // one's time slice, several milliseconds.
-        std::thread::yield_now();
+        worker::let_others_run();
         cx.waker().wake_by_ref();
         Ok(())
     }

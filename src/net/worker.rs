@@ -3,7 +3,8 @@
 //! A thread runs one turn at a time and no turn awaits, so one large buffer per thread serves all its connections; an idle connection
 //! holds none.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
 use crate::broker::Turn;
 
@@ -11,6 +12,9 @@ use crate::broker::Turn;
 pub(super) const READ_BYTES: usize = 64 * 1024;
 /// An unfinished packet up to this size is put before the bytes read next; a larger one stays where it is and grows there.
 pub(super) const HEADROOM: usize = 16 * 1024;
+
+/// How long a thread goes on before it lets others have its processor.
+const YIELD_AFTER: Duration = Duration::from_millis(1);
 
 /// See the module's documentation.
 pub(super) struct Worker {
@@ -28,4 +32,19 @@ thread_local! {
 /// Lends the thread's worker to `f`, which must not call this again.
 pub(super) fn with<R>(f: impl FnOnce(&mut Worker) -> R) -> R {
     WORKER.with_borrow_mut(f)
+}
+
+/// Lets other threads have this one's processor, if it has been long enough since the last time.
+///
+/// Where all processors are busy, a thread woken for a quiet client would else wait for the end of this one's time slice, several milliseconds. Not
+/// more often, for the system may charge the rest of the slice.
+pub(super) fn let_others_run() {
+    thread_local! {
+        static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    if LAST.get().is_none_or(|last| now.duration_since(last) >= YIELD_AFTER) {
+        std::thread::yield_now();
+        LAST.set(Some(Instant::now()));
+    }
 }

@@ -4,8 +4,8 @@
 //! of the topic, a comparison and two atomic loads. Each connection has its own cache, so there is no lock. A publisher of more topics than
 //! that has room for, a gateway, goes over to the table of the thread it runs on: [`ThreadRoutes`].
 //! A kept route holds handles of its subscribers, also of sessions that have ended since (they are empty then), until its topic is used
-//! again, it makes room, or the connection ends. Bounded in topics, in bytes per topic and in routes; the argument that a stale route is never used
-//! stands at [`Router::generation`].
+//! again or it makes room; what a connection keeps goes with it, what a thread keeps with the broker. Bounded in topics, in bytes per topic and in
+//! routes; the argument that a stale route is never used stands at [`Router::generation`].
 
 mod thread;
 
@@ -20,8 +20,8 @@ pub const ROUTE_CACHE_TOPICS_MAX: usize = 32;
 pub const ROUTE_CACHE_TOPIC_BYTES_MAX: usize = 512;
 /// Routes kept per connection over all topics; a single topic with more subscribers is kept alone.
 pub const ROUTE_CACHE_ROUTES_MAX: usize = 16_384;
-/// Routes up to which a connection's room for a route that is not kept stays with it.
-const PASSING_KEPT: usize = 64;
+/// Routes for which a connection's room stays with it when the thread does not keep them.
+const OWN_ROUTES_KEPT: usize = 64;
 
 /// A cache of routes, each with a verdict of whoever asks; one pointer while it is empty.
 pub struct RouteCache<S, V> {
@@ -51,7 +51,7 @@ struct Found<S> {
 
 /// A route that is kept.
 struct Entry<S, V> {
-    /// Empty for a topic that is not to be kept: no lookup asks for it.
+    /// Empty for a topic that is not to be kept: no lookup asks for it. There is at most one such entry.
     topic: Box<str>,
     routes: Arc<[Route<S>]>,
     terms: Terms<V>,
@@ -74,10 +74,19 @@ pub struct Asked<'a, S, V> {
     pub router: &'a Router<S>,
     /// Where the routes of publishers of many topics are kept.
     pub threads: &'a ThreadRoutes<S, V>,
-    /// Whom the verdict is for: publishers that say the same here share what the threads keep.
+    /// Whom the verdict is about: publishers that say the same here share what the threads keep.
     pub publisher: u64,
     /// The topic name of the message.
     pub topic: &'a str,
+}
+
+/// What is said of a route.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<V> {
+    /// Whom it is said about; where that is not who asked, because what one judges by has changed meanwhile, no other publisher gets it.
+    pub publisher: u64,
+    /// Kept with the route.
+    pub verdict: V,
 }
 
 impl<S, V> Default for RouteCache<S, V> {
@@ -92,22 +101,17 @@ impl<S: Subscriber, V: Copy> RouteCache<S, V> {
     pub fn get(
         &mut self,
         asked: &Asked<'_, S, V>,
-        judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
+        judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
     ) -> (&[Route<S>], V) {
-        let hash = asked.router.hash(asked.topic) as u32;
+        let hash = asked.router.hash(asked.topic);
         let inner = self.inner.get_or_insert_default();
-        match inner.find(asked.topic, hash) {
+        match inner.find(asked.topic, hash as u32) {
             Some(at) if inner.entries[at].terms.hold(asked.router) => {
                 let entry = &inner.entries[at];
                 (&entry.routes, entry.terms.verdict)
             }
             at => inner.miss(at, asked, hash, judge),
         }
-    }
-
-    /// Forgets everything and frees the memory.
-    pub fn clear(&mut self) {
-        self.inner = None;
     }
 }
 
@@ -132,40 +136,35 @@ impl<S: Subscriber, V: Copy> Inner<S, V> {
     }
 
     /// `at` is the entry that does not hold any more, if there is one.
-    #[cold]
+    #[inline(never)]
     fn miss(
         &mut self,
         at: Option<usize>,
         asked: &Asked<'_, S, V>,
-        hash: u32,
-        judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
+        hash: u64,
+        judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
     ) -> (&[Route<S>], V) {
+        let name = if is_kept(asked.topic) { asked.topic } else { "" };
+        let at =
+            at.or_else(|| self.entries.iter().position(|entry| name.is_empty() && entry.topic.is_empty()));
         if at.is_none() && self.entries.len() == ROUTE_CACHE_TOPICS_MAX {
             (self.entries, self.routes) = (Vec::new(), 0);
             self.many = Some(Box::default());
         }
         if self.many.is_none() {
-            let at = self.fill(at, asked, hash, judge);
+            let mut routes = Vec::new();
+            let (terms, _) = compute(asked, &mut routes, judge);
+            let entry = Entry { topic: name.into(), routes: routes.into(), terms, hash: hash as u32 };
+            let at = self.put(at, entry);
             let entry = &self.entries[at];
             return (&entry.routes, entry.terms.verdict);
         }
         self.many.get_or_insert_default().get(asked, hash, judge)
     }
 
-    /// Computes the route into the entry `at`, or into a new one; returns which.
-    fn fill(
-        &mut self,
-        at: Option<usize>,
-        asked: &Asked<'_, S, V>,
-        hash: u32,
-        judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
-    ) -> usize {
-        let mut routes = Vec::new();
-        let terms = compute(asked, &mut routes, judge);
-        let added = routes.len();
-        let name = if is_kept(asked.topic) { asked.topic } else { "" };
-        let entry = Entry { topic: name.into(), routes: shared(routes), terms, hash };
-
+    /// Keeps an entry in place of another one, or of none; returns where.
+    fn put(&mut self, at: Option<usize>, entry: Entry<S, V>) -> usize {
+        let added = entry.routes.len();
         let replaced = at.map_or(0, |at| self.entries[at].routes.len());
         self.routes = self.routes - replaced + added;
         if self.routes > ROUTE_CACHE_ROUTES_MAX {
@@ -191,14 +190,17 @@ impl<S: Subscriber, V: Copy> Passing<S, V> {
     fn get(
         &mut self,
         asked: &Asked<'_, S, V>,
-        hash: u32,
-        judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
+        hash: u64,
+        judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
     ) -> (&[Route<S>], V) {
         let holds = |terms: &Terms<V>| self.topic == asked.topic && terms.hold(asked.router);
         let terms = match self.terms.filter(holds) {
             Some(terms) => terms,
             None => {
+                // Should judging panic, there is nothing that could be taken for the answer.
+                self.terms = None;
                 self.topic.clear();
+                self.topic.shrink_to(ROUTE_CACHE_TOPIC_BYTES_MAX);
                 self.topic.push_str(asked.topic);
                 let terms = asked.threads.get(asked, hash, &mut self.found, judge);
                 self.terms = Some(terms);
@@ -217,35 +219,26 @@ impl<V> Terms<V> {
 }
 
 impl<S> Found<S> {
-    fn keep(&mut self, routes: Arc<[Route<S>]>) {
-        self.own.clear();
-        self.kept = Some(routes);
-    }
-
-    /// Room for a route that is not kept.
-    fn own(&mut self) -> &mut Vec<Route<S>> {
+    /// Lets go of everything but a little room.
+    fn clear(&mut self) {
         self.kept = None;
         self.own.clear();
-        self.own.shrink_to(PASSING_KEPT);
-        &mut self.own
+        self.own.shrink_to(OWN_ROUTES_KEPT);
     }
 }
 
-/// Computes a route, and how long it holds.
+/// Computes a route; how long it holds, and whom its verdict is about.
 fn compute<S: Subscriber, V>(
     asked: &Asked<'_, S, V>,
     routes: &mut Vec<Route<S>>,
-    judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
-) -> Terms<V> {
+    judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
+) -> (Terms<V>, u64) {
     let counter = asked.router.generation_index(asked.topic);
     // Before the route: see `Router::generation`.
     let generation = asked.router.generation_of(counter);
     asked.router.route(asked.topic, routes);
-    Terms { verdict: judge(routes), generation, counter }
-}
-
-fn shared<S>(routes: Vec<Route<S>>) -> Arc<[Route<S>]> {
-    if routes.is_empty() { Arc::default() } else { routes.into() }
+    let Judged { publisher, verdict } = judge(routes);
+    (Terms { verdict, generation, counter }, publisher)
 }
 
 fn is_kept(topic: &str) -> bool {

@@ -1,7 +1,8 @@
 //! Filters without a wildcard, and their subscribers: one shard of a hash table.
 //!
-//! The table holds numbers of entries only, four bytes and one of its own each, so that the places it leaves empty are cheap; entries stand without gaps in a
-//! row, and the bytes of all filters in one buffer. Removing an entry moves the last one into its place.
+//! The table holds numbers of entries and half of their filters' hashes, eight bytes and one of its own each, so that the places it leaves empty are cheap and
+//! it can grow without a look at the filters; entries stand without gaps in a row, and the bytes of all filters in a few buffers. Removing an entry moves the
+//! last one into its place.
 
 use std::hash::{BuildHasher, Hasher};
 

@@ -33,7 +33,7 @@ use ahash::RandomState;
 use parking_lot::RwLock;
 
 pub use self::cache::{
-    Asked, ROUTE_CACHE_ROUTES_MAX, ROUTE_CACHE_TOPIC_BYTES_MAX, ROUTE_CACHE_TOPICS_MAX, RouteCache,
+    Asked, Judged, ROUTE_CACHE_ROUTES_MAX, ROUTE_CACHE_TOPIC_BYTES_MAX, ROUTE_CACHE_TOPICS_MAX, RouteCache,
     ThreadRoutes,
 };
 use self::exact::ExactFilters;
@@ -114,7 +114,10 @@ pub struct Router<S> {
 impl<S: Subscriber> Router<S> {
     /// A router without subscriptions.
     pub fn new() -> Self {
-        let state = RandomState::new();
+        Self::with_state(RandomState::new())
+    }
+
+    fn with_state(state: RandomState) -> Self {
         Self {
             exact: (0..SHARDS).map(|_| RwLock::new(ExactFilters::new(state.clone()))).collect(),
             shards: (0..SHARDS).map(|_| RwLock::new(Trie::new(state.clone(), 2))).collect(),
@@ -309,7 +312,7 @@ fn is_wildcard(filter: &str) -> bool {
     filter.bytes().any(|byte| byte == b'+' || byte == b'#')
 }
 
-/// A hash for a table, which chooses by the lowest and the highest bits, of the half of one that is kept with what the table holds.
+/// A hash for a table, made of the half that is kept with what the table holds: tables choose by the lowest and by the highest bits.
 fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }

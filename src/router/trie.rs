@@ -3,7 +3,7 @@
 //! A *node* is a level, or a head of several, that more than one filter begins with. What only one filter has below a node is kept in one piece,
 //! a *tail*, with the
 //! filter's subscribers; when a second filter comes that shares its first level, that level becomes a node. So a filter mostly costs one
-//! tail: 32 bytes and its text. The literal children of all nodes are one hash table of links, keyed by (parent, level) and
+//! tail: 32 bytes and its text. The literal children of all nodes are one hash table of edges, which are links with half a hash of (parent, level),
 //! compared with what the node or tail itself says; a child that begins with `+` is a field of its parent, and so are the filters that end
 //! at a node, or in `#` after it: tails without text.
 //! Tails stand without gaps; nodes that nothing needs any more are freed at once, up the chain.

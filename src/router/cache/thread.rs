@@ -1,31 +1,34 @@
 //! The routes of publishers of many topics: one table per thread, whoever publishes there.
 //!
 //! A gateway speaks for hundreds of devices; to keep the routes of all its topics with its connection would cost each connection that much. What a
-//! thread keeps is bounded, and for one topic another makes room only when it is used again: when it is asked for the second time while few others have
-//! been asked for the first time. So a publisher that never uses a topic twice costs the others next to nothing.
+//! thread keeps is bounded. Once the places for a topic are taken, another one makes room only when the topic is asked for a second time while few
+//! others have been asked for the first time; then one that was not used since the last time room was needed. So a publisher that never uses a topic
+//! twice costs the others next to nothing.
 //!
-//! A table is locked by the thread it belongs to and hence never waited for; where threads are more than tables, one that finds its table
-//! taken does without.
+//! A thread begins with a table of its own and takes another one only if somebody has that: nobody ever waits.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::{Asked, Entry, Found, Terms, compute, is_kept};
+use super::{Asked, Found, Judged, Terms, compute, is_kept};
 use crate::router::{Route, Subscriber};
 
 /// Topics kept per thread.
 const TOPICS_MAX: usize = 8_192;
 /// Routes kept per thread over all topics: beyond that it begins anew.
 const ROUTES_MAX: usize = 65_536;
+/// A topic with more receivers than this is not kept: to find them costs little beside delivering to them.
+const ROUTES_OF_ONE_MAX: usize = ROUTES_MAX / 16;
 /// Places in which a topic can stand.
 const WAYS: usize = 8;
 const SETS_MIN: usize = 8;
 const SETS_MAX: usize = TOPICS_MAX / WAYS;
-/// Marks of topics that were asked for and are not kept.
-const MARKS: usize = TOPICS_MAX;
+/// Rows of marks of topics that were asked for and are not kept, and how many a row has.
+const MARKS: usize = TOPICS_MAX / 8;
+const MARKS_IN_ROW: usize = 4;
 const _: () = assert!(SETS_MIN.is_power_of_two() && SETS_MAX.is_power_of_two() && MARKS.is_power_of_two());
 
 /// See the module's documentation.
@@ -34,32 +37,47 @@ pub struct ThreadRoutes<S, V> {
 }
 
 struct Table<S, V> {
-    /// A power of two of them, chosen by the lowest bits of a hash. None before the first is asked for.
+    /// A power of two of them, chosen by the lowest bits of a hash. None before the first topic is kept.
     sets: Vec<Set<S, V>>,
-    /// Hashes, by their lowest bits; 0 for none.
-    marks: Vec<u32>,
+    /// Hashes, in a row that is chosen by their lowest bits as well; 0 for none.
+    marks: Vec<[u64; MARKS_IN_ROW]>,
+    /// Where in its row the next mark goes. Not the place of the oldest: of topics that are asked for in turn none would be found again.
+    mark: usize,
     /// Entries, and the sum of their routes.
     kept: usize,
     routes: usize,
 }
 
 struct Set<S, V> {
-    entries: [Option<Box<Kept<S, V>>>; WAYS],
-    /// Of the entries, so that those which do not fit need not be looked at.
+    /// The upper half of each entry's hash, so that those which do not fit need not be looked at.
     hashes: [u32; WAYS],
+    entries: [Option<Box<Entry<S, V>>>; WAYS],
+    /// A bit for each entry that came or was used since all had been.
+    used: u8,
 }
 
-struct Kept<S, V> {
-    entry: Entry<S, V>,
+struct Entry<S, V> {
+    topic: Box<str>,
+    routes: Arc<[Route<S>]>,
+    terms: Terms<V>,
     publisher: u64,
+    hash: u64,
 }
+
+/// The number of a set and that of a place in it.
+type Place = (usize, usize);
 
 impl<S, V> ThreadRoutes<S, V> {
     /// As many tables as the machine has processors for this process. They take memory when they are used.
     pub fn new() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let table = || Mutex::new(Table { sets: Vec::new(), marks: Vec::new(), kept: 0, routes: 0 });
+        let table = || Mutex::new(Table { sets: Vec::new(), marks: Vec::new(), mark: 0, kept: 0, routes: 0 });
         Self { tables: (0..threads).map(|_| table()).collect() }
+    }
+
+    fn table(&self) -> Option<MutexGuard<'_, Table<S, V>>> {
+        let (before, from) = self.tables.split_at(thread_number() % self.tables.len().max(1));
+        from.iter().chain(before).find_map(Mutex::try_lock)
     }
 }
 
@@ -70,103 +88,130 @@ impl<S, V> Default for ThreadRoutes<S, V> {
 }
 
 impl<S: Subscriber, V: Copy> ThreadRoutes<S, V> {
-    /// Puts the route into `found`.
+    /// Puts the route into `found`; `hash` is the router's of the topic.
     pub(super) fn get(
         &self,
         asked: &Asked<'_, S, V>,
-        hash: u32,
+        hash: u64,
         found: &mut Found<S>,
-        judge: impl FnOnce(&mut Vec<Route<S>>) -> V,
+        judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
     ) -> Terms<V> {
-        let table = self.tables.get(thread_number() % self.tables.len());
-        let table = table.filter(|_| is_kept(asked.topic)).and_then(Mutex::try_lock);
-        let Some(mut table) = table else { return compute(asked, found.own(), judge) };
-        let place = table.find(asked, hash);
-        if let Some(kept) = place.and_then(|place| table.at(place))
-            && kept.entry.terms.hold(asked.router)
+        found.clear();
+        let Some(mut table) = self.table().filter(|_| is_kept(asked.topic)) else {
+            return compute(asked, &mut found.own, judge).0;
+        };
+        let place = table.find(asked, hash_with(hash, asked.publisher));
+        if let Some(entry) = place.and_then(|place| table.hit(place))
+            && entry.terms.hold(asked.router)
         {
-            found.keep(Arc::clone(&kept.entry.routes));
-            return kept.entry.terms;
+            if !entry.routes.is_empty() {
+                found.kept = Some(Arc::clone(&entry.routes));
+            }
+            return entry.terms;
         }
-        let routes = found.own();
-        let terms = compute(asked, routes, judge);
+        let (terms, publisher) = compute(asked, &mut found.own, judge);
+        let place = place.filter(|_| publisher == asked.publisher);
+        let hash = hash_with(hash, publisher);
         // What was kept and does not hold any more was asked for before.
         let is_used_again = place.is_some() || table.is_second_time(hash);
-        if is_used_again || table.free_place(hash).is_some() {
-            let routes = super::shared(routes.clone());
-            let entry = Entry { topic: asked.topic.into(), routes, terms, hash };
-            table.put(place, Box::new(Kept { entry, publisher: asked.publisher }));
+        if found.own.len() <= ROUTES_OF_ONE_MAX && (is_used_again || table.has_room_for(hash)) {
+            let routes = found.own.as_slice().into();
+            let entry = Entry { topic: asked.topic.into(), routes, terms, publisher, hash };
+            let given_up = table.put(place, Box::new(entry));
+            // What is dropped may do anything.
+            drop(table);
+            drop(given_up);
         }
         terms
     }
 }
 
 impl<S, V> Table<S, V> {
-    /// The set and the place in it.
-    fn find(&self, asked: &Asked<'_, S, V>, hash: u32) -> Option<(usize, usize)> {
+    fn find(&self, asked: &Asked<'_, S, V>, hash: u64) -> Option<Place> {
         let number = self.set_of(hash);
         let set = self.sets.get(number)?;
+        let upper = (hash >> 32) as u32;
         let is_it = |way: &usize| {
-            set.hashes[*way] == hash
-                && set.entries[*way].as_ref().is_some_and(|kept| {
-                    kept.publisher == asked.publisher && *kept.entry.topic == *asked.topic
-                })
+            set.hashes[*way] == upper
+                && set.entries[*way]
+                    .as_ref()
+                    .is_some_and(|entry| entry.publisher == asked.publisher && *entry.topic == *asked.topic)
         };
         (0..WAYS).find(is_it).map(|way| (number, way))
     }
 
-    fn at(&self, (set, way): (usize, usize)) -> Option<&Kept<S, V>> {
-        self.sets.get(set)?.entries[way].as_deref()
+    fn hit(&mut self, (number, way): Place) -> Option<&Entry<S, V>> {
+        let set = self.sets.get_mut(number)?;
+        set.used |= 1 << way;
+        set.entries[way].as_deref()
     }
 
-    fn set_of(&self, hash: u32) -> usize {
+    fn set_of(&self, hash: u64) -> usize {
         hash as usize & self.sets.len().wrapping_sub(1)
     }
 
-    /// Whether the topic was the last to be asked for of those that share its mark; from now on it is.
-    fn is_second_time(&mut self, hash: u32) -> bool {
+    /// Whether the topic is among the last that were asked for of those that share a row of marks; from now on it is.
+    fn is_second_time(&mut self, hash: u64) -> bool {
         if self.marks.is_empty() {
-            self.marks = vec![0; MARKS];
+            self.marks = vec![[0; MARKS_IN_ROW]; MARKS];
         }
-        let mark = self.marks.get_mut(hash as usize % MARKS);
-        mark.is_some_and(|mark| std::mem::replace(mark, hash) == hash)
+        let Some(row) = self.marks.get_mut(hash as usize % MARKS) else { return false };
+        let is_known = row.contains(&hash);
+        if !is_known {
+            row[self.mark % MARKS_IN_ROW] = hash;
+            self.mark = self.mark.wrapping_add(1);
+        }
+        is_known
     }
 
-    /// Keeps an entry in this place, or in that of none or another one.
-    fn put(&mut self, place: Option<(usize, usize)>, kept: Box<Kept<S, V>>) {
-        self.routes += kept.entry.routes.len();
-        if self.routes > ROUTES_MAX {
-            self.sets = Vec::new();
-            (self.kept, self.routes) = (0, kept.entry.routes.len());
-        }
-        let hash = kept.entry.hash;
-        let place = place.filter(|_| !self.sets.is_empty());
-        let (number, way) = place.unwrap_or_else(|| self.room_for(hash));
-        let Some(set) = self.sets.get_mut(number) else { return };
-        set.hashes[way] = hash;
-        let replaced = set.entries[way].replace(kept);
-        match replaced {
-            Some(replaced) => self.routes -= replaced.entry.routes.len(),
-            None => self.kept += 1,
-        }
+    /// Whether nothing has to be given up, nor the table to grow beyond its least.
+    fn has_room_for(&self, hash: u64) -> bool {
+        self.sets.is_empty() || self.free_place(hash).is_some()
     }
 
-    fn free_place(&self, hash: u32) -> Option<(usize, usize)> {
+    /// Keeps an entry in this place, or in that of none or another one. Returns what has lost its place.
+    #[must_use]
+    fn put(&mut self, place: Option<Place>, entry: Box<Entry<S, V>>) -> Vec<Box<Entry<S, V>>> {
+        let mut given_up = Vec::new();
+        let (number, way) = place.unwrap_or_else(|| self.room_for(entry.hash));
+        let replaced = self.sets.get_mut(number).and_then(|set| set.entries[way].take());
+        if let Some(replaced) = replaced {
+            self.kept -= 1;
+            self.routes -= replaced.routes.len();
+            given_up.push(replaced);
+        }
+        if self.routes + entry.routes.len() > ROUTES_MAX {
+            given_up.extend(self.sets.iter_mut().flat_map(|set| &mut set.entries).filter_map(Option::take));
+            (self.kept, self.routes) = (0, 0);
+        }
+        self.kept += 1;
+        self.routes += entry.routes.len();
+        if let Some(set) = self.sets.get_mut(number) {
+            set.used |= 1 << way;
+            set.hashes[way] = (entry.hash >> 32) as u32;
+            set.entries[way] = Some(entry);
+        }
+        given_up
+    }
+
+    fn free_place(&self, hash: u64) -> Option<Place> {
         let number = self.set_of(hash);
         let way = self.sets.get(number)?.entries.iter().position(Option::is_none)?;
         Some((number, way))
     }
 
     /// A free place, or one that is to become free.
-    fn room_for(&mut self, hash: u32) -> (usize, usize) {
+    fn room_for(&mut self, hash: u64) -> Place {
         loop {
             if let Some(free) = self.free_place(hash) {
                 return free;
             }
-            // Sets fill unevenly: with two topics in each on average, one in five thousand has more than it has places for.
+            // Sets fill unevenly: with two topics in each on average, one in four thousand has more than it has places for.
             let is_large = self.sets.len() == SETS_MAX || self.kept < 2 * self.sets.len();
             if is_large && !self.sets.is_empty() {
-                return (self.set_of(hash), (hash >> 24) as usize % WAYS);
+                let number = self.set_of(hash);
+                let way = self.sets.get_mut(number).map_or(0, |set| set.least_used(hash));
+                return (number, way);
             }
             self.grow();
         }
@@ -174,18 +219,34 @@ impl<S, V> Table<S, V> {
 
     fn grow(&mut self) {
         let sets = (2 * self.sets.len()).max(SETS_MIN);
-        let empty = || Set { entries: [const { None }; WAYS], hashes: [0; WAYS] };
+        let empty = || Set { hashes: [0; WAYS], entries: [const { None }; WAYS], used: 0 };
         let before = std::mem::replace(&mut self.sets, (0..sets).map(|_| empty()).collect());
         // Those of one set go to two, so each finds a place.
-        for kept in before.into_iter().flat_map(|set| set.entries).flatten() {
-            if let Some((number, way)) = self.free_place(kept.entry.hash)
+        for entry in before.into_iter().flat_map(|set| set.entries).flatten() {
+            if let Some((number, way)) = self.free_place(entry.hash)
                 && let Some(set) = self.sets.get_mut(number)
             {
-                set.hashes[way] = kept.entry.hash;
-                set.entries[way] = Some(kept);
+                set.hashes[way] = (entry.hash >> 32) as u32;
+                set.entries[way] = Some(entry);
             }
         }
     }
+}
+
+impl<S, V> Set<S, V> {
+    /// A place that was not used since the last time all had been; from somewhere on, so that it is not always the first.
+    fn least_used(&mut self, hash: u64) -> usize {
+        if self.used == u8::MAX {
+            self.used = 0;
+        }
+        let first = (hash >> 56) as usize;
+        (0..WAYS).map(|n| (first + n) % WAYS).find(|way| self.used & 1 << way == 0).unwrap_or(0)
+    }
+}
+
+/// Of a topic and a publisher together: what many publish to the same topics spreads over all places.
+fn hash_with(hash: u64, publisher: u64) -> u64 {
+    hash.wrapping_add(publisher.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
 /// Counted from the first thread that asks.

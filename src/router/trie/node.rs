@@ -25,7 +25,7 @@ pub(super) struct Node {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Link(pub(super) u32);
 
-/// A link with its hash: where a table has many, most of what is not looked for need not be looked at, which is three places in memory.
+/// A link with half of its hash, so that what has another one need not be looked at, nor anything when the table grows: that is three places in memory each.
 pub(super) struct Edge {
     pub(super) hash: u32,
     pub(super) link: Link,

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::Shuffled;
 use crate::protocol::QoS;
-use crate::router::{Asked, Route, RouteCache, Router, Subscriber, SubscriptionOptions, ThreadRoutes};
+use crate::router::{Asked, Judged, Route, RouteCache, Router, Subscriber, SubscriptionOptions, ThreadRoutes};
 use crate::{Case, Operation, Scale};
 
 pub(crate) const CASES: &[Case] = &[
@@ -80,10 +80,14 @@ fn route_cache_hit(scale: Scale, topics: usize) -> Box<dyn Operation> {
     let topics: Vec<String> = (0..topics).map(topic).collect();
     let mut get = move |topic: &str, computed: &mut u64| {
         let asked = Asked { router, threads: &threads, publisher: 0, topic };
-        let routes = cache.get(&asked, |_| *computed += 1).0;
+        let judge = |_: &mut Vec<Route<Receiver>>| {
+            *computed += 1;
+            Judged { publisher: 0, verdict: () }
+        };
+        let routes = cache.get(&asked, judge).0;
         assert!(matches!(black_box(routes), [_]));
     };
-    // Of the topics of many each is kept when it was asked for a second time, at the latest.
+    // Keys are fixed, and with these all topics find a place.
     let first = topics.iter().cycle().take(3 * topics.len());
     first.for_each(|topic| get(topic, &mut 0));
     let mut next = 0;
