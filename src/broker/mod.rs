@@ -157,7 +157,7 @@ impl Core {
             clients: DashMap::default(),
             groups: DashMap::default(),
             router: Router::new(),
-            thread_routes: ThreadRoutes::new(),
+            thread_routes: ThreadRoutes::new(std::thread::available_parallelism().map_or(1, usize::from)),
             retained: RetainedStore::new(),
             retained_bytes: AtomicUsize::new(0),
             sources: Sources::default(),

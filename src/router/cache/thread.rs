@@ -68,22 +68,15 @@ struct Entry<S, V> {
 type Place = (usize, usize);
 
 impl<S, V> ThreadRoutes<S, V> {
-    /// As many tables as the machine has processors for this process. They take memory when they are used.
-    pub fn new() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    /// Tables for so many threads. They take memory when they are used.
+    pub fn new(threads: usize) -> Self {
         let table = || Mutex::new(Table { sets: Vec::new(), marks: Vec::new(), mark: 0, kept: 0, routes: 0 });
         Self { tables: (0..threads).map(|_| table()).collect() }
     }
 
     fn table(&self) -> Option<MutexGuard<'_, Table<S, V>>> {
-        let (before, from) = self.tables.split_at(thread_number() % self.tables.len().max(1));
+        let (before, from) = self.tables.split_at(thread_number().checked_rem(self.tables.len())?);
         from.iter().chain(before).find_map(Mutex::try_lock)
-    }
-}
-
-impl<S, V> Default for ThreadRoutes<S, V> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -75,7 +75,7 @@ fn routes_to(routes: &[Route<Receiver>], key: usize) -> bool {
 
 /// A publisher with so many topics: those of a few stand with the connection, those of many with the thread.
 fn route_cache_hit(scale: Scale, topics: usize) -> Box<dyn Operation> {
-    let (router, threads) = (router(scale), ThreadRoutes::new());
+    let (router, threads) = (router(scale), ThreadRoutes::new(2));
     let mut cache = RouteCache::default();
     let topics: Vec<String> = (0..topics).map(topic).collect();
     let mut get = move |topic: &str, computed: &mut u64| {
