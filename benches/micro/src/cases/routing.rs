@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use super::Shuffled;
 use crate::protocol::QoS;
-use crate::router::{Asked, Judged, Route, RouteCache, Router, Subscriber, SubscriptionOptions, ThreadRoutes};
+use crate::router::{
+    Asked, Judged, Route, RouteCache, Router, Subscriber, SubscriptionOptions, ThreadRoutes,
+};
 use crate::{Case, Operation, Scale};
 
 pub(crate) const CASES: &[Case] = &[
