@@ -38,7 +38,8 @@ fn house(change: impl FnOnce(&mut Config)) -> House {
 }
 
 fn login(user: &str, password: &str) -> Connect {
-    Connect::new("client").user_name(user).password(password)
+    // An id for each: a session belongs to its user, and the one before may not be noticed to have gone yet.
+    Connect::new(&format!("of {user}")).user_name(user).password(password)
 }
 
 fn alice() -> Connect {
