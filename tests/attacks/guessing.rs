@@ -39,7 +39,7 @@ fn house(change: impl FnOnce(&mut Config)) -> House {
 
 fn login(user: &str, password: &str) -> Connect {
     // An id for each: a session belongs to its user, and the one before may not be noticed to have gone yet.
-    Connect::new(&format!("of {user}")).user_name(user).password(password)
+    Connect::new(format!("of {user}")).user_name(user).password(password)
 }
 
 fn alice() -> Connect {
