@@ -180,9 +180,7 @@ impl<S, V> Table<S, V> {
         self.kept += 1;
         self.routes += entry.routes.len();
         if let Some(set) = self.sets.get_mut(number) {
-            set.used |= 1 << way;
-            set.hashes[way] = (entry.hash >> 32) as u32;
-            set.entries[way] = Some(entry);
+            set.place(way, entry);
         }
         given_up
     }
@@ -201,7 +199,7 @@ impl<S, V> Table<S, V> {
             }
             // Sets fill unevenly: with two topics in each on average, one in four thousand has more than it has places for.
             let is_large = self.sets.len() == SETS_MAX || self.kept < 2 * self.sets.len();
-            if is_large && !self.sets.is_empty() {
+            if is_large {
                 let number = self.set_of(hash);
                 let way = self.sets.get_mut(number).map_or(0, |set| set.least_used(hash));
                 return (number, way);
@@ -219,14 +217,19 @@ impl<S, V> Table<S, V> {
             if let Some((number, way)) = self.free_place(entry.hash)
                 && let Some(set) = self.sets.get_mut(number)
             {
-                set.hashes[way] = (entry.hash >> 32) as u32;
-                set.entries[way] = Some(entry);
+                set.place(way, entry);
             }
         }
     }
 }
 
 impl<S, V> Set<S, V> {
+    fn place(&mut self, way: usize, entry: Box<Entry<S, V>>) {
+        self.used |= 1 << way;
+        self.hashes[way] = (entry.hash >> 32) as u32;
+        self.entries[way] = Some(entry);
+    }
+
     /// A place that was not used since the last time all had been; from somewhere on, so that it is not always the first.
     fn least_used(&mut self, hash: u64) -> usize {
         if self.used == u8::MAX {
