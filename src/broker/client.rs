@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 
 use super::cause::Cause;
+use super::hand_over::Leaving;
 use super::handle::Handle;
 use super::held::Held;
 use super::local::LocalQueue;
@@ -74,6 +75,8 @@ pub(crate) struct ClientState {
     pub(crate) delayed_will: Option<Box<(Timestamp, Will)>>,
     /// The will of a connection that was taken over, until it is published.
     pub(crate) leaving_will: Option<Box<Will>>,
+    /// What it is giving away to other members of shared subscriptions.
+    pub(super) leaving: Option<Box<Leaving>>,
     /// Raised by each connection that attaches.
     pub(crate) epoch: u64,
     /// Where the log has the last change of whether this session exists: CONNACK waits for it.
@@ -155,6 +158,7 @@ impl Client {
             expires_at: None,
             delayed_will: None,
             leaving_will: None,
+            leaving: None,
             epoch: 0,
             on_record: Position::START,
         };

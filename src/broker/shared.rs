@@ -10,12 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::Entry;
 use parking_lot::Mutex;
 
-use super::turn_log::Retention;
 use super::{Client, Core, Turn};
 use crate::protocol::{QoS, SharedFilter};
 use crate::router::{Route, SubscriptionOptions};
-use crate::session::{Delivered, DropReason, Expiry, Outgoing, Readiness, SharedMessage};
-use crate::storage::{Numbers, Record};
+use crate::session::{Delivered, DropReason, Outgoing, Readiness};
 
 /// What makes a [`Client`] of the router a group: it has members instead of a session of its own.
 pub(crate) struct Group {
@@ -137,42 +135,6 @@ impl Core {
             }
         }
         turn.count_drop(why.unwrap_or(DropReason::OfflineQos0), 1);
-    }
-
-    /// Hands what a member has not acknowledged to others: when it leaves, in any case; when only its connection is gone, if another member is
-    /// connected.
-    ///
-    /// `from` is the session that gives them up, if it is durable and goes on: on record, each message leaves it and enters the other at once.
-    pub(super) fn hand_over(&self, turn: &mut Turn, from: Option<u64>, messages: Vec<SharedMessage>) {
-        for SharedMessage { filter, message, sequence } in messages {
-            let group = self.groups.get(&filter).map(|entry| Arc::clone(entry.value()));
-            let finished = [sequence];
-            let finished =
-                from.map(|session| Record::Finished { session, sequences: Numbers::Slice(&finished) });
-            // Its place in the log is that of the session it leaves, and is held until this is done.
-            let message = match &message {
-                Ok(message) if message.stored().is_none() => Arc::clone(message),
-                Ok(message) => Arc::new(message.without_place()),
-                Err(stored) => match self.read_message(stored.position()) {
-                    Some(message) => Arc::new(message),
-                    None => continue,
-                },
-            };
-            // To the next member it has not begun ([MQTT-3.3.2-5]).
-            if message.expiry(turn.now) == Expiry::Over {
-                turn.count_drop(DropReason::Expired, 1);
-                finished.iter().for_each(|finished| turn.log.record(finished, false));
-                continue;
-            }
-            let mut scratch = std::mem::take(&mut turn.scratch);
-            let mut outgoing = Outgoing::from_message(&message, turn.now, &mut scratch);
-            match group.as_ref().and_then(|group| group.group.as_deref()) {
-                Some(group) => self.deliver_shared(turn, group, &mut outgoing),
-                None => turn.count_drop(DropReason::SharedGroupGone, 1),
-            }
-            turn.log.publish(self, &mut outgoing, Retention::None, finished.as_slice(), false);
-            turn.scratch = scratch;
-        }
     }
 
     /// Whether a group has a connected member other than `key`.

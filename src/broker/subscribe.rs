@@ -167,7 +167,7 @@ impl Core {
         unsubscribe: &Unsubscribe<'_>,
     ) {
         let mut codes = Vec::with_capacity(unsubscribe.count());
-        let mut left_behind = Vec::new();
+        let mut left: HashSet<&str, RandomState> = HashSet::default();
         let mut guard = client.lock();
         let state = &mut *guard;
         let durable = state.session.is_durable();
@@ -180,12 +180,19 @@ impl Core {
                 turn.log.record(&Record::Unsubscribe { session: client.key, filter }, true);
             }
             self.remove_subscription(filter, client.key);
-            left_behind.extend(state.session.take_shared(|shared| **shared == *filter, false));
+            if filter.starts_with("$share/") {
+                left.insert(filter);
+            }
             codes.push(ReasonCode::Success);
+        }
+        if !left.is_empty() {
+            // Once for the packet: it goes through the whole queue.
+            let given = state.session.take_shared(|shared| left.contains(&**shared), false);
+            self.settle(client, state);
+            self.give_away(client, state, given);
         }
         drop(guard);
         publisher.answer_unsubscribe(unsubscribe.packet_id, &codes);
-        self.hand_over(turn, durable.then_some(client.key), left_behind);
     }
 
     /// Sends a slice of the retained messages that new subscriptions are owed ([MQTT-3.3.1-6]), as far as the client reads.
