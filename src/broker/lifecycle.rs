@@ -8,7 +8,6 @@ use super::client::{KeepFor, signal};
 use super::turn_log::TurnLog;
 use super::{Cause, Client, ClientState, Core, TICK_MS, Turn};
 use crate::escape::escape;
-use crate::faults::{Fault, planted};
 use crate::ledger::Position;
 use crate::session::{Session, SharedMessage, Timestamp, Will};
 use crate::storage::{Begun, Record};
@@ -36,7 +35,6 @@ impl Core {
             let mut turn_log = TurnLog::default();
             let mut will = state.session.take_will();
             if *cause == (Cause::Disconnect { with_will: false })
-                && !planted(Fault::WillOnDisconnect)
                 && let Some(dropped) = will.take()
             {
                 turn_log.end_will(&dropped, true);
@@ -135,7 +133,7 @@ impl Core {
     /// The part of the end that must not leave the client's lock between a decision and its execution.
     fn end_locked(&self, client: &Arc<Client>, state: &mut ClientState) -> LeftBehind {
         let unacknowledged = state.session.take_shared(|_| true, true);
-        if state.session.is_durable() && !planted(Fault::CleanSessionResurrected) {
+        if state.session.is_durable() {
             let mut turn_log = TurnLog::default();
             turn_log.record(&Record::SessionEnd { session: client.key }, true);
             if let Some(end) = turn_log.commit(self) {

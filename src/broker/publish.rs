@@ -6,7 +6,6 @@ use super::sys::is_sys;
 use super::turn_log::Retention;
 use super::{Cause, Client, Core, Turn, Verdict};
 use crate::config::{Limits, RefusedPublish};
-use crate::faults::{Fault, planted};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
 use crate::router::{Asked, Judged, Route, RouteCache};
@@ -92,11 +91,7 @@ impl Core {
                 let mut state = client.lock();
                 // What a durable session received it must still know after a crash ([MQTT-4.3.3-2]).
                 received = state.session.is_durable().then_some(id.get());
-                if planted(Fault::DupIsDuplicate) && publish.dup {
-                    Reception::Repeated
-                } else {
-                    state.session.accept_publish(id)
-                }
+                state.session.accept_publish(id)
             }
             _ => Reception::New,
         };
@@ -142,9 +137,7 @@ impl Core {
                 let reason =
                     if routes.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
                 self.deliver_all(turn, routes, &mut outgoing);
-                let received = received
-                    .filter(|_| !planted(Fault::Qos2IdNotStored))
-                    .map(|id| Record::Received { session: client.key, id });
+                let received = received.map(|id| Record::Received { session: client.key, id });
                 let waited = publish.qos != QoS::AtMostOnce;
                 turn.log.publish(self, &mut outgoing, retention, received.as_slice(), waited);
                 turn.scratch = scratch;
