@@ -32,7 +32,6 @@ mod broker;
 pub mod config;
 mod data_dir;
 mod escape;
-mod faults;
 pub mod ledger;
 pub mod logging;
 mod metrics;

@@ -14,7 +14,6 @@ use super::{Cause, Client, Core, Handle, Turn, flush};
 use crate::auth::entry::EntryId;
 use crate::config::Limits;
 use crate::escape::escape;
-use crate::faults::{Fault, planted};
 use crate::ledger::Position;
 use crate::protocol::encode::{self, ConnackProperties};
 use crate::protocol::{Connect, ConnectWill, ReasonCode, SessionExpiry};
@@ -298,9 +297,6 @@ impl Core {
                 state.closing = Some(Arc::clone(&link.handle));
                 state.session.detach();
                 self.settle(client, state);
-                if planted(Fault::QueueDroppedAtTakeover) {
-                    state.session.drop_queue();
-                }
                 state.replays = None;
                 self.timers.cancel(client, state);
                 self.metrics.clients_connected.decrement();

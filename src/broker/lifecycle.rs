@@ -10,7 +10,6 @@ use super::hand_over::SLICE_FILTERS;
 use super::turn_log::TurnLog;
 use super::{Cause, Client, ClientState, Core, Handle, TICK_MS, Turn};
 use crate::escape::escape;
-use crate::faults::{Fault, planted};
 use crate::ledger::Position;
 use crate::session::{Session, Timestamp, Will};
 use crate::storage::{Begun, Record};
@@ -41,7 +40,6 @@ impl Core {
             let mut turn_log = TurnLog::default();
             let mut will = state.session.take_will();
             if *cause == (Cause::Disconnect { with_will: false })
-                && !planted(Fault::WillOnDisconnect)
                 && let Some(dropped) = will.take()
             {
                 turn_log.end_will(&dropped, true);
@@ -187,7 +185,7 @@ impl Core {
             for (filter, _) in filters.iter() {
                 self.remove_subscription(filter, client.key);
             }
-            if is_durable && !planted(Fault::CleanSessionResurrected) {
+            if is_durable {
                 let mut turn_log = TurnLog::default();
                 turn_log.record(&Record::SessionEnd { session: client.key }, true);
                 if let Some(end) = turn_log.commit(self) {

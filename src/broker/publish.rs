@@ -7,7 +7,6 @@ use super::sys::is_sys;
 use super::turn_log::Retention;
 use super::{Cause, Client, Core, Turn, Verdict};
 use crate::config::{Limits, RefusedPublish};
-use crate::faults::{Fault, planted};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
 use crate::router::{Asked, Judged, Route, RouteCache};
@@ -114,11 +113,7 @@ impl Core {
                 let mut state = client.lock();
                 // What a durable session received it must still know after a crash ([MQTT-4.3.3-2]).
                 received = state.session.is_durable().then_some(id.get());
-                if planted(Fault::DupIsDuplicate) && publish.dup {
-                    Reception::Repeated
-                } else {
-                    state.session.accept_publish(id)
-                }
+                state.session.accept_publish(id)
             }
             _ => Reception::New,
         };
@@ -167,9 +162,7 @@ impl Core {
                 }
                 let reason =
                     if routes.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
-                let also = received
-                    .filter(|_| !planted(Fault::Qos2IdNotStored))
-                    .map_or(Also::Nothing, |id| Also::Received { session: client.key, id });
+                let also = received.map_or(Also::Nothing, |id| Also::Received { session: client.key, id });
                 let effects = Effects { retention, also, waited: publish.qos != QoS::AtMostOnce };
                 let fan_out = self.fan_out(turn, routes, &mut outgoing, effects);
                 turn.scratch = scratch;

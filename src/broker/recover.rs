@@ -12,7 +12,6 @@ use super::client::KeepFor;
 use super::turn_log::TurnLog;
 use super::{Client, Core, Turn};
 use crate::escape::escape;
-use crate::faults::{Fault, planted};
 use crate::ledger::Stored;
 use crate::protocol::{PacketId, QoS};
 use crate::router::SubscriptionOptions;
@@ -171,30 +170,10 @@ impl Core {
             }
         }
         drop(guard);
-        if planted(Fault::RoutesAfterListen) {
-            self.lose_routes_for_a_while(&client);
-        }
         if let Some(older) = self.clients.insert(Arc::clone(&client.id), client) {
             // Not by `end_session`: its client id belongs to the newer one.
             self.end_session(&older);
         }
-    }
-
-    /// A planted fault: the subscriptions leave the router and come back later.
-    fn lose_routes_for_a_while(self: &Arc<Self>, client: &Arc<Client>) {
-        let filters: Vec<(Box<str>, _)> =
-            client.lock().session.filters().map(|(filter, options)| (Box::from(filter), options)).collect();
-        for (filter, _) in &filters {
-            self.remove_subscription(filter, client.key);
-        }
-        let (core, client) = (Arc::clone(self), Arc::clone(client));
-        tokio::runtime::Handle::current().spawn(async move {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            for (filter, options) in filters {
-                let options = SubscriptionOptions::with_qos(options.qos);
-                let _ = core.add_subscription(&client, &mut client.lock(), &filter, options);
-            }
-        });
     }
 
     /// The will of a client that was connected when the broker stopped: published now, or when its delay has passed.

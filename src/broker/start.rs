@@ -21,12 +21,6 @@ impl Core {
         security: Security,
     ) -> io::Result<Arc<Self>> {
         let files: Arc<dyn Files> = Arc::new(DirFiles::new(directory)?);
-        #[cfg(feature = "planted-faults")]
-        let files = if crate::faults::power_cut() {
-            Arc::new(crate::storage::PowerCutFiles::new(files)) as Arc<dyn Files>
-        } else {
-            files
-        };
         Self::open_on(files, storage, limits, security)
     }
 

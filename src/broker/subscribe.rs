@@ -11,7 +11,6 @@ use super::topics::TopicLimit;
 use super::turn_log::Retention;
 use super::{Client, ClientState, Core, Kept, Publisher, Turn, flush};
 use crate::escape::escape;
-use crate::faults::{Fault, planted};
 use crate::protocol::{
     QoS, ReasonCode, RetainHandling, SharedFilter, Subscribe, SubscribeOptions, Unsubscribe,
 };
@@ -51,7 +50,7 @@ impl Core {
             match self.add_subscription(client, state, filter, options) {
                 Ok(Added { new, shared }) => {
                     codes.push(ReasonCode::granted(qos));
-                    if state.session.is_durable() && !planted(Fault::SubscriptionLost) {
+                    if state.session.is_durable() {
                         let record = SubscribeRecord {
                             session: client.key,
                             qos,

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::Core;
-use crate::faults::{Fault, planted};
 use crate::ledger::{Position, Stored};
 use crate::protocol::QoS;
 use crate::session::{LogWork, Message, Outgoing, Will};
@@ -124,7 +123,6 @@ impl TurnLog {
                     .map(|owner| SourceRecord { client_id: &owner.client_id, user: owner.user.as_deref() });
                 Record::Retain { revision, source }.write(body);
             }
-            Retention::Removed(_) if planted(Fault::StaleRetained) => {}
             Retention::Removed(revision) => {
                 Record::Unretain { revision, topic: outgoing.topic() }.write(body);
             }
@@ -213,11 +211,7 @@ impl TurnLog {
             self.placed.clear();
             return None;
         };
-        let urgency = if (waited || !self.wakers.is_empty()) && !planted(Fault::AckBeforeWrite) {
-            Urgency::Waited
-        } else {
-            Urgency::Lazy
-        };
+        let urgency = if waited || !self.wakers.is_empty() { Urgency::Waited } else { Urgency::Lazy };
         if self.batch.is_empty() {
             return Some(log.submitted());
         }
@@ -230,7 +224,7 @@ impl TurnLog {
         for waker in self.wakers.drain(..) {
             log.wake_at(submitted.end, &waker);
         }
-        (waited && !planted(Fault::AckBeforeWrite)).then_some(submitted.end)
+        waited.then_some(submitted.end)
     }
 }
 

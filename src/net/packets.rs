@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use crate::broker::{Cause, KeepFor, Turn, cost};
-use crate::faults::{Fault, planted};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{Ack, Disconnect, Framed, Packet, ReasonCode, decode, frame};
 use crate::storage::Record;
@@ -131,7 +130,7 @@ impl Connection {
                     let mut state = self.client.lock();
                     (state.session.release(packet_id), state.session.is_durable())
                 };
-                if durable && !planted(Fault::IdNotReleased) {
+                if durable {
                     // Else, after a crash, a new message with this id would be taken for a repetition.
                     let record = Record::Released { session: self.client.key, id: packet_id.get() };
                     turn.log.record(&record, true);

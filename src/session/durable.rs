@@ -93,18 +93,11 @@ impl Durable {
 }
 
 impl Session {
-    /// Forgets what waits: a planted fault.
-    pub(crate) fn drop_queue(&mut self) {
-        self.drop_if(|_| true);
-    }
-
     /// Drops what waits in memory and has an unwanted topic; how many. What is in the log only is not looked at before it is read back.
     pub fn drop_queued(&mut self, is_unwanted: impl Fn(&str) -> bool) -> u64 {
-        self.drop_if(|queued| matches!(&queued.body, Body::Loaded(message) if is_unwanted(message.topic())))
-    }
-
-    fn drop_if(&mut self, is_unwanted: impl Fn(&QueuedMessage) -> bool) -> u64 {
-        let taken = self.queue.take_if(is_unwanted);
+        let taken = self
+            .queue
+            .take_if(|queued| matches!(&queued.body, Body::Loaded(message) if is_unwanted(message.topic())));
         for queued in &taken {
             self.queue.release(&queued.body);
             self.finish(queued.sequence);

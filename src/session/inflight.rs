@@ -16,7 +16,6 @@ use std::sync::Arc;
 use super::message::Message;
 use super::queue::DeliveryExtra;
 use super::stragglers::Stragglers;
-use crate::faults::{Fault, planted};
 use crate::protocol::{PacketId, QoS};
 
 /// What the client owes for a delivery.
@@ -186,11 +185,6 @@ impl Inflight {
         self.unfinished_where(|awaiting| matches!(awaiting, Awaiting::PubAck | Awaiting::PubRec))
     }
 
-    /// All unfinished deliveries: position and id, oldest first.
-    pub(super) fn unfinished_all(&self) -> Vec<(u64, PacketId)> {
-        self.unfinished_where(|_| true)
-    }
-
     fn unfinished_where(&self, wanted: impl Fn(Awaiting) -> bool) -> Vec<(u64, PacketId)> {
         let mut found = Vec::new();
         let mut from = 0;
@@ -343,8 +337,7 @@ impl Inflight {
 }
 
 fn id_of(position: u64) -> PacketId {
-    let ids = if planted(Fault::PacketIdReused) { 3 } else { IDS };
-    PacketId::new((position % ids) as u16 + 1).unwrap_or(PacketId::MIN)
+    PacketId::new((position % IDS) as u16 + 1).unwrap_or(PacketId::MIN)
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use super::out_buffer::Keep;
 use super::outbound::ENCODE_AHEAD_BYTES;
 use super::queue::{DeliveryExtra, QueuedMessage};
 use super::{Session, State};
-use crate::faults::{Fault, planted};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, QoS, ReasonCode};
 
@@ -17,12 +16,6 @@ impl Session {
     pub(super) fn pump(&mut self) {
         if self.state != State::Connected {
             return;
-        }
-        if planted(Fault::OrderSwappedOnRetry) && self.resend_next == 0 && self.resend_end > 0 {
-            for (position, _) in self.inflight.unfinished_all().into_iter().rev() {
-                self.resend(position);
-            }
-            self.resend_next = self.resend_end;
         }
         // The client's Receive Maximum holds for what is sent again as well ([MQTT-4.9.0-2]), and may be lower than the last time.
         while self.resend_next < self.resend_end
@@ -116,7 +109,6 @@ impl Session {
             }
             // Not kept: a session that ends with its connection never sends again.
             (Some(_), None) => {}
-            (None, _) if planted(Fault::PubrelNotResent) => self.inflight.sent_again(id),
             (None, _) => {
                 self.inflight.sent_again(id);
                 let version = self.terms.version;

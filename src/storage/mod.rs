@@ -18,8 +18,6 @@ mod files;
 mod frame;
 mod log;
 mod open;
-#[cfg(feature = "planted-faults")]
-mod power_cut;
 mod record;
 mod recovered;
 mod scan;
@@ -37,8 +35,6 @@ pub(crate) use files::{DirFiles, Files};
 pub(crate) use frame::{Batch, FrameAt};
 pub(crate) use log::{Log, LogOptions, LogStatus, Sync, Urgency};
 pub(crate) use open::Damage;
-#[cfg(feature = "planted-faults")]
-pub(crate) use power_cut::PowerCutFiles;
 pub(crate) use record::{
     Begun, DeliverRecord, MessageRecord, Numbers, Record, Records, SessionRecord, SourceRecord,
     SubscribeRecord, WillRecord,

@@ -23,9 +23,6 @@ mod config;
 #[path = "../../../src/escape.rs"]
 mod escape;
 #[allow(clippy::all, dead_code, unused_imports)]
-#[path = "../../../src/faults.rs"]
-mod faults;
-#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/ledger.rs"]
 mod ledger;
 #[allow(clippy::all, dead_code, unused_imports)]

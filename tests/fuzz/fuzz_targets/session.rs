@@ -5,9 +5,6 @@
 
 // Here they are private modules, of which this target uses a part.
 #[allow(dead_code)]
-#[path = "../../../src/faults.rs"]
-mod faults;
-#[allow(dead_code)]
 #[path = "../../../src/ledger.rs"]
 mod ledger;
 #[allow(dead_code, unused_imports)]
