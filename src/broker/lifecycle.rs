@@ -143,7 +143,7 @@ impl Core {
             }
         }
         for (filter, _) in state.session.end().iter() {
-            self.remove_subscription(filter, client.key);
+            self.remove_subscription(filter, client.key, state);
         }
         self.settle(client, state);
         state.replays = None;

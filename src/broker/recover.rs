@@ -160,7 +160,7 @@ impl Core {
         let filters: Vec<(Box<str>, _)> =
             client.lock().session.filters().map(|(filter, options)| (Box::from(filter), options)).collect();
         for (filter, _) in &filters {
-            self.remove_subscription(filter, client.key);
+            self.remove_subscription(filter, client.key, &mut client.lock());
         }
         let (core, client) = (Arc::clone(self), Arc::clone(client));
         tokio::runtime::Handle::current().spawn(async move {
