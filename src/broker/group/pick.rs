@@ -141,27 +141,28 @@ impl Core {
             return false;
         };
         // It may be filed as ready still, and the next message would go to it in vain.
-        let gone = group.member(key);
-        gone.is_some_and(|gone| self.file_if_away(&group, &gone));
+        if let Some(gone) = group.member(key) {
+            file_if_away(&group, &gone);
+        }
         [Filed::Ready, Filed::Busy, Filed::Full].into_iter().any(|filed| {
             while let Some(member) = group.find(filed, |member| member.subscriber.key != key) {
-                if !self.file_if_away(&group, &member) {
+                if !file_if_away(&group, &member) {
                     return true;
                 }
             }
             false
         })
     }
+}
 
-    /// Files a member anew if it is away, or over; whether it is.
-    fn file_if_away(&self, group: &Arc<Group>, member: &Member) -> bool {
-        let mut state = member.subscriber.lock();
-        let is_away = matches!(state.readiness(), Readiness::Away | Readiness::Ended);
-        if is_away {
-            group.file_as_away(&member.subscriber, &mut state);
-        }
-        is_away
+/// Files a member anew if it is away, or over; whether it is.
+fn file_if_away(group: &Arc<Group>, member: &Member) -> bool {
+    let mut state = member.subscriber.lock();
+    let is_away = matches!(state.readiness(), Readiness::Away | Readiness::Ended);
+    if is_away {
+        group.file_as_away(&member.subscriber, &mut state);
     }
+    is_away
 }
 
 impl Search {

@@ -282,4 +282,5 @@ fn moved(slots: usize) {
 }
 
 #[cfg(test)]
+#[path = "roll/tests.rs"]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::acl::Acl;
 use crate::broker::client::locks_taken;
 use crate::broker::{Client, Core, Security, Turn};
 use crate::config::Limits;
@@ -87,6 +88,12 @@ impl House {
         let taken = locks_taken() - before;
         turn.finish(&self.core);
         taken
+    }
+
+    fn publish_many(&self, n: usize, qos: QoS) {
+        for _ in 0..n {
+            self.publish(qos);
+        }
     }
 
     /// Publishes at QoS 1; who has one more now.
@@ -269,8 +276,14 @@ fn check(house: &House, members: &[usize], qos: QoS, at: &str) {
     let before: Vec<_> = members.iter().map(stands).collect();
     let had = house.all();
     house.publish(qos);
-    let got: Vec<_> =
-        house.all().iter().zip(&had).enumerate().filter(|(_, (now, had))| now > had).map(|(n, _)| n).collect();
+    let got: Vec<_> = house
+        .all()
+        .iter()
+        .zip(&had)
+        .enumerate()
+        .filter(|(_, (now, had))| now > had)
+        .map(|(n, _)| n)
+        .collect();
     let any = |wanted: Readiness| before.contains(&(wanted, true));
     let best = if any(Readiness::Ready) {
         Some(Readiness::Ready)
@@ -365,7 +378,7 @@ fn a_session_in_many_groups_is_told_of_where_it_was_filed_worse() {
     house.attach(one, 1);
     house.attach(other, 64);
     // In every group the first is found busy.
-    (0..3).for_each(|_| drop(house.publish(QoS::AtLeastOnce)));
+    house.publish_many(3, QoS::AtLeastOnce);
     let total = house.all().iter().sum::<usize>();
     assert_eq!(total, 3 * (GROUPS + 1));
     let leaving = &house.members[one];
@@ -380,7 +393,7 @@ fn a_session_in_many_groups_is_told_of_where_it_was_filed_worse() {
     while house.members[other].lock().session.unfinished() > 0 {
         house.acknowledge(other);
     }
-    (0..2).for_each(|_| drop(house.publish(QoS::AtMostOnce)));
+    house.publish_many(2, QoS::AtMostOnce);
     let worse = house.members[one].lock().filed_worse.as_ref().is_none_or(|worse| worse.is_empty());
     assert!(worse, "a group has it filed as busy still");
 }
@@ -395,12 +408,12 @@ fn a_program_that_embeds_the_broker_takes_turns_with_clients() {
     let local = Client::new(house.core.next_key(), owner, session, Some(Box::default()));
     house.enter(&local, QoS::AtLeastOnce);
     let waits = || local.lock().local.as_ref().map_or(0, |queue| queue.len());
-    (0..4).for_each(|_| drop(house.publish(QoS::AtLeastOnce)));
+    house.publish_many(4, QoS::AtLeastOnce);
     assert_eq!((house.has(member), waits()), (2, 2));
-    (0..3).for_each(|_| drop(house.publish(QoS::AtMostOnce)));
+    house.publish_many(3, QoS::AtMostOnce);
     assert_eq!((waits(), house.dropped("queue_full")), (2, 0), "full, it is passed over");
     drop(local.lock().local.as_mut().and_then(|queue| queue.pop()));
-    (0..2).for_each(|_| drop(house.publish(QoS::AtLeastOnce)));
+    house.publish_many(2, QoS::AtLeastOnce);
     assert_eq!(waits(), 2, "there was room again");
 }
 
@@ -409,12 +422,59 @@ fn higher_bounds_count_at_once() {
     let mut house = House::new(Limits { queue_messages_max: 1, ..Limits::default() });
     let member = house.join();
     house.attach(member, 1);
-    (0..4).for_each(|_| drop(house.publish(QoS::AtLeastOnce)));
+    house.publish_many(4, QoS::AtLeastOnce);
     assert_eq!((house.has(member), house.dropped("queue_full")), (2, 2));
     house.core.clients.insert(Arc::clone(&house.members[member].id), Arc::clone(&house.members[member]));
     house.core.set_limits(&Limits { queue_messages_max: 5, ..Limits::default() });
     let other = house.join();
-    (0..4).for_each(|_| drop(house.publish(QoS::AtLeastOnce)));
+    house.publish_many(4, QoS::AtLeastOnce);
     assert_eq!((house.has(member), house.has(other)), (6, 0));
 }
 
+#[test]
+fn a_member_that_may_not_read_the_topic_is_passed_over() {
+    let mut house = House::with_connected(3);
+    let rules = |text: &str| Acl::parse(text.as_bytes(), "f").ok().map(Arc::new);
+    house.core.set_rules(rules("pattern read %c\n"), false);
+    let owner = Owner { client_id: Arc::from("t"), user: None };
+    let client =
+        Client::new(house.core.next_key(), owner, Session::new(house.core.limits.of_sessions(), true), None);
+    house.enter(&client, QoS::AtLeastOnce);
+    house.members.push(client);
+    house.attach(3, 1);
+    for n in 0..5 {
+        let tries = house.publish(QoS::AtLeastOnce);
+        assert!(tries <= 2, "{tries} members were locked for message {n}");
+    }
+    assert_eq!(house.all(), [0, 0, 0, 5]);
+    // Each had its turn and keeps its filing: with other rules they are ready.
+    house.core.set_rules(rules("topic read #\n"), false);
+    house.publish_many(3, QoS::AtLeastOnce);
+    assert_eq!(house.all(), [1, 1, 1, 5]);
+    house.core.set_rules(rules("topic read other\n"), false);
+    house.publish(QoS::AtLeastOnce);
+    assert_eq!((house.all(), house.dropped("acl_read")), (vec![1, 1, 1, 5], 1));
+}
+
+#[test]
+fn a_message_too_large_for_one_goes_to_another() {
+    let mut house = House::with_connected(0);
+    for n in 0..10 {
+        let member = house.join();
+        let packet_bytes_max = if n == 7 { usize::MAX } else { 4 };
+        let terms = Terms { packet_bytes_max, ..Terms::V311 };
+        house.members[member].lock().session.attach(terms, b"connack", None, true);
+    }
+    house.publish_many(5, QoS::AtLeastOnce);
+    assert_eq!(house.all(), [0, 0, 0, 0, 0, 0, 0, 5, 0, 0]);
+    house.core.end_session(&house.members[7]);
+    let dropped = house.dropped("client_packet_max");
+    assert_eq!(dropped, 5, "what it had goes to nobody");
+    for _ in 0..200 {
+        let member = house.join();
+        let terms = Terms { packet_bytes_max: 4, ..Terms::V311 };
+        house.members[member].lock().session.attach(terms, b"connack", None, true);
+    }
+    let tries = house.publish(QoS::AtLeastOnce);
+    assert!(tries <= 64, "{tries} members were locked");
+}

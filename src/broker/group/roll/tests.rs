@@ -51,7 +51,10 @@ fn lists_are_in_order_whatever_happens() {
                 0 => {
                     let left = roll.remove(key);
                     assert_eq!(left.as_ref().map(|left| left.filed as usize), at);
-                    assert_eq!(left.map(|left| (left.member.0, left.place)), places.remove(&key).map(|p| (key, p)));
+                    assert_eq!(
+                        left.map(|left| (left.member.0, left.place)),
+                        places.remove(&key).map(|p| (key, p))
+                    );
                     lists.iter_mut().for_each(|list| list.retain(|other| *other != key));
                 }
                 1 => {
