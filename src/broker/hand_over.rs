@@ -333,8 +333,9 @@ impl Core {
             ended.next_filter = next;
             filters
         };
+        let mut state = client.lock();
         for filter in filters {
-            self.remove_subscription(&filter, client.key);
+            self.remove_subscription(&filter, client.key, &mut state);
         }
         true
     }
@@ -366,7 +367,7 @@ impl Core {
         let group = self.groups.get(filter).map(|entry| Arc::clone(entry.value()));
         let mut scratch = std::mem::take(&mut turn.scratch);
         let mut outgoing = Outgoing::from_message(&message, turn.now, &mut scratch);
-        match group.as_ref().and_then(|group| group.group.as_deref()) {
+        match group.as_ref().and_then(|group| group.group.as_ref()) {
             Some(group) => self.deliver_shared(turn, group, &mut outgoing),
             None => turn.count_drop(DropReason::SharedGroupGone, 1),
         }

@@ -183,7 +183,7 @@ impl Core {
             }
         } else {
             for (filter, _) in filters.iter() {
-                self.remove_subscription(filter, client.key);
+                self.remove_subscription(filter, client.key, state);
             }
             if is_durable {
                 let mut turn_log = TurnLog::default();

@@ -141,15 +141,15 @@ impl Core {
             None => {
                 self.router.subscribe(filter, Arc::clone(client), options);
             }
-            Some(shared) => self.join_group(shared, filter, client, options),
+            Some(shared) => self.join_group(shared, filter, client, state, options),
         }
         Ok(Added { new, shared: shared.is_some() })
     }
 
     /// Takes a filter of a session out of the router, or the session out of the group it names.
-    pub(super) fn remove_subscription(&self, filter: &str, key: u64) {
+    pub(super) fn remove_subscription(&self, filter: &str, key: u64, state: &mut ClientState) {
         match SharedFilter::parse(filter) {
-            Ok(Some(shared)) => self.leave_group(&shared, filter, key),
+            Ok(Some(shared)) => self.leave_group(&shared, filter, key, state),
             _ => {
                 self.router.unsubscribe(filter, key);
             }
@@ -178,7 +178,7 @@ impl Core {
             if durable {
                 turn.log.record(&Record::Unsubscribe { session: client.key, filter }, true);
             }
-            self.remove_subscription(filter, client.key);
+            self.remove_subscription(filter, client.key, state);
             if filter.starts_with("$share/") {
                 left.insert(filter);
             }
