@@ -229,6 +229,7 @@ fn who_leaves_in_the_midst_is_passed_over() {
         house.core.remove_subscription(FILTER, leaving.key, &mut state);
     }
     house.core.end_session(&house.members[4]);
+    house.core.hand_over_now();
     assert_eq!(house.all(), [2, 2, 1, 2, 0], "what one had that has ended goes to the next");
     let order: Vec<_> = (0..6).map(|_| house.next().unwrap()).collect();
     assert_eq!(order, [0, 1, 3, 0, 1, 3]);
@@ -239,6 +240,7 @@ fn a_group_without_members_leaves_nothing() {
     let house = House::with_connected(3);
     for member in &house.members {
         house.core.end_session(member);
+        house.core.hand_over_now();
     }
     assert_eq!((house.core.groups.len(), house.core.router.subscriptions()), (0, 0));
     house.publish(QoS::AtLeastOnce);
@@ -468,6 +470,7 @@ fn a_message_too_large_for_one_goes_to_another() {
     house.publish_many(5, QoS::AtLeastOnce);
     assert_eq!(house.all(), [0, 0, 0, 0, 0, 0, 0, 5, 0, 0]);
     house.core.end_session(&house.members[7]);
+    house.core.hand_over_now();
     let dropped = house.dropped("client_packet_max");
     assert_eq!(dropped, 5, "what it had goes to nobody");
     for _ in 0..200 {
