@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -62,6 +62,7 @@ pub struct Ledger {
     segments: RwLock<BTreeMap<u32, AtomicU64>>,
     committed: AtomicU64,
     written: AtomicU64,
+    failing: AtomicBool,
 }
 
 impl Ledger {
@@ -105,6 +106,16 @@ impl Ledger {
     /// Moves the other one.
     pub fn set_written(&self, end: Position) {
         self.written.fetch_max(end.as_u64(), Ordering::AcqRel);
+    }
+
+    /// Whether nothing can be put on record at present.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Acquire)
+    }
+
+    /// Nothing can be put on record, or something can be again.
+    pub fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Release);
     }
 
     /// Nobody will ask for this segment again: it is gone.

@@ -5,27 +5,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::client::{KeepFor, signal};
+use super::last_words::LastWords;
 use super::turn_log::TurnLog;
 use super::{Cause, Client, ClientState, Core, TICK_MS, Turn};
 use crate::escape::escape;
 use crate::faults::{Fault, planted};
-use crate::ledger::Position;
 use crate::session::{Session, SharedMessage, Timestamp, Will};
 use crate::storage::{Begun, Record};
 
 impl Core {
     /// A connection has ended. If it is still the session's, the session goes offline or ends, and the will is published unless
     /// DISCONNECT came.
-    /// `Some`: where the log has it that the will is not to be published; the socket is not closed before that.
-    pub(crate) fn disconnected(&self, client: &Arc<Client>, epoch: u64, cause: &Cause) -> Option<Position> {
+    /// What it is still to be sent is handed out.
+    pub(crate) fn disconnected(&self, client: &Arc<Client>, epoch: u64, cause: &Cause) -> LastWords {
         self.metrics.closed.add(cause.label(), 1);
-        let (handle, will, left, on_record) = {
+        let (handle, will, left, last_words) = {
             let mut guard = client.lock();
             let state = &mut *guard;
-            let Some(link) = state.link.take_if(|link| link.epoch == epoch) else {
+            let Some(mut link) = state.link.take_if(|link| link.epoch == epoch) else {
                 // Taken over: the successor has seen to everything.
-                return None;
+                return LastWords::default();
             };
+            let last_words = LastWords::take(&mut link, &mut state.session);
             // A successor waits until the will is out: it must not come after what the new connection publishes.
             state.closing = Some(Arc::clone(&link.handle));
             self.metrics.clients_connected.decrement();
@@ -47,9 +48,9 @@ impl Core {
                 let since = self.wall_clock(self.now());
                 turn_log.record(&Record::Detached { session: client.key, since, keep, begun }, false);
             }
-            let on_record = turn_log.commit(self);
+            let last_words = last_words.not_before(turn_log.commit(self));
             let left = (state.keep_for == KeepFor::Nothing).then(|| self.end_locked(client, state));
-            (link.handle, will, left, on_record)
+            (link.handle, will, left, last_words)
         };
         let mut turn = Turn::new();
         turn.begin(self.now());
@@ -65,7 +66,7 @@ impl Core {
         if state.closing.as_ref().is_some_and(|closing| Arc::ptr_eq(closing, &handle)) {
             state.closing = None;
         }
-        on_record
+        last_words
     }
 
     /// Sets what is to happen while the session has no connection; returns a will that is due at once.

@@ -8,15 +8,18 @@
 
 mod access;
 mod admission;
+mod attention;
 mod bucket;
 mod cause;
 mod client;
 mod connect;
 mod deliver;
 mod flush;
+mod gate;
 mod handle;
 mod held;
 mod keeper;
+mod last_words;
 mod lifecycle;
 mod limits;
 mod load;
@@ -60,6 +63,7 @@ pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use flush::Flushed;
 pub(crate) use handle::Handle;
 pub(crate) use keeper::run as keep_log;
+pub(crate) use last_words::{LastWords, LastWordsCharge};
 use limits::LiveLimits;
 pub(crate) use load::Loaded;
 pub(crate) use local::LocalQueue;

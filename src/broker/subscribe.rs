@@ -198,7 +198,7 @@ impl Core {
         let state = &mut *guard;
         let mut found: Vec<Kept> = Vec::new();
         let mut slices = 0;
-        while state.session.has_room_for_replay()
+        while state.may_replay()
             && let Some(replays) = &mut state.replays
             && let Some(replay) = replays.front_mut()
         {
@@ -226,7 +226,7 @@ impl Core {
         if state.session.out.has_output() {
             self.promise_flush(turn, client, state);
         }
-        state.replays.is_some() && state.session.has_room_for_replay()
+        state.may_replay()
     }
 
     fn send_retained(

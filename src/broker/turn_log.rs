@@ -5,15 +5,14 @@
 //! the place which the watermark has to reach first. A turn that concerns nothing durable leaves no trace here and costs no more than that.
 
 use std::sync::Arc;
-use std::task::Waker;
 
-use super::Core;
+use super::{Client, Core};
 use crate::faults::{Fault, planted};
 use crate::ledger::{Position, Stored};
 use crate::protocol::QoS;
 use crate::session::{LogWork, Message, Outgoing, Will};
 use crate::storage::{
-    Batch, DeliverRecord, FrameAt, MessageRecord, Numbers, Record, SourceRecord, Urgency, WillRecord,
+    Batch, DeliverRecord, FrameAt, Log, MessageRecord, Numbers, Record, SourceRecord, Urgency, WillRecord,
 };
 
 /// See the module's documentation.
@@ -30,8 +29,10 @@ pub(crate) struct TurnLog {
     waited: bool,
     /// Something was handed to the log since this was asked.
     has_recorded: bool,
-    /// Receivers whose QoS 2 messages wait for this turn's batch.
-    wakers: Vec<Waker>,
+    /// Receivers of QoS 2 messages, which go when this turn's batch is on disk.
+    waiting: Vec<Arc<Client>>,
+    /// One of them is connected.
+    waited_for: bool,
 }
 
 /// A durable session that has taken the message into its queue.
@@ -61,9 +62,13 @@ impl TurnLog {
         self.targets.push(target);
     }
 
-    /// A receiver waits for what this turn records.
-    pub(super) fn wake_when_committed(&mut self, waker: &Waker) {
-        self.wakers.push(waker.clone());
+    /// A receiver has a message that it is sent when this turn's records are committed. Whatever connection it has when they are submitted is woken
+    /// then; `is_connected`: it has one now, and had better not wait for company.
+    pub(super) fn wake_at_commit(&mut self, client: &Arc<Client>, is_connected: bool) {
+        self.waited_for |= is_connected;
+        if self.waiting.last().is_none_or(|last| !Arc::ptr_eq(last, client)) {
+            self.waiting.push(Arc::clone(client));
+        }
     }
 
     /// Puts a publish on record, if there is anything about it to be remembered: who has taken it since the last one, what is retained, and
@@ -188,7 +193,7 @@ impl TurnLog {
         self.finished.clear();
     }
 
-    /// Hands everything to the log. If something of it is to be waited for: the place the watermark has to reach.
+    /// Hands everything to the log; not under a client's lock, but for a `TurnLog` that has no deliveries. If something of it is to be waited for: the place the watermark has to reach.
     pub(crate) fn commit(&mut self, core: &Core) -> Option<Position> {
         let waited = std::mem::take(&mut self.waited);
         self.targets.clear();
@@ -200,9 +205,11 @@ impl TurnLog {
         let Some(log) = &core.log else {
             // Nobody is durable without a log.
             self.placed.clear();
+            self.waiting.clear();
             return None;
         };
-        let urgency = if (waited || !self.wakers.is_empty()) && !planted(Fault::AckBeforeWrite) {
+        let waited_for = std::mem::take(&mut self.waited_for);
+        let urgency = if (waited || waited_for) && !planted(Fault::AckBeforeWrite) {
             Urgency::Waited
         } else {
             Urgency::Lazy
@@ -216,10 +223,25 @@ impl TurnLog {
             let position = submitted.first.plus(frame.offset);
             message.set_stored(Stored::new(&core.ledger, position, frame.len));
         }
-        for waker in self.wakers.drain(..) {
-            log.wake_at(submitted.end, &waker);
-        }
+        self.wake_receivers(log, submitted.end);
         (waited && !planted(Fault::AckBeforeWrite)).then_some(submitted.end)
+    }
+}
+
+impl TurnLog {
+    /// Has the receivers of this turn's QoS 2 messages woken when these are on disk. The messages have their places now: a connection that attaches
+    /// from here on finds them itself, and whoever is attached is registered here, whatever it waits for already.
+    fn wake_receivers(&mut self, log: &Log, end: Position) {
+        if self.waiting.len() > 1 {
+            self.waiting.sort_unstable_by_key(|client| client.key);
+            self.waiting.dedup_by_key(|client| client.key);
+        }
+        for client in self.waiting.drain(..) {
+            if let Some(link) = &client.lock().link {
+                log.wake_at(end, &link.waker);
+            }
+        }
+        self.waiting.shrink_to(1_024);
     }
 }
 

@@ -11,17 +11,16 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::attend::FromLog;
 use super::authenticate::Authentication;
 use super::entry::Slots;
-use super::held::FromLog;
 use super::listener::ListenerShared;
 use super::rate::PublishRate;
 use super::set_up::set_up;
 use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
-use crate::broker::{Cause, Client, Core, Handle, Publisher, UnfinishedCharge, signal};
+use crate::broker::{Cause, Client, Core, Handle, LastWords, Publisher, UnfinishedCharge, signal};
 use crate::escape::escape;
-use crate::ledger::Position;
 use crate::session::{Output, Terms};
 
 /// Reads in one go before others on this thread get their turn.
@@ -45,7 +44,10 @@ pub(super) async fn run(
     let connected = Box::pin(set_up(&core, &shared, stream, peer, &mut slots)).await;
     drop(shared);
     let Some(mut connection) = connected else { return };
-    let cause = poll_fn(|cx| connection.poll(cx)).await;
+    let cause = match connection.handle_behind_connect() {
+        Ok(()) => poll_fn(|cx| connection.poll(cx)).await,
+        Err(cause) => cause,
+    };
     Box::pin(connection.close(cause)).await;
 }
 
@@ -83,18 +85,11 @@ pub(super) struct Connection {
     pub(super) partial: Vec<u8>,
     /// What they are charged with beyond [`HEADROOM`].
     pub(super) unfinished: Option<Box<UnfinishedCharge>>,
-    pub(super) started: bool,
-    /// Retained messages may still be owed.
-    pub(super) replaying: bool,
     /// What CONNECT settled.
     pub(super) terms: Terms,
     pub(super) publisher: Publisher,
     /// TLS only: output being written.
     pub(super) output: Option<Box<Output>>,
-    /// Answers of this connection wait for the log, or did when the task last looked.
-    pub(super) holding: bool,
-    /// The session is kept in the log.
-    pub(super) durable: bool,
     pub(super) from_log: FromLog,
     /// How fast it may be read, if that is bounded.
     pub(super) rate: Option<Box<PublishRate>>,
@@ -161,10 +156,6 @@ impl Connection {
     }
 
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
-        if !self.started {
-            self.started = true;
-            self.start(cx)?;
-        }
         let signals = self.gone.0.take_signals();
         if signals & signal::CLOSE != 0 {
             return Err(self.close_cause());
@@ -172,10 +163,7 @@ impl Connection {
         if signals & signal::READ != 0 {
             self.read_before_take_over(cx)?;
         }
-        if self.durable || self.holding {
-            self.poll_log(cx)?;
-        }
-        if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
+        if self.poll_work(cx)? == Socket::Blocked && self.output_is_full() {
             // A peer that asks and does not read its answers is not asked for more.
             if signals & signal::KEEP_ALIVE != 0 {
                 self.judge_unread()?;
@@ -200,10 +188,7 @@ impl Connection {
                     return Ok(());
                 }
                 Progress::Read => {
-                    if self.durable || self.holding {
-                        self.poll_log(cx)?;
-                    }
-                    if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
+                    if self.poll_work(cx)? == Socket::Blocked && self.output_is_full() {
                         return Ok(());
                     }
                 }
@@ -221,13 +206,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The first poll: from now on others can wake this task; what came in behind CONNECT is handled.
-    fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
-        let epoch = self.epoch;
-        match self.client.lock().link_of(epoch) {
-            Some(link) => link.waker = Some(cx.waker().clone()),
-            None => return Err(Cause::TakenOver),
-        }
+    /// What came in with CONNECT.
+    fn handle_behind_connect(&mut self) -> Result<(), Cause> {
         if self.partial.is_empty() {
             self.partial = Vec::new();
             return Ok(());
@@ -381,12 +361,12 @@ impl Connection {
             .set(bytes)
     }
 
-    /// Settles the end with the broker and tells it. `Some`: the durable log is to come to there before the socket is closed.
-    pub(super) fn finish(&mut self, cause: &Cause) -> Option<Position> {
+    /// Settles the end with the broker and tells it. What is returned is still to be sent.
+    pub(super) fn finish(&mut self, cause: &Cause) -> LastWords {
         self.finished = true;
-        let on_record = self.core.disconnected(&self.client, self.epoch, cause);
+        let last_words = self.core.disconnected(&self.client, self.epoch, cause);
         tracing::info!(client_id = %escape(&self.client.id), peer = %self.peer, %cause, "disconnected");
-        on_record
+        last_words
     }
 }
 

@@ -20,6 +20,7 @@ impl Connection {
         let mut consumed = 0;
         let mut packets = 0;
         let mut published = 0;
+        let mut subscribed = false;
         let mut result = Ok(());
         while let Some(rest) = bytes.get(consumed..)
             && !rest.is_empty()
@@ -31,6 +32,7 @@ impl Connection {
                     packets += 1;
                     let handled = decode(&frame, version).map_err(Cause::from).and_then(|packet| {
                         published += u64::from(matches!(packet, Packet::Publish(_)));
+                        subscribed |= matches!(packet, Packet::Subscribe(_));
                         self.handle_packet(turn, packet)
                     });
                     if let Err(cause) = handled {
@@ -53,8 +55,9 @@ impl Connection {
             }
         }
         self.send_acks(turn);
-        if self.replaying && !self.holding {
-            self.replaying = core.replay(turn, &self.client);
+        if subscribed {
+            // The first retained messages leave together with SUBACK; the rest is seen to by `poll_work`.
+            core.replay(turn, &self.client);
         }
         turn.finish(&core);
         self.from_log.has_recorded |= turn.log.take_recorded();
@@ -68,21 +71,11 @@ impl Connection {
             return;
         }
         let recorded = turn.log.commit(&self.core);
-        if recorded.is_some() || self.holding {
-            let acks = &mut self.publisher.acks;
-            if self.core.hold_answers(&self.client, self.epoch, recorded, acks) {
-                self.holding = true;
-                return;
-            }
-        }
-        self.send_answers(turn);
-    }
-
-    /// Puts the gathered answers into the output.
-    pub(super) fn send_answers(&mut self, turn: &mut Turn) {
         let mut guard = self.client.lock();
         let state = &mut *guard;
-        if let Some(link) = state.link.as_mut().filter(|link| link.epoch == self.epoch) {
+        if let Some(link) = state.link.as_mut().filter(|link| link.epoch == self.epoch)
+            && !link.hold_answers(recorded, &mut self.publisher.acks)
+        {
             state.session.send_acks(&self.publisher.acks);
             if !link.flush_promised {
                 link.flush_promised = true;
@@ -130,7 +123,6 @@ impl Connection {
                 self.check_answer(subscribe.count())?;
                 self.core.subscribe(turn, &self.client, &mut self.publisher, &subscribe);
                 self.send_acks(turn);
-                self.replaying = true;
             }
             Packet::Unsubscribe(unsubscribe) => {
                 self.check_answer(unsubscribe.count())?;
@@ -165,12 +157,8 @@ impl Connection {
         if let Some(work) = state.session.log_work() {
             turn.log.work(self.client.key, work, &mut self.publisher.acks);
         }
-        self.core.wake_by_log(turn, state);
         if state.session.out.has_output() {
             self.core.promise_flush(turn, &self.client, state);
-        }
-        if state.replays.is_some() {
-            self.replaying = true;
         }
     }
 
