@@ -36,20 +36,20 @@ enum Asks {
 impl Asks {
     fn bytes(self, is_v5: bool) -> Vec<u8> {
         let id = |qos| (qos > 0).then_some(7);
-        let publish = |flags, qos| match is_v5 {
-            false => wire::raw_publish(flags, "t", id(qos), "m"),
-            true => wire5::publish5(flags, "t", id(qos), &[], "m"),
+        let publish = |topic, flags, qos| match is_v5 {
+            false => wire::raw_publish(flags, topic, id(qos), "m"),
+            true => wire5::publish5(flags, topic, id(qos), &[], "m"),
         };
         let subscribe = || match is_v5 {
-            false => wire::subscribe(3, &[("t", 0)]),
-            true => wire5::subscribe5(3, &[], &[("t", 0)]),
+            false => wire::subscribe(3, &[("u", 0)]),
+            true => wire5::subscribe5(3, &[], &[("u", 0)]),
         };
         match self {
             Self::Nothing => Vec::new(),
-            Self::Publish(qos) => publish(qos << 1, qos),
-            Self::Retained(qos) => publish(qos << 1 | 1, qos),
+            Self::Publish(qos) => publish("t", qos << 1, qos),
+            Self::Retained(qos) => publish("t", qos << 1 | 1, qos),
             Self::Subscribe => subscribe(),
-            Self::Itself => [subscribe(), publish(0, 0)].concat(),
+            Self::Itself => [subscribe(), publish("u", 0, 0)].concat(),
             Self::Ping => wire::PINGREQ.to_vec(),
         }
     }
@@ -114,7 +114,13 @@ fn a_client_that_leaves_at_once_has_its_answers() {
                             if is_v5 && matches!(end, End::Malformed) {
                                 expected.push(DISCONNECT);
                             }
-                            let got = wire.kinds_until_closed();
+                            let mut got = wire.kinds_until_closed();
+                            if let (Asks::Itself, Ok(kinds)) = (ask, &mut got)
+                                && let Some(middle) = kinds.get_mut(1..3)
+                            {
+                                // SUBACK may wait for the disk, and a message overtake it (section 3.8.4).
+                                middle.sort_unstable_by(|a, b| b.cmp(a));
+                            }
                             if got.as_ref() != Ok(&expected) {
                                 faults.push(format!(
                                     "{storage:?} {carrier:?} v5 {is_v5} persistent {is_persistent} {ask:?} {end:?}: \

@@ -13,34 +13,34 @@ use crate::support::{DEADLINE, TestBroker};
 
 /// Where the broker keeps what it must not forget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Storage {
+pub(crate) enum Storage {
     Memory,
     Disk,
 }
 
 /// How a client comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carrier {
+pub(crate) enum Carrier {
     Tcp,
     Tls,
 }
 
-pub const STORAGES: [Storage; 2] = [Storage::Memory, Storage::Disk];
-pub const CARRIERS: [Carrier; 2] = [Carrier::Tcp, Carrier::Tls];
+pub(crate) const STORAGES: [Storage; 2] = [Storage::Memory, Storage::Disk];
+pub(crate) const CARRIERS: [Carrier; 2] = [Carrier::Tcp, Carrier::Tls];
 
 /// A broker with a listener for each carrier.
-pub struct Rig {
-    pub broker: TestBroker,
+pub(crate) struct Rig {
+    pub(crate) broker: TestBroker,
     client: Arc<ClientConfig>,
     _files: tempfile::TempDir,
 }
 
 impl Rig {
-    pub fn new(storage: Storage) -> Self {
+    pub(crate) fn new(storage: Storage) -> Self {
         Self::with(storage, |_| {})
     }
 
-    pub fn with(storage: Storage, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn with(storage: Storage, change: impl FnOnce(&mut Config)) -> Self {
         let files = tempfile::tempdir().expect("a directory");
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let (certificate, private_key) = (files.path().join("server.pem"), files.path().join("server.key"));
@@ -67,11 +67,7 @@ impl Rig {
         Self { broker, client: Arc::new(client), _files: files }
     }
 
-    pub fn addr(&self) -> SocketAddr {
-        self.broker.addr()
-    }
-
-    pub fn open(&self, carrier: Carrier) -> Wire {
+    pub(crate) fn open(&self, carrier: Carrier) -> Wire {
         match carrier {
             Carrier::Tcp => {
                 Wire { carried: Carried::Tcp(socket(self.broker.addrs()[0])), received: Vec::new() }
@@ -104,13 +100,13 @@ enum Carried {
 }
 
 /// A client's end of a connection.
-pub struct Wire {
+pub(crate) struct Wire {
     carried: Carried,
     received: Vec<u8>,
 }
 
 impl Wire {
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         match &mut self.carried {
             Carried::Tcp(socket) => socket.write_all(bytes).expect("sent"),
             Carried::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()).expect("sent"),
@@ -118,7 +114,7 @@ impl Wire {
     }
 
     /// Ends our direction.
-    pub fn finish_sending(&mut self) {
+    pub(crate) fn finish_sending(&mut self) {
         let socket = match &mut self.carried {
             Carried::Tcp(socket) => socket,
             Carried::Tls(stream) => {
@@ -130,7 +126,7 @@ impl Wire {
         socket.shutdown(Shutdown::Write).expect("open");
     }
 
-    pub fn patience(&mut self, time: Duration) {
+    pub(crate) fn patience(&mut self, time: Duration) {
         let socket = match &mut self.carried {
             Carried::Tcp(socket) => socket,
             Carried::Tls(stream) => &mut stream.sock,
@@ -139,7 +135,7 @@ impl Wire {
     }
 
     /// The next packet: its first byte and its body. `None` at the end of the input, in order.
-    pub fn packet(&mut self) -> Result<Option<(u8, Vec<u8>)>, String> {
+    pub(crate) fn packet(&mut self) -> Result<Option<(u8, Vec<u8>)>, String> {
         loop {
             if let Some(packet) = take(&mut self.received) {
                 return Ok(Some(packet));
@@ -161,7 +157,7 @@ impl Wire {
 
     /// The next packet is of this type.
     #[track_caller]
-    pub fn expect(&mut self, kind: u8) -> (u8, Vec<u8>) {
+    pub(crate) fn expect(&mut self, kind: u8) -> (u8, Vec<u8>) {
         match self.packet() {
             Ok(Some(packet)) if packet.0 & 0xf0 == kind => packet,
             other => panic!("expected {kind:#x}, got {other:?}"),
@@ -169,7 +165,7 @@ impl Wire {
     }
 
     /// The types of all packets up to the end.
-    pub fn kinds_until_closed(mut self) -> Result<Vec<u8>, String> {
+    pub(crate) fn kinds_until_closed(mut self) -> Result<Vec<u8>, String> {
         let mut kinds = Vec::new();
         loop {
             match self.packet() {
