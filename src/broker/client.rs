@@ -222,8 +222,8 @@ impl Client {
     }
 }
 
-/// A client's state, as long as its lock is held. When it is let go, groups that have the session filed worse than it is by then are told: so
-/// nobody who makes room in it has to think of that.
+/// A client's state, as long as its lock is held. When it is let go, groups that have the session
+/// filed worse than it is by then are told: so nobody who makes room in it has to think of that.
 pub(crate) struct Locked<'a> {
     key: u64,
     state: MutexGuard<'a, ClientState>,
@@ -268,7 +268,8 @@ impl Link {
 }
 
 impl ClientState {
-    /// How ready it is to take a message of a group. A program that embeds the broker is always there.
+    /// How ready it is to take a message of a group. A program that embeds the broker is always
+    /// there.
     pub(super) fn readiness(&self) -> Readiness {
         match self.session.readiness() {
             Readiness::Away if self.local.is_some() => Readiness::Ready,

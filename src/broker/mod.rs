@@ -4,8 +4,8 @@
 //! store and the router, and hands the message to each receiver's session (`deliver.rs`); at the end of the turn what was touched is written
 //! (`turn.rs`, `flush.rs`).
 //!
-//! Lock order: registry shard → client → router shard, retained store, timers or the map of groups → the members of a group. Never two clients,
-//! never across an `.await`.
+//! Lock order: registry shard → client → router shard, retained store, timers or the map of groups
+//! → the members of a group. Never two clients, never across an `.await`.
 
 mod access;
 mod admission;
