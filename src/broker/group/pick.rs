@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::{Filed, Group, Member, standing};
-use crate::broker::{Core, Turn};
+use crate::broker::{Core, Turn, cost};
 use crate::protocol::QoS;
 use crate::session::{Delivered, DropReason, Outgoing, Readiness};
 
@@ -88,6 +88,7 @@ impl Core {
         search: &mut Search,
     ) -> bool {
         let client = &member.subscriber;
+        turn.budget.spend(cost::RECEIVER);
         let mut state = client.lock();
         let readiness = state.readiness();
         let is_connected = match readiness {

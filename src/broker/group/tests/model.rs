@@ -80,6 +80,7 @@ fn the_best_member_gets_each_message_whatever_has_happened_to_it() {
                     match members.iter().position(|known| *known == member) {
                         Some(place) => {
                             members.remove(place);
+                            state.session.unsubscribe(FILTER);
                             house.core.remove_subscription(FILTER, house.members[member].key, &mut state);
                         }
                         None => {
