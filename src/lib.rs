@@ -44,6 +44,7 @@ pub mod session;
 #[cfg(test)]
 mod simulation;
 mod storage;
+mod sync;
 
 pub use broker::ReceivedMessage;
 pub use data_dir::DataDirError;

@@ -29,6 +29,7 @@ mod publish;
 mod recover;
 mod retain;
 mod shared;
+mod signals;
 mod sources;
 mod start;
 mod subscribe;
