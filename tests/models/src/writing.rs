@@ -186,23 +186,26 @@ fn what_two_write_is_written_to_the_end() {
 /// A connection that ends waits for the one who is writing, takes what he leaves, and writes the rest itself.
 #[test]
 fn the_last_words_follow_what_another_was_writing() {
-    check(|| {
-        let client = Client::new(1);
-        client.state.lock().out.extend([1, 2]);
-        let mut other = None;
-        block_on(poll_fn(|cx| {
-            if other.is_none() {
-                client.state.lock().waker = Some(cx.waker().clone());
-                let publisher = Arc::clone(&client);
-                other = Some(thread::spawn(move || publisher.flush(By::Publisher)));
-            }
-            if client.state.lock().gate.reserve() { Poll::Ready(()) } else { Poll::Pending }
-        }));
-        let mut rest = std::mem::take(&mut client.state.lock().out);
-        client.socket.make_room(2);
-        client.socket.write(&mut rest);
-        assert_eq!(client.taken(), [1, 2]);
-        other.map(|other| other.join().unwrap());
-        assert_eq!(client.taken(), [1, 2], "nobody has written anything after that");
-    });
+    // The socket takes some of it, and all.
+    for room in [1, 2] {
+        check(move || {
+            let client = Client::new(room);
+            client.state.lock().out.extend([1, 2]);
+            let mut other = None;
+            block_on(poll_fn(|cx| {
+                if other.is_none() {
+                    client.state.lock().waker = Some(cx.waker().clone());
+                    let publisher = Arc::clone(&client);
+                    other = Some(thread::spawn(move || publisher.flush(By::Publisher)));
+                }
+                if client.state.lock().gate.reserve() { Poll::Ready(()) } else { Poll::Pending }
+            }));
+            let mut rest = std::mem::take(&mut client.state.lock().out);
+            client.socket.make_room(2);
+            client.socket.write(&mut rest);
+            assert_eq!(client.taken(), [1, 2]);
+            other.map(|other| other.join().unwrap());
+            assert_eq!(client.taken(), [1, 2], "nobody has written anything after that");
+        });
+    }
 }
