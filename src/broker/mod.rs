@@ -35,6 +35,7 @@ mod publish;
 mod recover;
 mod retain;
 mod shared;
+mod signals;
 mod sources;
 mod start;
 mod subscribe;

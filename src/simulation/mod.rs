@@ -16,6 +16,7 @@ mod power_cut;
 mod publisher;
 mod receiver;
 mod sample;
+mod slow_disk;
 mod support;
 mod will;
 mod wire_client;

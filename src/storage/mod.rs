@@ -25,7 +25,6 @@ mod segments;
 mod shared;
 #[cfg(test)]
 pub(crate) mod simulated;
-mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
