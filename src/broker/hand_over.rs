@@ -287,6 +287,29 @@ impl Core {
         })
     }
 
+    /// Whether nobody has anything to give away.
+    #[cfg(test)]
+    pub(crate) fn is_leaving_nobody(&self) -> bool {
+        self.leaving.is_empty() && self.hand_overs.queue.lock().is_empty()
+    }
+
+    /// Whether a session has something waiting or not acknowledged.
+    #[cfg(test)]
+    pub(crate) fn has_anything_for(&self, id: &str) -> bool {
+        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
+        client.is_some_and(|client| {
+            let state = client.lock();
+            state.session.queued() + state.session.unfinished() > 0
+        })
+    }
+
+    /// Ends a session as its expiry does.
+    #[cfg(test)]
+    pub(crate) fn expire_now(&self, id: &str) {
+        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
+        client.iter().for_each(|client| self.end_session(client));
+    }
+
     /// Everything that is to be given away, at once.
     #[cfg(test)]
     pub(super) fn hand_over_now(&self) {

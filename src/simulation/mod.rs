@@ -12,6 +12,7 @@ mod copying;
 mod corruption;
 mod failures;
 mod fixture;
+mod hands;
 mod power_cut;
 mod publisher;
 mod receiver;
