@@ -16,7 +16,7 @@ Of scale and fairness: connections flood reconnect retained-storm
 Of durable state, QoS 1: fill drain fill-sessions drain-sessions rewrite ack-latency
   `drain` and `drain-sessions` take the options of the fill before them, perhaps from another run of the broker.
 Of clients that want too much, and what uninvolved ones wait meanwhile; MQTT 5:
-  hostile-all, or one of hostile-filters filters-200k unsubscribe subscribe subscribe-persistent group
+  hostile-all, or one of hostile-nobody filters filters-200k unsubscribe subscribe subscribe-persistent group
   group-busy receivers wait ends expired expiry replay
 
   --program FILE         hostile: start this broker, TernMQ or mosquitto, on a free port for each case

@@ -26,7 +26,8 @@ impl<S: Subscriber> Trie<S> {
         let mut waiting: Waiting<'_> = Vec::new();
         let (mut at, mut text) = (ROOT, topic.as_bytes());
         if !path.is_empty() {
-            match self.descend(path, topic, &mut waiting) {
+            // It is used up, wherever it leads: the next trie begins at its root.
+            match self.descend(&std::mem::take(path), topic, &mut waiting) {
                 Some(reached) => (at, text) = reached,
                 None => return true,
             }
@@ -70,7 +71,6 @@ impl<S: Subscriber> Trie<S> {
                 return false;
             }
         }
-        path.clear();
         true
     }
 

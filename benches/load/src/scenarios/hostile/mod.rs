@@ -49,6 +49,8 @@ const fn case(name: &'static str, run: fn(&mut Stage) -> Result<()>) -> Case {
 }
 
 const CASES: &[Case] = &[
+    // What the machine does to the bystanders without any load.
+    case("hostile-nobody", |stage| stage.begin()),
     case("hostile-filters", routing::filters),
     case("hostile-filters-200k", routing::filters_200k),
     case("hostile-unsubscribe", sessions::unsubscribe),
