@@ -28,7 +28,13 @@ impl Broker {
         let directory = std::env::temp_dir().join(format!("load-hostile-{}-{port}", std::process::id()));
         fs::create_dir_all(directory.join("data"))?;
         let log = fs::File::create(directory.join("log"))?;
-        let mut command = Command::new(program);
+        let mut command = if dies_with_us() {
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
         if program.file_name().is_some_and(|name| name.to_string_lossy().contains("mosquitto")) {
             let file = directory.join("mosquitto.conf");
             fs::write(&file, mosquitto(port, &directory.join("data")))?;
@@ -64,6 +70,12 @@ impl Drop for Broker {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Whether this system can end the broker when this program is ended from outside.
+fn dies_with_us() -> bool {
+    let tried = Command::new("setpriv").args(["--pdeathsig", "KILL", "true"]).stderr(Stdio::null()).status();
+    tried.is_ok_and(|status| status.success())
 }
 
 /// The bounds that TernMQ has by default.
