@@ -30,6 +30,7 @@ const MODULES: [(&str, &[&str]); 16] = [
             "protocol",
             "router",
             "session",
+            "storage",
         ],
     ),
     (

@@ -44,7 +44,7 @@ impl Core {
             let will = self.go_offline(client, state, will);
             if state.session.is_durable() && state.keep_for != KeepFor::Nothing {
                 let (keep, begun) = (state.keep_for.time(), begun(&state.session));
-                let since = self.wall_clock(self.now());
+                let since = self.log_time(self.now());
                 turn_log.record(&Record::Detached { session: client.key, since, keep, begun }, false);
             }
             let on_record = turn_log.commit(self);
@@ -177,6 +177,7 @@ impl Core {
                 _ = ticks.tick() => {}
                 () = self.shut_down() => return,
             }
+            self.look_at_clock();
             let now = self.now();
             for client in self.timers.take_due(now) {
                 // One client's fault must not take the clock from all others.

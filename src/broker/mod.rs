@@ -11,6 +11,7 @@ mod admission;
 mod bucket;
 mod cause;
 mod client;
+mod clock;
 mod connect;
 mod deliver;
 mod flush;
@@ -43,7 +44,6 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
 
 use ahash::RandomState;
 use dashmap::DashMap;
@@ -56,6 +56,8 @@ pub(crate) use admission::{AddressSlot, UserSlot};
 pub(crate) use bucket::Bucket;
 pub(crate) use cause::Cause;
 pub(crate) use client::{Client, ClientState, KeepFor, signal};
+use clock::Clock;
+pub(crate) use clock::{WallClock, unix_millis};
 pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use flush::Flushed;
 pub(crate) use handle::Handle;
@@ -83,7 +85,6 @@ use crate::config::Limits;
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, MetricsSnapshot, StorageSnapshot};
 use crate::router::{RetainedStore, Router, ThreadRoutes};
-use crate::session::Timestamp;
 use crate::storage::{Log, LogStatus};
 
 /// Everything the connections of one broker share.
@@ -126,9 +127,7 @@ pub(crate) struct Core {
     /// When limits were told of that bite again and again.
     pub(crate) told: Told,
     next_key: AtomicU64,
-    started: Instant,
-    /// The wall clock at that moment, in milliseconds of the Unix epoch.
-    started_wall: u64,
+    clock: Clock,
     shutting_down: AtomicBool,
     /// Wakes those before CONNECT, the accept loops and the timers when the broker shuts down.
     pub(crate) shutdown: Notify,
@@ -138,15 +137,17 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(limits: Limits, security: Security) -> Arc<Self> {
-        Arc::new(Self::with_log(limits, security, None, Arc::default()))
+        let clock = Clock::new(WallClock::system());
+        Arc::new(Self::with_log(limits, security, None, Arc::default(), clock))
     }
 
     /// A core whose durable sessions and retained messages are kept in `log`.
-    pub(crate) fn with_log(
+    fn with_log(
         limits: Limits,
         security: Security,
         log: Option<Arc<Log>>,
         ledger: Arc<Ledger>,
+        clock: Clock,
     ) -> Self {
         let memory = Memory::new(limits.memory_max.bytes());
         let unfinished = Unfinished::new(limits.unfinished_bytes_max.unfinished_bytes());
@@ -175,28 +176,11 @@ impl Core {
             take_overs: TakeOvers::default(),
             told: Told::default(),
             next_key: AtomicU64::new(1),
-            started: Instant::now(),
-            started_wall: unix_millis(),
+            clock,
             shutting_down: AtomicBool::new(false),
             shutdown: Notify::new(),
             sockets_gone: Notify::new(),
         }
-    }
-
-    /// A moment of the broker's clock as milliseconds of the Unix epoch. What is stored must make sense in the next run; jumps of the wall
-    /// clock during this one do not move it.
-    pub(crate) fn wall_clock(&self, at: Timestamp) -> u64 {
-        self.started_wall.saturating_add(at.as_millis())
-    }
-
-    /// The opposite: a moment before this run is its beginning.
-    pub(crate) fn moment(&self, unix_millis: u64) -> Timestamp {
-        Timestamp::from_millis(unix_millis.saturating_sub(self.started_wall))
-    }
-
-    /// Now, on the broker's monotonic clock.
-    pub(crate) fn now(&self) -> Timestamp {
-        Timestamp::from_millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     pub(crate) fn next_key(&self) -> u64 {
@@ -244,11 +228,4 @@ fn storage_snapshot(status: LogStatus) -> StorageSnapshot {
         write_failures: status.write_failures,
         sync_failures: status.sync_failures,
     }
-}
-
-/// Read once, at start: what is stored must make sense in the next run.
-#[allow(clippy::disallowed_methods, reason = "the one place where the wall clock is right")]
-fn unix_millis() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -30,6 +30,8 @@ pub(crate) struct TurnLog {
     waited: bool,
     /// Something was handed to the log since this was asked.
     has_recorded: bool,
+    /// There is a time in it.
+    stamped: bool,
     /// Receivers whose QoS 2 messages wait for this turn's batch.
     wakers: Vec<Waker>,
 }
@@ -84,9 +86,10 @@ impl TurnLog {
         let message =
             (!self.targets.is_empty() || matches!(retention, Retention::Kept(_))).then(|| outgoing.message());
         if let Some(message) = &message {
+            self.stamped |= message.expires_at().is_some();
             Record::Message(MessageRecord {
                 qos: message.qos(),
-                expires_at: message.expires_at().map(|at| core.wall_clock(at)),
+                expires_at: message.expires_at().map(|at| core.log_time(at)),
                 topic: message.topic(),
                 properties: message.forwarded(),
                 payload: message.payload(),
@@ -133,6 +136,7 @@ impl TurnLog {
         self.batch.begin();
         record.write(self.batch.body());
         self.batch.end();
+        self.stamped |= matches!(record, Record::Detached { .. });
         self.waited |= waited;
     }
 
@@ -211,6 +215,9 @@ impl TurnLog {
             return Some(log.submitted());
         }
         self.has_recorded = true;
+        if std::mem::take(&mut self.stamped) {
+            core.record_jump(log);
+        }
         let submitted = log.submit(&mut self.batch, urgency);
         for (message, frame) in self.placed.drain(..) {
             let position = submitted.first.plus(frame.offset);

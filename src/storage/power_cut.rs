@@ -70,6 +70,10 @@ impl Files for PowerCutFiles {
     fn path(&self, name: &str) -> String {
         self.files.path(name)
     }
+
+    fn release(&self) {
+        self.files.release();
+    }
 }
 
 impl LogFile for PowerCutFile {

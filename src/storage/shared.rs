@@ -101,6 +101,8 @@ pub(super) struct Shared {
     written: AtomicU64,
     synced: AtomicU64,
     pub(super) failing: AtomicBool,
+    /// The writer's thread has ended by a panic.
+    pub(super) panicked: AtomicBool,
     /// Bytes submitted and still needed in memory.
     held: AtomicUsize,
     /// By position and identity: who polls again before it is woken stands here once.
@@ -134,6 +136,7 @@ impl Shared {
             written: watermark(),
             synced: watermark(),
             failing: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             waiters: Mutex::default(),
             not_full: Mutex::default(),
