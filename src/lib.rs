@@ -58,4 +58,4 @@ pub use data_dir::DataDirError;
 pub use metrics::{MetricsSnapshot, StorageSnapshot};
 pub use net::TlsError;
 pub use protocol::{QoS, TopicError};
-pub use server::{Broker, Extensions, PublishError, StartError, SubscribeError, Subscription};
+pub use server::{Broker, Closed, Ended, Extensions, PublishError, StartError, SubscribeError, Subscription};

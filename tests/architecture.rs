@@ -30,6 +30,7 @@ const MODULES: [(&str, &[&str]); 17] = [
             "protocol",
             "router",
             "session",
+            "storage",
         ],
     ),
     ("net", &["auth", "authentication", "broker", "config", "escape", "protocol", "session", "storage"]),

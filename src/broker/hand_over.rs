@@ -215,7 +215,7 @@ impl Core {
 
     /// What the log has of a session that ends in slices.
     pub(super) fn kept_for_no_time(&self, client: &Client) -> Record<'static> {
-        let (session, since) = (client.key, self.wall_clock(self.now()));
+        let (session, since) = (client.key, self.log_time(self.now()));
         let keep = Some(std::time::Duration::ZERO);
         Record::Detached { session, since, keep, begun: Begun { at_least_once: 0, exactly_once: 0 } }
     }

@@ -175,7 +175,7 @@ impl<S: Subscriber> Router<S> {
         let start = into.len();
         let mut slice = Slice::new(topic, allowed, into, &mut cursor.long);
         let is_whole = self.walk(topic, &mut cursor.place, &mut slice);
-        *steps = slice.left;
+        *steps = slice.left();
         if slice.lists > 1 {
             merge(into, start);
         }

@@ -8,6 +8,7 @@
 
 mod account;
 mod broker;
+mod clock;
 mod copying;
 mod corruption;
 mod failures;
