@@ -1,5 +1,5 @@
-//! What a connection does besides reading: it looks what is owed to its client (`broker/attention.rs`), does what can be done, and registers for the
-//! rest.
+//! What a connection does besides reading: it looks what is owed to its client
+//! (`broker/attention.rs`), does what can be done, and registers for the rest.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ const LOAD_MESSAGES: usize = 512;
 const ROUNDS_MAX: usize = 16;
 
 impl Connection {
-    /// Goes round until nothing can be done now but reading, registered once for each cause that may change this.
+    /// Goes round until nothing can be done now but reading, registered once for each cause that
+    /// may change this.
     pub(super) fn poll_work(&mut self, cx: &mut Context<'_>) -> Result<Socket, Cause> {
         let mut socket = Socket::Takes;
         let mut has_replayed = false;
@@ -110,7 +111,8 @@ impl Connection {
         }
     }
 
-    /// Whether reading is to pause because the log cannot keep up, or cannot write at all. The bytes wait in the client's socket.
+    /// Whether reading is to pause because the log cannot keep up, or cannot write at all. The
+    /// bytes wait in the client's socket.
     pub(super) fn log_is_full(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(log) = &self.core.log else { return false };
         if !log.is_full() {
