@@ -18,6 +18,7 @@ crash [options]
   --calm              subscribers and publishers keep their connections and answer at once
   --must-lose         the run is good if the checker reports a loss (I1)
   --heavy PERCENT     of the cycles are heavy: long, with megabytes of traffic (default 8)
+  --only INVARIANT    asks nothing but this (again for more of them)
   --mutant NAME       builds this mutant of TernMQ and expects that it is found (again for more of them)
   --mutants           the same for every mutant in turn, each for at most 100 cycles
   --first N           begins with the N-th mutant, of so many as there are, and goes round
@@ -50,6 +51,8 @@ pub struct Args {
     pub must_lose: bool,
     /// Of a hundred cycles so many are heavy.
     pub heavy: u32,
+    /// What is asked, if not everything.
+    pub only: Vec<String>,
     /// Mutants to be found: these, or all if there are no names.
     pub mutants: Option<Vec<String>>,
     /// Which comes first.
@@ -77,6 +80,7 @@ impl Args {
             calm: false,
             must_lose: false,
             heavy: HEAVY,
+            only: Vec::new(),
             mutants: None,
             first: 0,
             minutes: None,
@@ -99,6 +103,7 @@ impl Args {
                         "--round" => args.round = number(&name, &value)?,
                         "--seed" => args.seed = number(&name, &value)?,
                         "--heavy" => args.heavy = number(&name, &value)?,
+                        "--only" => args.only.push(value),
                         "--mutant" => args.mutants.get_or_insert_default().push(value),
                         "--first" => args.first = number(&name, &value)?,
                         "--minutes" => args.minutes = Some(number(&name, &value)?),

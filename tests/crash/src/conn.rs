@@ -82,16 +82,14 @@ impl Conn {
         }
     }
 
-    /// Sends packets in one piece.
+    /// Sends a packet, and behind it in one piece so many others that are no part of the history.
     ///
     /// # Errors
     /// The connection has ended.
-    pub async fn send_all(&mut self, packets: Vec<Packet>) -> Result<(), Gone> {
-        let mut bytes = Vec::new();
-        for packet in packets {
-            bytes.append(&mut packet.encode(self.is_v5));
-            self.record(|client, id| What::Sent(client, id, packet));
-        }
+    pub async fn send_with(&mut self, packet: Packet, other: &Packet, count: usize) -> Result<(), Gone> {
+        let mut bytes = packet.encode(self.is_v5);
+        bytes.extend(other.encode(self.is_v5).repeat(count));
+        self.record(|client, id| What::Sent(client, id, packet));
         match timeout(PATIENCE, self.stream.write_all(&bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(self.end()),

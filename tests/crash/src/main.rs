@@ -62,6 +62,7 @@ fn observed(args: &Args, is_loud: bool) -> io::Result<Outcome> {
         kills: args.kills,
         calm: args.calm,
         heavy: args.heavy,
+        only: args.only.clone(),
     };
     if let Some(keep) = &args.keep {
         std::fs::create_dir_all(keep)?;

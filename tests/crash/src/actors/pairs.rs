@@ -15,7 +15,7 @@ use crate::rng::Rng;
 use crate::world::{Stage, World};
 
 /// Exchanges in a rest.
-const EXCHANGES: u32 = 40;
+const EXCHANGES: u32 = 80;
 /// What both publish to.
 const TOPICS: [&str; 2] = ["l/1", "l/2"];
 
@@ -68,9 +68,9 @@ impl Pairs {
             let publish = Publish { qos: 2, dup: false, retain: false, id, topic: topic.into(), payload };
             messages.push(publish);
         }
-        // Behind one of them stands something long that nobody wants: its turn takes longer.
-        let ballast = if self.rng.percent(70) { self.rng.range(20_000, 60_000) } else { 0 };
-        let behind = self.rng.range(0, 1) as usize;
+        // Behind one of them stands much that nobody wants: its turn takes longer.
+        let ballast = if self.rng.percent(80) { self.rng.range(200, 4_000) } else { 0 };
+        let behind = usize::from(self.rng.percent(75));
         let expected: HashSet<Rc<str>> = messages.iter().map(|message| Rc::clone(&message.payload)).collect();
         let [first, second] = &mut self.publishers;
         let (Some(first), Some(second)) = (first, second) else { return Err(Gone) };
@@ -90,14 +90,9 @@ impl Pairs {
 /// The whole of one exchange.
 async fn publish(conn: &mut Conn, message: &Publish, ballast: u32) -> Result<(), Gone> {
     let until = Instant::now() + PATIENCE;
-    let mut packets = vec![Packet::Publish(message.clone())];
-    // In pieces, for one that is too long would make a turn of its own.
-    for piece in 0..ballast / 900 {
-        let topic = "nobody/listens".into();
-        let payload = padded(&format!("ballast.{piece}"), 880);
-        packets.push(Packet::Publish(Publish { qos: 0, dup: false, retain: false, id: 0, topic, payload }));
-    }
-    conn.send_all(packets).await?;
+    let topic = "nobody".into();
+    let other = Publish { qos: 0, dup: false, retain: false, id: 0, topic, payload: "x".into() };
+    conn.send_with(Packet::Publish(message.clone()), &Packet::Publish(other), ballast as usize).await?;
     while Instant::now() < until {
         match conn.recv_within(Duration::from_millis(100)).await? {
             Some(Packet::PubRec(id)) => conn.send(Packet::PubRel(id)).await?,

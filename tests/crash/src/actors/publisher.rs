@@ -159,6 +159,10 @@ impl Publisher {
             Work::Retained(_) if self.rng.percent(35) => "".into(),
             // Cannot be told apart, and has to be survived.
             Work::Messages(_) if self.rng.percent(1) => "".into(),
+            Work::Kept(_, most) if most <= LARGE => {
+                let size = self.rng.range(most / 3, most);
+                self.payload_of(size)
+            }
             _ => self.payload(),
         };
         let qos = if matches!(self.work, Work::Kept(..)) && self.rng.percent(40) { 0 } else { qos };
@@ -282,10 +286,10 @@ impl Publisher {
             return Err(Gone);
         }
         let most = if self.window == 1 { 5 } else { 3 * self.window as u32 };
-        let until = Instant::now() + self.rng.millis(1, most);
+        let (until, mood) = (Instant::now() + self.rng.millis(1, most), self.world.mood());
         while self.world.is(Stage::Traffic) {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.world.mood() != Mood::Usual {
+            if left.is_zero() || self.world.mood() != mood {
                 break;
             }
             self.take(left).await?;

@@ -63,7 +63,7 @@ pub(super) fn i7_acknowledgement_order(a: &Analysis<'_>) -> Vec<Violation> {
     let mut asked: HashMap<(ConnId, &'static str), VecDeque<(u16, Index)>> = HashMap::new();
     for (at, event) in a.events.iter().enumerate() {
         match &event.what {
-            What::Sent(_, conn, Packet::Publish(publish)) => {
+            What::Sent(_, conn, Packet::Publish(publish)) if publish.qos > 0 => {
                 let kind = if publish.qos == 1 { "PUBACK" } else { "PUBREC" };
                 asked.entry((*conn, kind)).or_default().push_back((publish.id, at));
             }
