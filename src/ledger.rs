@@ -10,9 +10,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
+
+use crate::turns::{BarrierSeat, Turns};
 
 /// A place in the log: which segment, and how many bytes into it. Later places are greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -57,14 +59,59 @@ impl Position {
 }
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
     segments: RwLock<BTreeMap<u32, AtomicU64>>,
     committed: AtomicU64,
     written: AtomicU64,
+    turns: Turns,
+    /// References are given up inside turns only; debug builds check it.
+    is_watched: AtomicBool,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        let ledger = Self::new().0;
+        ledger.unwatch();
+        ledger
+    }
 }
 
 impl Ledger {
+    /// An account whose references are given up inside turns, and the right to wait for these.
+    pub(crate) fn new() -> (Self, BarrierSeat) {
+        let (turns, seat) = Turns::new();
+        let (committed, written) = (AtomicU64::new(0), AtomicU64::new(0));
+        (
+            Self {
+                segments: RwLock::default(),
+                committed,
+                written,
+                turns,
+                is_watched: AtomicBool::new(true),
+            },
+            seat,
+        )
+    }
+
+    /// The turns that may have a reference in their hands.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// Everything is given up from now on: the broker goes, and nobody frees segments any more.
+    pub(crate) fn unwatch(&self) {
+        self.is_watched.store(false, Ordering::Relaxed);
+    }
+
+    /// A reference is given up: inside a turn, else nobody waits until its successor is on record.
+    fn check_turn(&self) {
+        #[cfg(debug_assertions)]
+        if self.is_watched.load(Ordering::Relaxed) && !self.turns.is_any_open() && !std::thread::panicking() {
+            panic!("a reference into the log is given up outside of a turn");
+        }
+    }
+
     /// `bytes` at `position` are needed once more.
     pub fn add(&self, position: Position, bytes: u32) {
         let segment = position.segment();
@@ -75,8 +122,10 @@ impl Ledger {
         self.segments.write().entry(segment).or_default().fetch_add(bytes.into(), Ordering::AcqRel);
     }
 
-    /// The opposite of one [`add`](Self::add) with the same values.
+    /// The opposite of one [`add`](Self::add) with the same values. What replaces the reference goes on
+    /// record in the turn that gives it up, so the segment is not freed before that is safe.
     pub fn subtract(&self, position: Position, bytes: u32) {
+        self.check_turn();
         if let Some(live) = self.segments.read().get(&position.segment()) {
             live.fetch_sub(bytes.into(), Ordering::AcqRel);
         }

@@ -43,6 +43,8 @@ pub mod session;
 #[cfg(test)]
 mod simulation;
 mod storage;
+mod sync;
+mod turns;
 
 pub use broker::ReceivedMessage;
 pub use data_dir::DataDirError;

@@ -85,6 +85,7 @@ pub(crate) struct Metrics {
     pub(crate) crl_days_left: Days,
     pub(crate) quick_take_overs: Counter,
     pub(crate) sheddings: Counter,
+    pub(crate) turns_long: Counter,
 }
 
 /// Days until something ends, once it is known.
@@ -183,6 +184,8 @@ pub struct MetricsSnapshot {
     pub quick_take_overs: u64,
     /// Times that `limits.memory_max` was reached, and queues shortened.
     pub sheddings: u64,
+    /// Turns that took 10 ms or more: each has held up the other clients of its thread.
+    pub turns_long: u64,
     /// The durable log; `None`: everything is in memory only.
     pub storage: Option<StorageSnapshot>,
 }
@@ -218,6 +221,7 @@ impl Metrics {
             crl_days_left: self.crl_days_left.get(),
             quick_take_overs: self.quick_take_overs.get(),
             sheddings: self.sheddings.get(),
+            turns_long: self.turns_long.get(),
             storage: None,
         }
     }

@@ -190,6 +190,7 @@ impl Broker {
             tokio::spawn(listener.run(Arc::clone(&core)));
         }
         tokio::spawn(Arc::clone(&core).run_timers());
+        tokio::spawn(Arc::clone(&core).run_hand_overs());
         tokio::spawn(keep_log(Arc::clone(&core)));
         if let Some(interval) = config.sys_interval {
             tokio::spawn(sys::run(Arc::clone(&core), interval));
@@ -227,10 +228,13 @@ impl Broker {
         }
         let message = Arc::new(Message::new(topic, payload, qos));
         let mut turn = Turn::new();
-        turn.begin(self.core.now());
+        turn.begin(&self.core);
         self.core.metrics.publish_received.add(1);
-        self.core.publish_message(&mut turn, &message, retain);
+        let fan_out = self.core.publish_message(&mut turn, &message, retain);
         turn.finish(&self.core);
+        if let Some(fan_out) = fan_out {
+            self.core.complete_fan_out_now(fan_out);
+        }
         Ok(())
     }
 
@@ -285,6 +289,7 @@ impl Broker {
         tokio::pin!(gone);
         gone.as_mut().enable();
         self.core.begin_shutdown();
+        self.core.end_clients();
         if self.core.metrics.sockets.get() > 0 {
             self.wait_for_sockets(gone).await;
         }

@@ -89,6 +89,7 @@ impl Core {
         // Collected first: no guard of the registry lives while a client is locked.
         let clients: Vec<Arc<Client>> = self.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
         for client in clients {
+            let _turn = self.enter_turn();
             let mut state = client.lock();
             let dropped = state.session.drop_queued(|topic| !may_read(&rules, &client, topic));
             if dropped > 0 {

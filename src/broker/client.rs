@@ -1,10 +1,11 @@
 //! `Client`: one session behind its short lock, and the connection attached to it.
 //!
 //! Whoever has an event for the session takes the lock, hands it in, and leaves. Locks are taken in this order: registry shard, client,
-//! router or retained store; never two clients at once; never across an `.await`.
+//! router, retained store or groups, then the members of one group; never two clients at once; never across an `.await`.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
@@ -14,14 +15,15 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 
 use super::cause::Cause;
+use super::hand_over::Leaving;
+use super::group::{self, FiledWorse, Fill, Group};
 use super::handle::Handle;
 use super::held::Held;
 use super::local::LocalQueue;
-use super::shared::Group;
 use crate::auth::entry::EntryId;
 use crate::ledger::Position;
 use crate::router::{ReplayCursor, Subscriber, SubscriptionOptions};
-use crate::session::{KeepAlive, Owner, Session, SessionLimits, Timestamp, Will};
+use crate::session::{KeepAlive, Owner, Readiness, Session, SessionLimits, Timestamp, Will};
 use crate::storage::{Record, SessionRecord};
 
 /// What a connection's task is woken for, besides its socket.
@@ -46,7 +48,7 @@ pub(crate) struct Client {
     /// It belongs to the program that embeds the broker.
     pub(crate) in_process: bool,
     /// Set for what is no session but a shared subscription's group.
-    pub(crate) group: Option<Box<Group>>,
+    pub(crate) group: Option<Arc<Group>>,
     /// Milliseconds of the broker's clock at the last packet.
     last_packet: AtomicU64,
     /// Bytes that the total of what waits in memory has for it; changed under the lock only.
@@ -74,10 +76,14 @@ pub(crate) struct ClientState {
     pub(crate) delayed_will: Option<Box<(Timestamp, Will)>>,
     /// The will of a connection that was taken over, until it is published.
     pub(crate) leaving_will: Option<Box<Will>>,
+    /// What it is giving away to other members of shared subscriptions.
+    pub(super) leaving: Option<Box<Leaving>>,
     /// Raised by each connection that attaches.
     pub(crate) epoch: u64,
     /// Where the log has the last change of whether this session exists: CONNACK waits for it.
     pub(crate) on_record: Position,
+    /// Groups of shared subscriptions that serve it later than a ready member.
+    pub(super) filed_worse: Option<Box<FiledWorse>>,
 }
 
 /// A replay of retained messages for one new subscription.
@@ -155,8 +161,10 @@ impl Client {
             expires_at: None,
             delayed_will: None,
             leaving_will: None,
+            leaving: None,
             epoch: 0,
             on_record: Position::START,
+            filed_worse: None,
         };
         Arc::new(Self {
             key,
@@ -175,19 +183,21 @@ impl Client {
         let owner = Owner { client_id: Arc::from("shared subscription"), user: None };
         let mut client = Self::new(key, owner, Session::new(limits, false), None);
         if let Some(client) = Arc::get_mut(&mut client) {
-            client.group = Some(Box::new(group));
+            client.group = Some(Arc::new(group));
         }
         client
     }
 
     /// The short lock. Not to be held while another client's is taken.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, ClientState> {
-        self.state.lock()
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        #[cfg(test)]
+        LOCKS.set(LOCKS.get() + 1);
+        Locked { key: self.key, state: self.state.lock() }
     }
 
     /// The same, if nobody has it.
-    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, ClientState>> {
-        self.state.try_lock()
+    pub(super) fn try_lock(&self) -> Option<Locked<'_>> {
+        Some(Locked { key: self.key, state: self.state.try_lock()? })
     }
 
     /// What the log has of it: that it exists.
@@ -220,6 +230,36 @@ impl Client {
     }
 }
 
+/// A client's state, as long as its lock is held. When it is let go, groups that have the session filed worse than it is by then are told: so
+/// nobody who makes room in it has to think of that.
+pub(crate) struct Locked<'a> {
+    key: u64,
+    state: MutexGuard<'a, ClientState>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = ClientState;
+
+    fn deref(&self) -> &ClientState {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut ClientState {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.state.filed_worse.as_ref().is_some_and(|worse| !worse.is_empty()) {
+            group::file_better(self.key, &mut self.state);
+        }
+    }
+}
+
 impl Link {
     /// When the timers have to look at it next, if its client was last heard then.
     pub(super) fn deadline(&self, last_heard: Timestamp) -> Option<Timestamp> {
@@ -238,6 +278,29 @@ impl Link {
 }
 
 impl ClientState {
+    /// How ready it is to take a message of a group. A program that embeds the broker is always there.
+    pub(super) fn readiness(&self) -> Readiness {
+        match self.session.readiness() {
+            Readiness::Away if self.local.is_some() => Readiness::Ready,
+            readiness => readiness,
+        }
+    }
+
+    /// What counts against the bounds of its queue.
+    pub(super) fn fill(&self) -> Fill {
+        match &self.local {
+            Some(local) => Fill { messages: local.len(), bytes: local.bytes() },
+            None => Fill { messages: self.session.queued(), bytes: self.session.held_bytes() },
+        }
+    }
+
+    /// Other bounds hold for it: where it took no more it is asked again.
+    pub(super) fn bounds_changed(&mut self) {
+        if let Some(worse) = &mut self.filed_worse {
+            worse.ask_again();
+        }
+    }
+
     /// When the timers have to look at an offline session next.
     pub(crate) fn offline_deadline(&self) -> Option<Timestamp> {
         let will_at = self.delayed_will.as_ref().map(|will| will.0);
@@ -254,4 +317,15 @@ impl Subscriber for Arc<Client> {
     fn key(&self) -> u64 {
         self.key
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static LOCKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Locks of clients that this thread has taken.
+#[cfg(test)]
+pub(super) fn locks_taken() -> usize {
+    LOCKS.get()
 }

@@ -133,7 +133,7 @@ impl Core {
             while let Some(old) = &replaced {
                 self.take_over(old, request.peer, Continues::No).await;
                 // A CONNECT that found this session before it was replaced may have attached to it meanwhile.
-                if self.end_session_unless_attached(old) {
+                if self.end_session_unless_attached(old).await {
                     let ended = old.lock().on_record;
                     let mut state = client.lock();
                     state.on_record = state.on_record.max(ended);
@@ -146,10 +146,11 @@ impl Core {
                 && let Some(recorded) = self.record_new(log, &client, outlives, keep_for)
                 && tokio::time::timeout(limits.connect_timeout, log.wait(recorded)).await.is_err()
             {
-                self.end_session_unless_attached(&client);
+                self.end_session_unless_attached(&client).await;
                 return Err(ReasonCode::ServerUnavailable);
             }
             self.load_first(&client).await;
+            let _turn = self.enter_turn();
             let mut guard = client.lock();
             let state = &mut *guard;
             // While this waited, another connection may have taken the session or ended it: begin again.
@@ -266,6 +267,8 @@ impl Core {
                 drop(state);
                 let client = make();
                 client.lock().closing = closing;
+                // Until its end is on record a checkpoint finds it there.
+                self.leaving.insert(entry.get().key, Arc::clone(entry.get()));
                 *replaced = Some(entry.insert(Arc::clone(&client)));
                 Ok(client)
             }
@@ -283,6 +286,7 @@ impl Core {
             let _ = tokio::time::timeout(TAKE_OVER_READ, reading.read()).await;
         }
         let (taken, closing) = {
+            let _turn = self.enter_turn();
             let mut guard = client.lock();
             let state = &mut *guard;
             let taken = state.link.take().map(|mut link| {
@@ -319,17 +323,22 @@ impl Core {
             }
         }
         let Some((_, due)) = taken else { return };
+        let mut turn = Turn::new();
+        turn.begin(self);
         let will = client.lock().leaving_will.take();
+        let mut fan_out = None;
         if let Some(will) = will {
-            let mut turn = Turn::new();
-            turn.begin(self.now());
             if due {
-                self.publish_will(&mut turn, client, &will);
+                fan_out = self.publish_will(&mut turn, client, &will);
             } else {
                 // It would be sent later, and the session goes on before that.
                 self.drop_will(&mut turn, Some(&will));
             }
-            turn.finish(self);
+        }
+        turn.finish(self);
+        drop(turn);
+        if let Some(fan_out) = fan_out {
+            self.complete_fan_out(fan_out).await;
         }
     }
 

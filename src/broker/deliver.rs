@@ -14,26 +14,23 @@ use crate::session::{Delivered, DropReason, Granted, Outgoing, Session};
 const READING_WITHIN_MS: u64 = 100;
 
 impl Core {
-    /// Delivers to everybody in `routes`, which are sorted by session.
-    pub(crate) fn deliver_all(
+    /// Delivers to one subscriber, under its matching subscriptions.
+    pub(super) fn deliver_to(
         &self,
         turn: &mut Turn,
+        client: &Arc<Client>,
         routes: &[Route<Arc<Client>>],
         outgoing: &mut Outgoing<'_>,
     ) {
-        // A session has one route, or several in a row where they must be told apart.
-        for routes in routes.chunk_by(|a, b| Arc::ptr_eq(&a.subscriber, &b.subscriber)) {
-            let Some(Route { subscriber: client, .. }) = routes.first() else { continue };
-            if let Some(group) = &client.group {
-                self.deliver_shared(turn, group, outgoing);
-            } else {
-                let mut state = client.lock();
-                let delivered = self.deliver_locked(turn, client, &mut state, outgoing, routes, None);
-                drop(state);
-                if let Delivered::Dropped(reason) = delivered {
-                    turn.count_drop(reason, 1);
-                }
-            }
+        if let Some(group) = &client.group {
+            self.deliver_shared(turn, group, outgoing);
+            return;
+        }
+        let mut state = client.lock();
+        let delivered = self.deliver_locked(turn, client, &mut state, outgoing, routes, None);
+        drop(state);
+        if let Delivered::Dropped(reason) = delivered {
+            turn.count_drop(reason, 1);
         }
     }
 

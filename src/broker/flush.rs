@@ -85,6 +85,7 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
         match result {
             Ok(_) => {
                 give_spare(output.into_spare());
+                let _turn = state.session.is_durable().then(|| core.enter_turn());
                 state.session.at(now).output_written(written);
                 let (expired, too_large) = state.session.take_dropped_late();
                 core.count_late(expired, too_large);

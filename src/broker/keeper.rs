@@ -16,10 +16,12 @@ use super::lifecycle::begun;
 use super::turn_log::will_record;
 use super::{Client, ClientState, Core};
 use crate::ledger::Position;
+use crate::session::Snapshot;
 use crate::storage::{
-    Batch, DeliverRecord, FrameAt, Log, MessageRecord, Numbers, Record, Records, SegmentInfo,
+    Batch, DeliverRecord, FrameAt, Freed, Log, MessageRecord, Numbers, Record, Records, SegmentInfo,
     SubscribeRecord, Urgency,
 };
+use crate::turns::BarrierSeat;
 
 /// Bytes of log after which a checkpoint is worth its writing.
 const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
@@ -27,8 +29,6 @@ const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Segments that are no reason for a checkpoint.
 const SEGMENTS_FEW: usize = 16;
-/// Longer than a turn lasts. What a turn has taken out of a session and not yet submitted is neither in the checkpoint nor in the log.
-const TURN_TIME: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 100 });
 /// A segment is copied forward when less than one part in this many of it is alive.
 const COPIED_BELOW: u64 = 4;
 /// Retained revisions in one frame of a checkpoint.
@@ -57,15 +57,15 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = core.shut_down() => return,
         }
         if log.status().failing {
-            // On a full disk this may be what makes room.
-            free(&log).await;
+            // What is written already may be enough to free something.
+            core.try_to_free(&log).await;
             continue;
         }
         // Each start begins a segment: many short runs leave many small ones.
         let due = log.bytes_since_checkpoint() >= CHECKPOINT_BYTES.max(2 * checkpoint_bytes)
             || log.sealed_segments().len() > 2 * segments;
         if !due {
-            free(&log).await;
+            core.try_to_free(&log).await;
             continue;
         }
         tokio::select! {
@@ -80,31 +80,41 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-/// Frees segments whose last message is over since the last checkpoint.
-async fn free(log: &Arc<Log>) {
-    let below = log.checkpoint_position().segment();
-    let is_dead = |segment: &SegmentInfo| segment.live == 0 && segment.id < below;
-    if !log.sealed_segments().iter().any(is_dead) {
-        return;
-    }
-    let log = Arc::clone(log);
-    if let Err(error) = blocking(move || log.free_dead_segments()).await {
-        tracing::error!(%error, "files of the durable log that are not needed any more cannot be removed");
-    }
-}
-
 impl Core {
+    async fn try_to_free(&self, log: &Arc<Log>) {
+        let mut seat = self.barrier_seat.lock().await;
+        if let Err(error) = self.free(log, &mut seat).await
+            && !log.status().failing
+        {
+            tracing::error!(%error, "files of the durable log that are not needed any more cannot be removed");
+        }
+    }
+
+    /// Frees segments whose last message has ended since the last checkpoint.
+    async fn free(&self, log: &Arc<Log>, seat: &mut BarrierSeat) -> io::Result<Freed> {
+        let Some(condemned) = log.condemn() else { return Ok(Freed::default()) };
+        // A turn may have given up the last reference and not yet put on record what replaces it.
+        let condemned = self.ledger.turns().barrier(seat, condemned).await;
+        let log = Arc::clone(log);
+        blocking(move || log.free(condemned)).await
+    }
+
     /// Writes a checkpoint, copies forward what keeps nearly dead segments alive, and frees dead ones. Returns the checkpoint's size.
     pub(crate) async fn tend(self: &Arc<Self>, log: &Arc<Log>) -> io::Result<u64> {
+        let mut seat = self.barrier_seat.lock().await;
         let core = Arc::clone(self);
         let (writer, bytes) = blocking({
             let (core, log) = (Arc::clone(&core), Arc::clone(log));
             move || core.write_checkpoint(&log)
         })
         .await?;
-        tokio::time::sleep(TURN_TIME).await;
-        log.wait(log.submitted()).await;
-        blocking(move || writer.finish()).await?;
+        // What turns had in their hands while it was gathered is in no session, and not in it.
+        let writer = self.ledger.turns().barrier(&mut seat, writer).await;
+        blocking({
+            let log = Arc::clone(log);
+            move || log.finish_checkpoint(writer)
+        })
+        .await?;
         let checkpoint = log.checkpoint_position();
         let sparse = |segment: &SegmentInfo| {
             segment.live > 0
@@ -113,27 +123,39 @@ impl Core {
         };
         let sparse: Vec<u32> = log.sealed_segments().iter().filter(|s| sparse(s)).map(|s| s.id).collect();
         if !sparse.is_empty() {
-            let clients: Arc<Clients> = Arc::new(
-                self.clients.iter().map(|entry| (entry.value().key, Arc::clone(entry.value()))).collect(),
-            );
+            let clients: Arc<Clients> =
+                Arc::new(self.all_clients().into_iter().map(|client| (client.key, client)).collect());
             for segment in sparse {
                 let (core, log_, clients_) = (Arc::clone(&core), Arc::clone(log), Arc::clone(&clients));
-                let (copied, first, end) =
-                    blocking(move || core.copy_forward(&log_, segment, &clients_)).await?;
                 // Only what is on disk at its new place may leave the old one.
-                log.wait(end).await;
+                let (copied, first) = blocking(move || {
+                    let copied = core.copy_forward(&log_, segment, &clients_)?;
+                    log_.wait_synced()?;
+                    Ok(copied)
+                })
+                .await?;
                 self.moved(&clients, &copied, first);
             }
         }
-        let log = Arc::clone(log);
-        let freed = blocking(move || log.free_dead_segments()).await?;
+        let freed = self.free(log, &mut seat).await?;
         tracing::debug!(
             checkpoint_bytes = bytes,
             freed_segments = freed.segments,
             freed_bytes = freed.bytes,
-            "durable log tended"
+            "checkpoint of the durable log written"
         );
         Ok(bytes)
+    }
+
+    /// Every session that is not ended on record, by key. One that moves from the registry to those
+    /// that are leaving is entered there first, so it is found in one of the two.
+    pub(super) fn all_clients(&self) -> Vec<Arc<Client>> {
+        let registered = self.clients.iter().map(|entry| Arc::clone(entry.value()));
+        let mut clients: Vec<Arc<Client>> = registered.collect();
+        clients.extend(self.leaving.iter().map(|entry| Arc::clone(entry.value())));
+        clients.sort_unstable_by_key(|client| client.key);
+        clients.dedup_by_key(|client| client.key);
+        clients
     }
 
     /// Everything but bodies, as of now or a little later.
@@ -142,8 +164,7 @@ impl Core {
         let mut writer = log.begin_checkpoint()?;
         let mut bytes = 0;
         let mut body = Vec::new();
-        let clients: Vec<Arc<Client>> = self.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
-        for client in clients {
+        for client in self.all_clients() {
             body.clear();
             self.tell_client(&client, &mut client.lock(), &mut body);
             if !body.is_empty() {
@@ -175,27 +196,15 @@ impl Core {
         Ok((writer, bytes))
     }
 
+    /// Also of messages whose turns have not put them on record yet: the checkpoint counts only when
+    /// they have.
     fn retained_revisions(&self) -> Vec<u64> {
         let mut revisions = Vec::new();
-        let mut placeless = Vec::new();
         self.retained.for_each(|kept| {
-            if kept.revision == 0 {
-            } else if kept.message.stored().is_some() {
+            if kept.revision != 0 {
                 revisions.push(kept.revision);
-            } else {
-                placeless.push(Box::<str>::from(kept.message.topic()));
             }
         });
-        // Their turns are about to submit them. Until then neither they nor what they replace would be found after a crash.
-        for topic in placeless {
-            while let Some(kept) = self.retained.get(&topic) {
-                if kept.message.stored().is_some() {
-                    revisions.push(kept.revision);
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
         revisions
     }
 
@@ -203,6 +212,10 @@ impl Core {
         let durable = state.session.is_durable();
         if durable {
             self.tell_session(client, state, body);
+        } else if let Some(leaving) = state.leaving.as_deref().filter(|leaving| leaving.ends_on_record()) {
+            client.record(state, Some(Duration::ZERO)).write(body);
+            self.kept_for_no_time(client).write(body);
+            tell_live(client.key, Snapshot::default(), leaving.sequences(), body);
         }
         let session = if durable { client.key } else { 0 };
         let delayed = state.delayed_will.as_ref().map(|delayed| &delayed.1);
@@ -233,19 +246,8 @@ impl Core {
             };
             Record::Subscribe(record).write(body);
         }
-        let snapshot = state.session.snapshot();
-        let live: Vec<u64> = snapshot.live.iter().flat_map(|(first, length)| [*first, *length]).collect();
-        let received: Vec<u16> = snapshot.received.iter().map(|id| id.get()).collect();
-        Record::Snapshot {
-            session,
-            next_sequence: snapshot.next,
-            live: Numbers::Slice(&live),
-            received: Numbers::Slice(&received),
-        }
-        .write(body);
-        for (sequence, id) in snapshot.completing {
-            Record::Completing { session, sequence, id: id.get() }.write(body);
-        }
+        let leaving = state.leaving.iter().flat_map(|leaving| leaving.sequences());
+        tell_live(session, state.session.snapshot(), leaving, body);
     }
 
     /// Submits copies of what is alive in a segment.
@@ -254,7 +256,7 @@ impl Core {
         log: &Log,
         segment: u32,
         clients: &Clients,
-    ) -> io::Result<(Vec<Copied>, Position, Position)> {
+    ) -> io::Result<(Vec<Copied>, Position)> {
         let mut batch = Batch::default();
         let mut copied = Vec::new();
         log.scan_segment(segment, &mut |position, _, body| {
@@ -262,7 +264,7 @@ impl Core {
         })?;
         // Less than a quarter of a segment: one batch.
         let submitted = log.submit(&mut batch, Urgency::Waited);
-        Ok((copied, submitted.first, submitted.end))
+        Ok((copied, submitted.first))
     }
 
     fn copy_frame(
@@ -281,7 +283,7 @@ impl Core {
                 (Record::Message(found), _) => message = Some(found),
                 (Record::Deliver(DeliverRecord { session, sequence, .. }), Some(_)) => {
                     if let Some(client) = clients.get(&session)
-                        && client.lock().session.position_of(sequence) == Some(from)
+                        && position_of(&client.lock(), sequence) == Some(from)
                     {
                         deliveries.push((session, sequence));
                         live.push(record);
@@ -308,11 +310,16 @@ impl Core {
     }
 
     fn moved(&self, clients: &Clients, copied: &[Copied], first: Position) {
+        let _turn = self.ledger.turns().enter();
         for Copied { from, frame, deliveries, retained } in copied {
             let to = first.plus(frame.offset);
             for (session, sequence) in deliveries {
                 if let Some(client) = clients.get(session) {
-                    client.lock().session.moved(*sequence, *from, to);
+                    let mut state = client.lock();
+                    state.session.moved(*sequence, *from, to);
+                    if let Some(leaving) = &state.leaving {
+                        leaving.moved(*sequence, *from, to);
+                    }
                 }
             }
             if let Some(kept) = retained.as_ref().and_then(|topic| self.retained.get(topic))
@@ -322,6 +329,32 @@ impl Core {
             }
         }
     }
+}
+
+/// What is live of a session: its deliveries, and what it is giving to other members and still owns.
+fn tell_live(session: u64, snapshot: Snapshot, leaving: impl Iterator<Item = u64>, body: &mut Vec<u8>) {
+    let mut runs = snapshot.live;
+    runs.extend(leaving.map(|sequence| (sequence, 1)));
+    runs.sort_unstable();
+    let live: Vec<u64> = runs.iter().flat_map(|(first, length)| [*first, *length]).collect();
+    let received: Vec<u16> = snapshot.received.iter().map(|id| id.get()).collect();
+    Record::Snapshot {
+        session,
+        next_sequence: snapshot.next,
+        live: Numbers::Slice(&live),
+        received: Numbers::Slice(&received),
+    }
+    .write(body);
+    for (sequence, id) in snapshot.completing {
+        Record::Completing { session, sequence, id: id.get() }.write(body);
+    }
+}
+
+/// Where the log has the message of a delivery that is not over: in the session, or on its way to
+/// another member.
+fn position_of(state: &ClientState, sequence: u64) -> Option<Position> {
+    let leaving = || state.leaving.as_ref()?.position_of(sequence);
+    state.session.position_of(sequence).or_else(leaving)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

@@ -5,25 +5,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::client::{KeepFor, signal};
+use super::fan_out::FanOut;
+use super::hand_over::SLICE_FILTERS;
 use super::turn_log::TurnLog;
-use super::{Cause, Client, ClientState, Core, TICK_MS, Turn};
+use super::{Cause, Client, ClientState, Core, Handle, TICK_MS, Turn};
 use crate::escape::escape;
 use crate::ledger::Position;
-use crate::session::{Session, SharedMessage, Timestamp, Will};
+use crate::session::{Session, Timestamp, Will};
 use crate::storage::{Begun, Record};
 
 impl Core {
     /// A connection has ended. If it is still the session's, the session goes offline or ends, and the will is published unless
     /// DISCONNECT came.
-    /// `Some`: where the log has it that the will is not to be published; the socket is not closed before that.
-    pub(crate) fn disconnected(&self, client: &Arc<Client>, epoch: u64, cause: &Cause) -> Option<Position> {
+    ///
+    /// What is left to be done goes to [`settle_end`](Self::settle_end).
+    pub(crate) fn disconnected(&self, client: &Arc<Client>, epoch: u64, cause: &Cause) -> Disconnected {
         self.metrics.closed.add(cause.label(), 1);
+        let mut turn = Turn::new();
+        turn.begin(self);
         let (handle, will, left, on_record) = {
             let mut guard = client.lock();
             let state = &mut *guard;
             let Some(link) = state.link.take_if(|link| link.epoch == epoch) else {
                 // Taken over: the successor has seen to everything.
-                return None;
+                return Disconnected::default();
             };
             // A successor waits until the will is out: it must not come after what the new connection publishes.
             state.closing = Some(Arc::clone(&link.handle));
@@ -49,18 +54,36 @@ impl Core {
             let left = (state.keep_for == KeepFor::Nothing).then(|| self.end_locked(client, state));
             (link.handle, will, left, on_record)
         };
-        let mut turn = Turn::new();
-        turn.begin(self.now());
+        let mut fan_outs = Vec::new();
         if let Some(will) = will {
-            self.publish_will(&mut turn, client, &will);
+            fan_outs.extend(self.publish_will(&mut turn, client, &will));
         }
         match left {
-            Some(left) => self.forget(client, left),
-            None => self.hand_over_of_absent(&mut turn, client),
+            Some(left) => fan_outs.extend(self.forget(&mut turn, client, left)),
+            None => self.hand_over_of_absent(client),
         }
         turn.finish(self);
+        Disconnected { on_record, fan_outs, handle: Some(handle) }
+    }
+
+    /// Brings the end of a connection to its end; others get their turns in between. Returns where the log has it that the will is not
+    /// to be published; the socket is not closed before that.
+    pub(crate) async fn settle_end(&self, client: &Client, mut end: Disconnected) -> Option<Position> {
+        for fan_out in std::mem::take(&mut end.fan_outs) {
+            self.complete_fan_out(fan_out).await;
+        }
+        self.settle_end_now(client, end)
+    }
+
+    /// The same at once, where nobody can wait.
+    pub(crate) fn settle_end_now(&self, client: &Client, end: Disconnected) -> Option<Position> {
+        let Disconnected { on_record, fan_outs, handle } = end;
+        fan_outs.into_iter().for_each(|fan_out| self.complete_fan_out_now(fan_out));
         let mut state = client.lock();
-        if state.closing.as_ref().is_some_and(|closing| Arc::ptr_eq(closing, &handle)) {
+        // Its successor may go on now.
+        if let (Some(closing), Some(handle)) = (&state.closing, &handle)
+            && Arc::ptr_eq(closing, handle)
+        {
             state.closing = None;
         }
         on_record
@@ -89,81 +112,104 @@ impl Core {
 
     /// Messages of shared subscriptions that a session without connection has not acknowledged go to members that are connected, if
     /// there are any.
-    fn hand_over_of_absent(&self, turn: &mut Turn, client: &Arc<Client>) {
+    fn hand_over_of_absent(&self, client: &Arc<Client>) {
         let shared = client.lock().session.shared_filters();
         let served: Vec<_> =
             shared.into_iter().filter(|filter| self.has_connected_member(filter, client.key)).collect();
         if served.is_empty() {
             return;
         }
-        let (durable, messages) = {
-            let mut state = client.lock();
-            if state.link.is_some() {
-                // It is back already.
-                return;
-            }
-            let durable = state.session.is_durable();
-            let taken =
-                state.session.take_shared(|filter| served.iter().any(|served| **served == **filter), true);
-            self.settle(client, &state);
-            (durable, taken)
-        };
-        self.hand_over(turn, durable.then_some(client.key), messages);
+        let mut guard = client.lock();
+        let state = &mut *guard;
+        if state.link.is_some() {
+            // It is back already.
+            return;
+        }
+        let taken =
+            state.session.take_shared(|filter| served.iter().any(|served| **served == **filter), true);
+        self.settle(client, state);
+        self.give_away(client, state, taken);
     }
 
     /// Ends a session: its subscriptions leave the router, its memory is given back, its client id is free, a will that waited is
     /// published.
     pub(crate) fn end_session(&self, client: &Arc<Client>) {
+        let mut turn = Turn::new();
+        turn.begin(self);
         let left = self.end_locked(client, &mut client.lock());
-        self.forget(client, left);
+        let fan_out = self.forget(&mut turn, client, left);
+        turn.finish(self);
+        if let Some(fan_out) = fan_out {
+            self.complete_fan_out_now(fan_out);
+        }
     }
 
     /// [`end_session`](Self::end_session), unless a connection has attached to it or an older one is not gone yet; `false` then.
-    pub(crate) fn end_session_unless_attached(&self, client: &Arc<Client>) -> bool {
-        let mut guard = client.lock();
-        if guard.link.is_some() || guard.closing.is_some() {
-            return false;
+    pub(crate) async fn end_session_unless_attached(&self, client: &Arc<Client>) -> bool {
+        let Ok(fan_out) = self.end_unattached(client) else { return false };
+        if let Some(fan_out) = fan_out {
+            self.complete_fan_out(fan_out).await;
         }
-        let left = self.end_locked(client, &mut guard);
-        drop(guard);
-        self.forget(client, left);
         true
     }
 
-    /// The part of the end that must not leave the client's lock between a decision and its execution.
+    fn end_unattached(&self, client: &Arc<Client>) -> Result<Option<Box<FanOut>>, IsAttached> {
+        let mut turn = Turn::new();
+        turn.begin(self);
+        let mut guard = client.lock();
+        if guard.link.is_some() || guard.closing.is_some() {
+            return Err(IsAttached);
+        }
+        let left = self.end_locked(client, &mut guard);
+        drop(guard);
+        let fan_out = self.forget(&mut turn, client, left);
+        turn.finish(self);
+        Ok(fan_out)
+    }
+
+    /// The part of the end that must not leave the client's lock between a decision and its execution. In a turn.
+    ///
+    /// What others are to get of it is given away in slices, and its end goes on record behind that (`hand_over`); a session without
+    /// such things ends here.
     fn end_locked(&self, client: &Arc<Client>, state: &mut ClientState) -> LeftBehind {
+        let is_durable = state.session.is_durable();
         let unacknowledged = state.session.take_shared(|_| true, true);
-        if state.session.is_durable() {
-            let mut turn_log = TurnLog::default();
-            turn_log.record(&Record::SessionEnd { session: client.key }, true);
-            if let Some(end) = turn_log.commit(self) {
+        let filters = state.session.end();
+        let will = state.delayed_will.take();
+        self.give_away(client, state, unacknowledged);
+        if state.leaving.is_some() || filters.len() > SLICE_FILTERS {
+            if let Some(end) = self.end_in_slices(client, state, is_durable, filters) {
                 state.on_record = end;
             }
-        }
-        for (filter, _) in state.session.end().iter() {
-            self.remove_subscription(filter, client.key);
+        } else {
+            for (filter, _) in filters.iter() {
+                self.remove_subscription(filter, client.key, state);
+            }
+            if is_durable {
+                let mut turn_log = TurnLog::default();
+                turn_log.record(&Record::SessionEnd { session: client.key }, true);
+                if let Some(end) = turn_log.commit(self) {
+                    state.on_record = end;
+                }
+            }
         }
         self.settle(client, state);
         state.replays = None;
         // A route that somebody keeps may hold the client for long.
         state.local = None;
         self.timers.cancel(client, state);
-        LeftBehind { unacknowledged, will: state.delayed_will.take() }
+        LeftBehind { will }
     }
 
-    /// Frees the client id, if this client still has it, and sees to what the session left behind. Not under the client's lock.
-    fn forget(&self, client: &Client, left: LeftBehind) {
+    /// Frees the client id, if this client still has it, and publishes a will that waited. Not under the client's lock.
+    #[must_use = "the rest of the will has to be delivered"]
+    fn forget(&self, turn: &mut Turn, client: &Client, left: LeftBehind) -> Option<Box<FanOut>> {
         self.clients.remove_if(&client.id, |_, registered| registered.key == client.key);
-        if left.unacknowledged.is_empty() && left.will.is_none() {
-            return;
+        let fan_out = left.will.and_then(|will| self.publish_will(turn, client, &will.1));
+        if client.lock().leaving.is_none() {
+            self.leaving.remove(&client.key);
         }
-        let mut turn = Turn::new();
-        turn.begin(self.now());
-        self.hand_over(&mut turn, None, left.unacknowledged);
-        if let Some(will) = left.will {
-            self.publish_will(&mut turn, client, &will.1);
-        }
-        turn.finish(self);
+        fan_out
     }
 
     /// Looks after due timers until the broker shuts down.
@@ -178,28 +224,37 @@ impl Core {
             let now = self.now();
             for client in self.timers.take_due(now) {
                 // One client's fault must not take the clock from all others.
-                if catch_unwind(AssertUnwindSafe(|| self.handle_timer(&client, now))).is_err() {
-                    tracing::error!(client_id = %escape(&client.id), "a client's timer ended out of order");
+                let handled = catch_unwind(AssertUnwindSafe(|| self.handle_timer(&client, now)));
+                match handled {
+                    Ok(None) => {}
+                    Ok(Some(fan_out)) => self.complete_fan_out(fan_out).await,
+                    Err(_) => {
+                        tracing::error!(client_id = %escape(&client.id), "a client's timer panicked");
+                    }
                 }
+                // Thousands may be due at once: others get their turns in between.
+                tokio::task::consume_budget().await;
             }
         }
     }
 
-    fn handle_timer(&self, client: &Arc<Client>, now: Timestamp) {
+    fn handle_timer(&self, client: &Arc<Client>, now: Timestamp) -> Option<Box<FanOut>> {
+        let mut turn = Turn::new();
+        turn.begin(self);
         let mut guard = client.lock();
         let state = &mut *guard;
         // It may have been set anew between being taken out and now.
         match state.timer {
             Some(tick) if tick <= now.as_millis() / TICK_MS => state.timer = None,
-            _ => return,
+            _ => return None,
         }
         if let Some(link) = &mut state.link {
             if link.login_ends.is_some_and(|ends| ends <= now) {
                 link.close_cause.get_or_insert(Cause::LoginExpired);
                 link.signal(signal::CLOSE);
-                return;
+                return None;
             }
-            let Some(deadline) = link.deadline(client.last_heard()) else { return };
+            let Some(deadline) = link.deadline(client.last_heard()) else { return None };
             let next = if now < deadline {
                 deadline
             } else {
@@ -208,14 +263,15 @@ impl Core {
                 now.after(Duration::from_secs(1))
             };
             self.timers.set(client, state, next);
-            return;
+            return None;
         }
         if state.expires_at.is_some_and(|at| at <= now) {
             // Judged and ended under one lock: a connection that attaches in between would have a session that is over.
             let queued = state.session.queued();
             let left = self.end_locked(client, state);
             drop(guard);
-            self.forget(client, left);
+            let fan_out = self.forget(&mut turn, client, left);
+            turn.finish(self);
             tracing::info!(
                 client_id = %escape(&client.id),
                 queued,
@@ -224,40 +280,42 @@ impl Core {
             );
             self.metrics.dropped.add("session_expired", queued as u64);
             self.metrics.sessions_expired.add(1);
-            return;
+            return fan_out;
         }
         let due_will = state.delayed_will.take_if(|will| will.0 <= now);
         if let Some(at) = state.offline_deadline() {
             self.timers.set(client, state, at);
         }
         drop(guard);
-        if let Some(will) = due_will {
-            let mut turn = Turn::new();
-            turn.begin(now);
-            self.publish_will(&mut turn, client, &will.1);
-            turn.finish(self);
-        }
+        let fan_out = due_will.and_then(|will| self.publish_will(&mut turn, client, &will.1));
+        turn.finish(self);
+        fan_out
     }
 
-    /// Tells every connection to end after its output is written. Wills go first, while those who want them are still connected.
+    /// From now on nobody comes in, and whoever waits for the end hears of it. Then [`end_clients`](Self::end_clients).
     pub(crate) fn begin_shutdown(&self) {
         self.shutting_down.store(true, std::sync::atomic::Ordering::Release);
         self.shutdown.notify_waiters();
-        // Collected first: no guard of the registry lives across a delivery.
-        let clients: Vec<Arc<Client>> = self.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
-        let mut turn = Turn::new();
-        turn.begin(self.now());
+    }
+
+    /// Tells every connection to end after its output is written. Wills go first, while those who want them are still connected:
+    /// a turn for each client, so that a checkpoint under way finds each will in its session or on record.
+    pub(crate) fn end_clients(&self) {
+        let clients = self.all_clients();
         for client in &clients {
+            let mut turn = Turn::new();
+            turn.begin(self);
             let wills = {
                 let mut state = client.lock();
                 let delayed = state.delayed_will.take().map(|will| will.1);
                 [state.session.take_will(), delayed]
             };
-            for will in wills.into_iter().flatten() {
-                self.publish_will(&mut turn, client, &will);
-            }
+            let wills = wills.into_iter().flatten();
+            let fan_outs: Vec<_> =
+                wills.filter_map(|will| self.publish_will(&mut turn, client, &will)).collect();
+            turn.finish(self);
+            fan_outs.into_iter().for_each(|fan_out| self.complete_fan_out_now(fan_out));
         }
-        turn.finish(self);
         for client in &clients {
             let mut state = client.lock();
             if let Some(link) = &mut state.link {
@@ -274,8 +332,19 @@ pub(super) fn begun(session: &Session) -> Begun {
     Begun { at_least_once, exactly_once }
 }
 
+/// What is left to be done when a connection has ended.
+#[derive(Default)]
+pub(crate) struct Disconnected {
+    on_record: Option<Position>,
+    fan_outs: Vec<Box<FanOut>>,
+    /// A successor waits for this one.
+    handle: Option<Arc<Handle>>,
+}
+
+/// A connection is attached to the session, or an older one is not gone yet.
+struct IsAttached;
+
 /// What a session that ends leaves to be done.
 struct LeftBehind {
-    unacknowledged: Vec<SharedMessage>,
     will: Option<Box<(Timestamp, Will)>>,
 }

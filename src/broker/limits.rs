@@ -115,7 +115,9 @@ impl Core {
         // Collected first: no guard of the registry lives while a client is locked.
         let clients: Vec<Arc<Client>> = self.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
         for client in clients {
-            client.lock().session.set_limits(Arc::clone(&sessions));
+            let mut state = client.lock();
+            state.session.set_limits(Arc::clone(&sessions));
+            state.bounds_changed();
         }
     }
 

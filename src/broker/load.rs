@@ -34,16 +34,6 @@ impl Core {
         self.provide(client, loaded.unwrap_or_default());
     }
 
-    /// One message; `None`, with a line in the log, if it cannot be read. Blocks.
-    pub(super) fn read_message(&self, position: Position) -> Option<Message> {
-        self.read(&mut Window::default(), position, &mut Vec::new())
-            .inspect_err(|error| {
-                tracing::error!(%error, "a message in the data directory cannot be read back and is lost");
-                self.metrics.dropped.add("unreadable", 1);
-            })
-            .ok()
-    }
-
     fn read(
         &self,
         window: &mut Window,
@@ -67,6 +57,7 @@ impl Core {
 
     /// Hands messages that were read back to the session that wants them. What cannot be read is lost, and said so.
     pub(crate) fn provide(&self, client: &Arc<Client>, loaded: Vec<Loaded>) {
+        let _turn = self.enter_turn();
         let mut guard = client.lock();
         let state = &mut *guard;
         state.session.at(self.now());

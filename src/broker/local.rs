@@ -46,9 +46,12 @@ pub(crate) struct LocalQueue {
 }
 
 impl LocalQueue {
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.messages.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Adds a message, or says at which bound it is dropped.

@@ -4,16 +4,21 @@
 //! store and the router, and hands the message to each receiver's session (`deliver.rs`); at the end of the turn what was touched is written
 //! (`turn.rs`, `flush.rs`).
 //!
-//! Lock order: registry shard → client → router shard, retained store or timers. Never two clients, never across an `.await`.
+//! Lock order: registry shard → client → router shard, retained store, timers or the map of groups → the members of a group. Never two clients,
+//! never across an `.await`.
 
 mod access;
 mod admission;
 mod bucket;
+mod budget;
 mod cause;
 mod client;
 mod connect;
 mod deliver;
+mod fan_out;
 mod flush;
+mod hand_over;
+mod group;
 mod handle;
 mod held;
 mod keeper;
@@ -43,7 +48,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ahash::RandomState;
 use dashmap::DashMap;
@@ -54,12 +59,15 @@ pub(crate) use access::{Security, Verdict};
 use admission::Admission;
 pub(crate) use admission::{AddressSlot, UserSlot};
 pub(crate) use bucket::Bucket;
+pub(crate) use budget::cost;
 pub(crate) use cause::Cause;
 pub(crate) use client::{Client, ClientState, KeepFor, signal};
 pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use flush::Flushed;
+use hand_over::HandOvers;
 pub(crate) use handle::Handle;
 pub(crate) use keeper::run as keep_log;
+pub(crate) use lifecycle::Disconnected;
 use limits::LiveLimits;
 pub(crate) use load::Loaded;
 pub(crate) use local::LocalQueue;
@@ -80,11 +88,13 @@ pub(crate) use unfinished::UnfinishedCharge;
 
 use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
+use crate::escape::escape;
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, MetricsSnapshot, StorageSnapshot};
 use crate::router::{RetainedStore, Router, ThreadRoutes};
 use crate::session::Timestamp;
 use crate::storage::{Log, LogStatus};
+use crate::turns::{BarrierSeat, TurnGuard};
 
 /// Everything the connections of one broker share.
 pub(crate) struct Core {
@@ -92,6 +102,10 @@ pub(crate) struct Core {
     pub(crate) authentication_methods: AuthenticationMethods,
     /// Sessions by client id: those with a connection, and those that outlived theirs.
     clients: DashMap<Arc<str>, Arc<Client>, RandomState>,
+    /// Sessions by key that have left the registry and whose end is not on record yet.
+    leaving: DashMap<u64, Arc<Client>, RandomState>,
+    /// Those of them, and others, that have messages for other members.
+    hand_overs: HandOvers,
     /// Groups of shared subscriptions by their whole filter, `$share/{name}/{filter}`.
     groups: DashMap<Arc<str>, Arc<Client>, RandomState>,
     pub(crate) router: Router<Arc<Client>>,
@@ -110,6 +124,8 @@ pub(crate) struct Core {
     /// The durable log; `None`: everything is in memory only.
     pub(crate) log: Option<Arc<Log>>,
     pub(crate) ledger: Arc<Ledger>,
+    /// Checkpoints and freeing take turns by it.
+    barrier_seat: tokio::sync::Mutex<BarrierSeat>,
     /// Counts the changes of retained messages, so that the log knows which is the later one.
     next_revision: AtomicU64,
     /// Bytes of unfinished CONNECTs, above what each connection may hold anyway.
@@ -138,7 +154,8 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(limits: Limits, security: Security) -> Arc<Self> {
-        Arc::new(Self::with_log(limits, security, None, Arc::default()))
+        let (ledger, seat) = Ledger::new();
+        Arc::new(Self::with_log(limits, security, None, (Arc::new(ledger), seat)))
     }
 
     /// A core whose durable sessions and retained messages are kept in `log`.
@@ -146,7 +163,7 @@ impl Core {
         limits: Limits,
         security: Security,
         log: Option<Arc<Log>>,
-        ledger: Arc<Ledger>,
+        (ledger, seat): (Arc<Ledger>, BarrierSeat),
     ) -> Self {
         let memory = Memory::new(limits.memory_max.bytes());
         let unfinished = Unfinished::new(limits.unfinished_bytes_max.unfinished_bytes());
@@ -155,6 +172,8 @@ impl Core {
             limits: LiveLimits::new(limits),
             authentication_methods: security.methods,
             clients: DashMap::default(),
+            leaving: DashMap::default(),
+            hand_overs: HandOvers::default(),
             groups: DashMap::default(),
             router: Router::new(),
             thread_routes: ThreadRoutes::new(std::thread::available_parallelism().map_or(1, usize::from)),
@@ -167,6 +186,7 @@ impl Core {
             metrics: Metrics::default(),
             log,
             ledger,
+            barrier_seat: tokio::sync::Mutex::new(seat),
             next_revision: AtomicU64::new(1),
             handshake_bytes: AtomicU64::new(0),
             admission: Admission::default(),
@@ -196,7 +216,32 @@ impl Core {
 
     /// Now, on the broker's monotonic clock.
     pub(crate) fn now(&self) -> Timestamp {
-        Timestamp::from_millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.at(Instant::now())
+    }
+
+    /// A moment of the system's monotonic clock on the broker's.
+    pub(crate) fn at(&self, moment: Instant) -> Timestamp {
+        let passed = moment.saturating_duration_since(self.started);
+        Timestamp::from_millis(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Logs a turn that took too long: it should not happen, and says where to look.
+    pub(crate) fn tell_long_turn(&self, took: Duration, client_id: &str, packet_type: u8) {
+        if let Some(untold) = self.told.tell("turn", self.now()) {
+            tracing::warn!(
+                client_id = %escape(client_id),
+                packet_type,
+                millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                untold,
+                "handling packets of a client took long and has held up others; told every ten seconds at most"
+            );
+        }
+    }
+
+    /// Begins a turn: what is taken out of sessions and the retained store until the guard is dropped
+    /// is still looked after by checkpoints and by the freeing of segments.
+    pub(crate) fn enter_turn(&self) -> Option<TurnGuard> {
+        self.log.is_some().then(|| self.ledger.turns().enter())
     }
 
     pub(crate) fn next_key(&self) -> u64 {
@@ -231,6 +276,12 @@ impl Core {
             storage: self.log.as_ref().map(|log| storage_snapshot(log.status())),
             ..counters
         }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.ledger.unwatch();
     }
 }
 

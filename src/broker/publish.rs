@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::fan_out::{Also, Effects, FanOut};
 use super::sys::is_sys;
 use super::turn_log::Retention;
 use super::{Cause, Client, Core, Turn, Verdict};
@@ -27,6 +28,15 @@ pub(crate) struct Publisher {
     pub(crate) acks: Vec<u8>,
     /// Topics that the client lets numbers stand for: number 1 is the first.
     aliases: Vec<Option<Box<str>>>,
+    /// A publish to more receivers than fit into a turn; nothing behind it is handled before it is done.
+    pending: Option<Box<PendingPublish>>,
+}
+
+struct PendingPublish {
+    fan_out: Box<FanOut>,
+    qos: QoS,
+    id: Option<PacketId>,
+    reason: ReasonCode,
 }
 
 impl Publisher {
@@ -40,7 +50,18 @@ impl Publisher {
             packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
             acks: Vec::new(),
             aliases: Vec::new(),
+            pending: None,
         }
+    }
+
+    /// Whether a publish has to be [continued](Core::continue_publish) before anything else.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// The rest of a publish whose client has left.
+    pub(crate) fn take_fan_out(&mut self) -> Option<Box<FanOut>> {
+        self.pending.take().map(|pending| pending.fan_out)
     }
 
     /// Bytes of the largest packet that the client may send.
@@ -76,7 +97,8 @@ impl Core {
         publisher: &mut Publisher,
         publish: &Publish<'_>,
     ) -> Result<(), Cause> {
-        let Publisher { version, routes, refused_publish, topic_alias_max, acks, aliases, .. } = publisher;
+        let Publisher { version, routes, refused_publish, topic_alias_max, acks, aliases, pending, .. } =
+            publisher;
         let topic = match publish.properties.topic_alias {
             None => publish.topic,
             Some(alias) => {
@@ -117,6 +139,10 @@ impl Core {
                 self.metrics.dropped.add("acl_write", 1);
                 // MQTT 5 has a code for it; 3.1.1 knows the acknowledgement and the end of the connection ([MQTT-3.3.5-2]).
                 if *refused_publish == RefusedPublish::Disconnect && !version.tells_refused_publish() {
+                    if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
+                        // It was not taken: sent again under other rules, it is new.
+                        client.lock().session.refuse_publish(id);
+                    }
                     return Err(Cause::PublishRefused);
                 }
                 ReasonCode::NotAuthorized
@@ -136,14 +162,20 @@ impl Core {
                 }
                 let reason =
                     if routes.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
-                self.deliver_all(turn, routes, &mut outgoing);
-                let received = received.map(|id| Record::Received { session: client.key, id });
-                let waited = publish.qos != QoS::AtMostOnce;
-                turn.log.publish(self, &mut outgoing, retention, received.as_slice(), waited);
+                let also = received.map_or(Also::Nothing, |id| Also::Received { session: client.key, id });
+                let effects = Effects { retention, also, waited: publish.qos != QoS::AtMostOnce };
+                let fan_out = self.fan_out(turn, routes, &mut outgoing, effects);
                 turn.scratch = scratch;
+                if let Some(fan_out) = fan_out {
+                    // Its answer comes with its last slice.
+                    let id = publish.packet_id;
+                    *pending = Some(Box::new(PendingPublish { fan_out, qos: publish.qos, id, reason }));
+                    return Ok(());
+                }
                 reason
             }
         };
+        turn.budget.spend_bytes(publish.payload.len());
         match (publish.qos, publish.packet_id) {
             (QoS::AtLeastOnce, Some(id)) => encode::acknowledge(acks, *version, AckKind::PubAck, id, reason),
             (QoS::ExactlyOnce, Some(id)) => {
@@ -155,6 +187,21 @@ impl Core {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The next slice of a publish that did not fit into its turn; with the last one comes its answer.
+    pub(crate) fn continue_publish(&self, turn: &mut Turn, publisher: &mut Publisher) {
+        let Some(pending) = &mut publisher.pending else { return };
+        if !self.continue_fan_out(turn, &mut pending.fan_out) {
+            return;
+        }
+        let (qos, id, reason) = (pending.qos, pending.id, pending.reason);
+        publisher.pending = None;
+        match (qos, id) {
+            (QoS::AtLeastOnce, Some(id)) => publisher.acknowledge(AckKind::PubAck, id, reason),
+            (QoS::ExactlyOnce, Some(id)) => publisher.acknowledge(AckKind::PubRec, id, reason),
+            _ => {}
+        }
     }
 
     /// Whether the rules let this connection publish to the topic.
@@ -179,9 +226,15 @@ impl Core {
         })
     }
 
-    /// A message of the broker itself or of a program it is embedded in.
-    pub(crate) fn publish_message(&self, turn: &mut Turn, message: &Arc<Message>, retain: bool) {
-        self.publish_message_of(turn, (0, None), message, retain, &[]);
+    /// A message of the broker itself or of a program it is embedded in. `Some`: what did not fit into the turn.
+    #[must_use = "the rest has to be delivered"]
+    pub(crate) fn publish_message(
+        &self,
+        turn: &mut Turn,
+        message: &Arc<Message>,
+        retain: bool,
+    ) -> Option<Box<FanOut>> {
+        self.publish_message_of(turn, (0, None), message, retain, Also::Nothing)
     }
 
     /// The same on behalf of a session, by its key and its owner; `also` goes on record together with it.
@@ -191,8 +244,8 @@ impl Core {
         (publisher, owner): (u64, Option<&Owner>),
         message: &Arc<Message>,
         retain: bool,
-        also: &[Record<'_>],
-    ) {
+        also: Also,
+    ) -> Option<Box<FanOut>> {
         let mut scratch = std::mem::take(&mut turn.scratch);
         let mut outgoing = Outgoing::from_message(message, turn.now, &mut scratch)
             .with_retain(retain)
@@ -205,9 +258,12 @@ impl Core {
         if left_out > 0 {
             self.metrics.dropped.add("acl_read", left_out.into());
         }
-        self.deliver_all(turn, &routes, &mut outgoing);
-        turn.log.publish(self, &mut outgoing, retention, also, false);
+        // A will waits: a device's end must not be forgotten, nor told twice.
+        let waited = matches!(also, Also::WillEnd(_));
+        let effects = Effects { retention, also, waited };
+        let rest = self.fan_out(turn, &routes, &mut outgoing, effects);
         turn.scratch = scratch;
+        rest
     }
 
     /// Whether the payload is to be refused for not being what its format indicator says (section 3.3.2.3.2).
@@ -217,35 +273,36 @@ impl Core {
             && std::str::from_utf8(payload).is_err()
     }
 
-    /// The will of a connection of `client` that ended without DISCONNECT.
-    pub(crate) fn publish_will(&self, turn: &mut Turn, client: &Client, will: &Will) {
-        self.publish_will_of(turn, client.key, will);
+    /// The will of a connection of `client` that ended without DISCONNECT. `Some`: what did not fit into the turn.
+    #[must_use = "the rest has to be delivered"]
+    pub(crate) fn publish_will(&self, turn: &mut Turn, client: &Client, will: &Will) -> Option<Box<FanOut>> {
+        self.publish_will_of(turn, client.key, will)
     }
 
     /// The same by the session's key. The will goes off the record in the same frame, so that it is published once whatever happens.
-    pub(super) fn publish_will_of(&self, turn: &mut Turn, publisher: u64, will: &Will) {
+    #[must_use = "the rest has to be delivered"]
+    pub(super) fn publish_will_of(
+        &self,
+        turn: &mut Turn,
+        publisher: u64,
+        will: &Will,
+    ) -> Option<Box<FanOut>> {
         if is_sys(&will.topic) {
             self.metrics.dropped.add("sys_topic", 1);
             self.drop_will(turn, Some(will));
-            return;
+            return None;
         }
         if !self.may_publish(&will.owner, &will.topic) {
             self.metrics.dropped.add("acl_write", 1);
             self.drop_will(turn, Some(will));
-            return;
+            return None;
         }
         self.metrics.wills_published.add(1);
-        let ended = (will.key != 0).then_some(Record::WillEnd { will: will.key });
+        let also = if will.key == 0 { Also::Nothing } else { Also::WillEnd(will.key) };
         let message = will.message(turn.now);
-        self.publish_message_of(
-            turn,
-            (publisher, Some(&will.owner)),
-            &message,
-            will.retain,
-            ended.as_slice(),
-        );
-        // Without delay: a device's end must not be forgotten, nor told twice.
+        let rest = self.publish_message_of(turn, (publisher, Some(&will.owner)), &message, will.retain, also);
         turn.log.wait();
+        rest
     }
 
     /// A will that is not to be published goes off the record; waited for, so that it is not published after a crash.

@@ -15,7 +15,7 @@ use crate::escape::escape;
 use crate::ledger::Stored;
 use crate::protocol::{PacketId, QoS};
 use crate::router::SubscriptionOptions;
-use crate::session::{Message, Owner, RestoredMessage, Session, Will, message_cost};
+use crate::session::{Message, Owner, RestoredMessage, Session, SharedMessage, Will, message_cost};
 use crate::storage::{Begun, OwnedMessage, Record, Recovered, RecoveredSession, RecoveredWill};
 
 /// What a start has found, for the log.
@@ -30,6 +30,7 @@ pub(crate) struct Restored {
 impl Core {
     /// Takes everything up. Sessions whose time has passed are ended, wills of those who were connected are published.
     pub(crate) fn restore(self: &Arc<Self>, mut recovered: Recovered) -> Restored {
+        let _turn = self.enter_turn();
         self.next_key.fetch_max(recovered.next_key, Ordering::AcqRel);
         self.next_revision.fetch_max(recovered.next_revision, Ordering::AcqRel);
         let mut restored = Restored::default();
@@ -49,9 +50,12 @@ impl Core {
         sessions.sort_unstable_by_key(|(key, _)| *key);
         let mut turn_log = TurnLog::default();
         for (key, session) in sessions {
-            let over = session.keep == Some(Duration::ZERO);
-            if over || session.client_id.is_empty() {
+            if session.client_id.is_empty() {
                 turn_log.record(&Record::SessionEnd { session: key }, false);
+                continue;
+            }
+            if session.keep == Some(Duration::ZERO) {
+                self.restore_end(&mut turn_log, key, session);
                 continue;
             }
             restored.queued += session.messages.len();
@@ -64,6 +68,27 @@ impl Core {
             self.restore_will(key, &will);
         }
         restored
+    }
+
+    /// A session that was about to end. What it had not given to other members yet is given now.
+    fn restore_end(&self, turn_log: &mut TurnLog, key: u64, recovered: RecoveredSession) {
+        let mut messages = Vec::new();
+        for message in recovered.messages {
+            if let Some(shared) = message.extra.and_then(|extra| extra.shared) {
+                messages.push(SharedMessage {
+                    filter: Arc::from(shared),
+                    message: Err(Stored::new(&self.ledger, message.position, message.frame_bytes)),
+                    sequence: message.sequence,
+                });
+            }
+        }
+        if messages.is_empty() {
+            turn_log.record(&Record::SessionEnd { session: key }, false);
+            return;
+        }
+        let owner = owner(&recovered.client_id, recovered.user.as_deref());
+        let session = Session::new(self.limits.of_sessions(), false);
+        self.resume_end(&Client::new(key, owner, session, None), messages);
     }
 
     fn restore_session(self: &Arc<Self>, turn_log: &mut TurnLog, key: u64, recovered: RecoveredSession) {
@@ -176,9 +201,12 @@ impl Core {
             return;
         }
         let mut turn = Turn::new();
-        turn.begin(self.now());
-        self.publish_will_of(&mut turn, recovered.session, &will);
+        turn.begin(self);
+        let fan_out = self.publish_will_of(&mut turn, recovered.session, &will);
         turn.finish(self);
+        if let Some(fan_out) = fan_out {
+            self.complete_fan_out_now(fan_out);
+        }
     }
 
     /// The session with this key; looks at all of them.

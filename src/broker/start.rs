@@ -46,7 +46,8 @@ impl Core {
         limits: Limits,
         security: Security,
     ) -> io::Result<Arc<Self>> {
-        let ledger = Arc::new(Ledger::default());
+        let (ledger, seat) = Ledger::new();
+        let ledger = Arc::new(ledger);
         let mut recovered = Recovered::default();
         let (log, report) = Log::open(files, options, Arc::clone(&ledger), &mut recovered)?;
         report.damage.iter().for_each(tell_damage);
@@ -57,7 +58,7 @@ impl Core {
             );
         }
         recovered.finish();
-        let core = Arc::new(Self::with_log(limits, security, Some(log), ledger));
+        let core = Arc::new(Self::with_log(limits, security, Some(log), (ledger, seat)));
         let restored = core.restore(recovered);
         tracing::info!(
             sessions = restored.sessions,

@@ -141,15 +141,15 @@ impl Core {
             None => {
                 self.router.subscribe(filter, Arc::clone(client), options);
             }
-            Some(shared) => self.join_group(shared, filter, client, options),
+            Some(shared) => self.join_group(shared, filter, client, state, options),
         }
         Ok(Added { new, shared: shared.is_some() })
     }
 
     /// Takes a filter of a session out of the router, or the session out of the group it names.
-    pub(super) fn remove_subscription(&self, filter: &str, key: u64) {
+    pub(super) fn remove_subscription(&self, filter: &str, key: u64, state: &mut ClientState) {
         match SharedFilter::parse(filter) {
-            Ok(Some(shared)) => self.leave_group(&shared, filter, key),
+            Ok(Some(shared)) => self.leave_group(&shared, filter, key, state),
             _ => {
                 self.router.unsubscribe(filter, key);
             }
@@ -166,7 +166,7 @@ impl Core {
         unsubscribe: &Unsubscribe<'_>,
     ) {
         let mut codes = Vec::with_capacity(unsubscribe.count());
-        let mut left_behind = Vec::new();
+        let mut left: HashSet<&str, RandomState> = HashSet::default();
         let mut guard = client.lock();
         let state = &mut *guard;
         let durable = state.session.is_durable();
@@ -178,13 +178,20 @@ impl Core {
             if durable {
                 turn.log.record(&Record::Unsubscribe { session: client.key, filter }, true);
             }
-            self.remove_subscription(filter, client.key);
-            left_behind.extend(state.session.take_shared(|shared| **shared == *filter, false));
+            self.remove_subscription(filter, client.key, state);
+            if filter.starts_with("$share/") {
+                left.insert(filter);
+            }
             codes.push(ReasonCode::Success);
+        }
+        if !left.is_empty() {
+            // Once for the packet: it goes through the whole queue.
+            let given = state.session.take_shared(|shared| left.contains(&**shared), false);
+            self.settle(client, state);
+            self.give_away(client, state, given);
         }
         drop(guard);
         publisher.answer_unsubscribe(unsubscribe.packet_id, &codes);
-        self.hand_over(turn, durable.then_some(client.key), left_behind);
     }
 
     /// Sends a slice of the retained messages that new subscriptions are owed ([MQTT-3.3.1-6]), as far as the client reads.

@@ -28,7 +28,7 @@ pub(crate) async fn run(core: Arc<Core>, interval: Duration) {
 fn publish_counters(core: &Core) {
     let metrics = core.metrics();
     let total = metrics.clients_connected + metrics.sessions_offline;
-    let numbers: [(&str, u64); 18] = [
+    let numbers: [(&str, u64); 19] = [
         ("clients/connected", metrics.clients_connected),
         ("clients/disconnected", metrics.sessions_offline),
         ("clients/total", total),
@@ -46,6 +46,7 @@ fn publish_counters(core: &Core) {
         ("clients/quick take-overs", metrics.quick_take_overs),
         ("waiting/bytes", metrics.waiting_bytes),
         ("waiting/shortened", metrics.sheddings),
+        ("turns/long", metrics.turns_long),
         ("unfinished/bytes", metrics.unfinished_bytes),
     ];
     publish(core, "$SYS/broker/uptime", &format!("{} seconds", core.now().as_millis() / 1_000));
@@ -91,7 +92,10 @@ fn publish(core: &Core, topic: &str, value: &str) {
     }
     let message = Arc::new(Message::new(topic, value, QoS::AtMostOnce));
     let mut turn = Turn::new();
-    turn.begin(core.now());
-    core.publish_message(&mut turn, &message, true);
+    turn.begin(core);
+    let fan_out = core.publish_message(&mut turn, &message, true);
     turn.finish(core);
+    if let Some(fan_out) = fan_out {
+        core.complete_later(fan_out);
+    }
 }

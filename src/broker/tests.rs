@@ -121,7 +121,7 @@ fn a_session_that_is_away_holds_no_buffer_for_output() {
     core.disconnected(&client, attached.epoch, &Cause::PeerClosed);
     give_spare(Vec::with_capacity(60_000));
     let message = Arc::new(Message::new(Arc::from("t"), Box::from(&b"x"[..]), QoS::AtLeastOnce));
-    core.publish_message(&mut Turn::new(), &message, false);
+    assert!(core.publish_message(&mut Turn::new(), &message, false).is_none());
     assert_eq!(client.lock().session.queued(), 1);
     assert!(take_spare().capacity() >= 60_000, "the spare buffer lies with a session that has no connection");
 }
@@ -175,7 +175,7 @@ fn an_ended_subscription_in_process_keeps_no_messages_for_who_still_knows_it() {
     core.router.route("t", &mut route);
     let message = Arc::new(Message::new("t", b"unread", QoS::AtMostOnce));
     let mut turn = Turn::new();
-    core.publish_message(&mut turn, &message, false);
+    assert!(core.publish_message(&mut turn, &message, false).is_none());
     let unread = |client: &Client| client.lock().local.as_ref().map(|queue| queue.len());
     assert!(unread(&client).is_some_and(|len| len == 1));
     core.end_session(&client);

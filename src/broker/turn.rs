@@ -6,19 +6,29 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
 use super::client::signal;
 use super::turn_log::TurnLog;
 use super::{Client, Core, flush};
 use crate::session::{DropReason, EncodeScratch, Timestamp};
+use crate::turns::TurnGuard;
 
 /// Receivers whose output the publisher's thread writes itself in one turn.
 const DIRECT_FLUSHES_MAX: usize = 64;
 /// Time after which the rest is left to the receivers' tasks: the publisher's thread serves others too.
 const DIRECT_FLUSH_TIME_MAX: Duration = Duration::from_micros(500);
 
+/// A turn that took this long has held up others: its budget is a tenth of it.
+const LONG: Duration = Duration::from_millis(10);
+
 /// See the module's documentation.
 pub(crate) struct Turn {
     pub(crate) now: Timestamp,
+    began: Option<Instant>,
+    /// Held from the beginning of the turn until everything it has taken out is on record.
+    guard: Option<TurnGuard>,
+    /// What of its work is left.
+    pub(crate) budget: Budget,
     touched: Vec<Arc<Client>>,
     pub(crate) scratch: EncodeScratch,
     /// Room for the identifiers of one delivery's subscriptions.
@@ -38,6 +48,9 @@ impl Turn {
     pub(crate) fn new() -> Self {
         Self {
             now: Timestamp::default(),
+            began: None,
+            guard: None,
+            budget: Budget::of_turn(),
             touched: Vec::new(),
             scratch: EncodeScratch::default(),
             subscription_ids: Vec::new(),
@@ -50,9 +63,12 @@ impl Turn {
         }
     }
 
-    pub(crate) fn begin(&mut self, now: Timestamp) {
-        self.now = now;
+    pub(crate) fn begin(&mut self, core: &Core) {
+        let now = Instant::now();
+        (self.now, self.began) = (core.at(now), Some(now));
         self.congested = false;
+        self.guard = core.enter_turn();
+        self.budget = Budget::of_turn();
     }
 
     /// Notes a client whose output is to be written at the end of the turn.
@@ -66,8 +82,8 @@ impl Turn {
         }
     }
 
-    /// Writes what the turn produced and adds up its counts.
-    pub(crate) fn finish(&mut self, core: &Core) {
+    /// Writes what the turn produced and adds up its counts. `Some`: how long it took, if that was too long; it is counted.
+    pub(crate) fn finish(&mut self, core: &Core) -> Option<Duration> {
         self.settle_counts(core);
         self.log.commit(core);
         // Before anybody is told that his message was taken.
@@ -77,6 +93,12 @@ impl Turn {
             self.write_touched(core);
             core.memory.add(std::mem::take(&mut self.held));
         }
+        self.guard = None;
+        let took = self.began.take()?.elapsed();
+        (took >= LONG).then(|| {
+            core.metrics.turns_long.add(1);
+            took
+        })
     }
 
     fn write_touched(&mut self, core: &Core) {

@@ -65,6 +65,17 @@ impl TurnLog {
         self.wakers.push(waker.clone());
     }
 
+    /// The receivers of the message under way leave the turn: it goes on in another one.
+    pub(super) fn take_receivers(&mut self) -> (Vec<Target>, Vec<Waker>) {
+        (std::mem::take(&mut self.targets), std::mem::take(&mut self.wakers))
+    }
+
+    /// The receivers of earlier turns are back.
+    pub(super) fn put_receivers(&mut self, targets: &mut Vec<Target>, waiting: &mut Vec<Waker>) {
+        self.targets.append(targets);
+        self.wakers.append(waiting);
+    }
+
     /// Puts a publish on record, if there is anything about it to be remembered: who has taken it since the last one, what is retained, and
     /// `also`. `waited`: it is acknowledged only after that.
     pub(super) fn publish(

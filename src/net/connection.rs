@@ -19,9 +19,8 @@ use super::rate::PublishRate;
 use super::set_up::set_up;
 use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
-use crate::broker::{Cause, Client, Core, Handle, Publisher, UnfinishedCharge, signal};
+use crate::broker::{Cause, Client, Core, Disconnected, Handle, Publisher, UnfinishedCharge, signal};
 use crate::escape::escape;
-use crate::ledger::Position;
 use crate::session::{Output, Terms};
 
 /// Reads in one go before others on this thread get their turn.
@@ -83,6 +82,8 @@ pub(super) struct Connection {
     pub(super) partial: Vec<u8>,
     /// What they are charged with beyond [`HEADROOM`].
     pub(super) unfinished: Option<Box<UnfinishedCharge>>,
+    /// `partial` begins with packets that are complete, or a publish is not done: the last turn's budget was spent.
+    pub(super) backlog: bool,
     pub(super) started: bool,
     /// Retained messages may still be owed.
     pub(super) replaying: bool,
@@ -139,6 +140,10 @@ impl Connection {
                 return Poll::Ready(Cause::TakenOver);
             }
             match self.poll_input(cx) {
+                Ok(Progress::Read) if self.backlog => {
+                    worker::let_others_first(cx);
+                    return Poll::Pending;
+                }
                 Ok(Progress::Read) => {}
                 Ok(Progress::Waiting) => {
                     self.gone.0.set_read();
@@ -206,6 +211,14 @@ impl Connection {
                     if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
                         return Ok(());
                     }
+                    if self.backlog {
+                        // Its turn is over. Others first, and what has come for them meanwhile.
+                        if signals & signal::KEEP_ALIVE != 0 {
+                            self.judge_keep_alive()?;
+                        }
+                        worker::let_others_first(cx);
+                        return Ok(());
+                    }
                 }
             }
             if self.hold_if_congested(cx) {
@@ -232,9 +245,19 @@ impl Connection {
             self.partial = Vec::new();
             return Ok(());
         }
-        let behind = std::mem::take(&mut self.partial);
-        let consumed = worker::with(|worker| self.handle_bytes(&mut worker.turn, &behind))?;
-        self.keep(behind.get(consumed..).unwrap_or_default());
+        self.backlog = true;
+        Ok(())
+    }
+
+    /// Handles what the last turn has left.
+    fn handle_backlog(&mut self) -> Result<(), Cause> {
+        let bytes = std::mem::take(&mut self.partial);
+        let consumed = worker::with(|worker| self.handle_bytes(&mut worker.turn, &bytes))?;
+        if consumed == 0 {
+            self.partial = bytes;
+        } else {
+            self.keep(bytes.get(consumed..).unwrap_or_default());
+        }
         self.charge_unfinished()
     }
 
@@ -317,6 +340,9 @@ impl Connection {
 
     /// Reads once and handles every complete packet.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<Progress, Cause> {
+        if self.backlog {
+            return self.handle_backlog().map(|()| Progress::Read);
+        }
         worker::with(|worker| {
             let Worker { buffer, turn } = worker;
             let carried = self.partial.len();
@@ -381,12 +407,21 @@ impl Connection {
             .set(bytes)
     }
 
-    /// Settles the end with the broker and tells it. `Some`: the durable log is to come to there before the socket is closed.
-    pub(super) fn finish(&mut self, cause: &Cause) -> Option<Position> {
+    /// Settles the end with the broker and logs it. What is left of it goes to `Core::settle_end`.
+    pub(super) fn finish(&mut self, cause: &Cause) -> Disconnected {
         self.finished = true;
-        let on_record = self.core.disconnected(&self.client, self.epoch, cause);
+        let end = self.core.disconnected(&self.client, self.epoch, cause);
         tracing::info!(client_id = %escape(&self.client.id), peer = %self.peer, %cause, "disconnected");
-        on_record
+        end
+    }
+
+    /// The same at once, where nobody can wait.
+    pub(super) fn finish_now(&mut self, cause: &Cause) {
+        if let Some(fan_out) = self.publisher.take_fan_out() {
+            self.core.complete_fan_out_now(fan_out);
+        }
+        let end = self.finish(cause);
+        self.core.settle_end_now(&self.client, end);
     }
 }
 
@@ -401,7 +436,7 @@ impl Drop for Connection {
             tracing::error!(client_id = %escape(&self.client.id), "a connection's task ended out of order");
             // The receivers of the turn that was broken off were promised a write.
             worker::with(|worker| worker.turn.finish(&self.core));
-            self.finish(&Cause::Internal);
+            self.finish_now(&Cause::Internal);
         }));
         if settled.is_err() {
             tracing::error!("the end of a connection could not be settled");

@@ -49,6 +49,7 @@ impl Connection {
 
     /// Messages leave when the log has what must be there before them.
     fn poll_waiting(&mut self, cx: &mut Context<'_>, log: &Log) -> Result<(), Cause> {
+        let _turn = self.core.enter_turn();
         let mut guard = self.client.lock();
         let state = &mut *guard;
         let Some(link) = state.link_of(self.epoch) else { return Err(Cause::TakenOver) };

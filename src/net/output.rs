@@ -40,7 +40,7 @@ impl Connection {
                 return Ok(Socket::Takes);
             }
             let more = worker::with(|worker| {
-                worker.turn.begin(self.core.now());
+                worker.turn.begin(&self.core);
                 let more = self.core.replay(&mut worker.turn, &self.client);
                 worker.turn.finish(&self.core);
                 more
@@ -89,6 +89,7 @@ impl Connection {
                     let done = output.is_empty();
                     self.core.metrics.bytes_sent.add(n as u64);
                     let now = self.core.now();
+                    let _turn = self.durable.then(|| self.core.enter_turn());
                     let mut guard = self.client.lock();
                     if let Some(link) = guard.link_of(self.epoch) {
                         link.progress = now;
@@ -146,7 +147,13 @@ impl Connection {
             }
             let _ = tokio::time::timeout(patience, poll_fn(|cx| self.poll_drained(cx))).await;
         }
-        if let (Some(on_record), Some(log)) = (self.finish(&cause), &self.core.log) {
+        if let Some(fan_out) = self.publisher.take_fan_out() {
+            // What has begun is done for everybody.
+            self.core.complete_fan_out(fan_out).await;
+        }
+        let end = self.finish(&cause);
+        let on_record = self.core.settle_end(&self.client, end).await;
+        if let (Some(on_record), Some(log)) = (on_record, &self.core.log) {
             // Who sees the socket closed may rely on it that the will is not published.
             let _ = tokio::time::timeout(FAREWELL_TIME, log.wait(on_record)).await;
         }

@@ -3,31 +3,41 @@
 use std::sync::Arc;
 
 use super::connection::Connection;
-use crate::broker::{Cause, KeepFor, Turn};
+use crate::broker::{Cause, KeepFor, Turn, cost};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{Ack, Disconnect, Framed, Packet, ReasonCode, decode, frame};
 use crate::storage::Record;
 
 impl Connection {
-    /// Handles the complete packets in `bytes` as one turn; returns how many bytes they took.
+    /// Handles complete packets in `bytes` as one turn; returns how many bytes they took. What is left when the turn's budget is spent
+    /// is handled in the next one ([`backlog`](Self::backlog)).
     pub(super) fn handle_bytes(&mut self, turn: &mut Turn, bytes: &[u8]) -> Result<usize, Cause> {
         let core = Arc::clone(&self.core);
         let version = self.terms.version;
         let packet_bytes_max = self.publisher.packet_bytes_max();
-        turn.begin(core.now());
+        turn.begin(&core);
         turn.log.take_recorded();
         let mut consumed = 0;
         let mut packets = 0;
         let mut published = 0;
         let mut result = Ok(());
+        let mut last = 0;
+        core.continue_publish(turn, &mut self.publisher);
+        self.backlog = false;
         while let Some(rest) = bytes.get(consumed..)
             && !rest.is_empty()
         {
+            if turn.budget.is_spent() || self.publisher.is_pending() {
+                self.backlog = true;
+                break;
+            }
             match frame(rest, packet_bytes_max, version) {
                 Ok(Framed::NeedMore { .. }) => break,
                 Ok(Framed::Frame(frame)) => {
                     consumed += frame.total();
                     packets += 1;
+                    turn.budget.spend(cost::PACKET);
+                    last = frame.packet_type();
                     let handled = decode(&frame, version).map_err(Cause::from).and_then(|packet| {
                         published += u64::from(matches!(packet, Packet::Publish(_)));
                         self.handle_packet(turn, packet)
@@ -55,7 +65,10 @@ impl Connection {
         if self.replaying && !self.holding {
             self.replaying = core.replay(turn, &self.client);
         }
-        turn.finish(&core);
+        self.backlog |= self.publisher.is_pending();
+        if let Some(took) = turn.finish(&core) {
+            core.tell_long_turn(took, &self.client.id, last);
+        }
         self.from_log.has_recorded |= turn.log.take_recorded();
         result.map(|()| consumed)
     }

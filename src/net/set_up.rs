@@ -140,6 +140,7 @@ pub(super) async fn set_up(
         stream,
         partial: behind,
         unfinished: None,
+        backlog: false,
         started: false,
         replaying: false,
         terms,
@@ -167,7 +168,7 @@ pub(super) async fn set_up(
         "connected"
     );
     if core.is_shutting_down() {
-        connection.finish(&Cause::Shutdown);
+        connection.finish_now(&Cause::Shutdown);
         return None;
     }
     Some(connection)

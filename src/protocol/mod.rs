@@ -41,7 +41,8 @@ pub use publish_properties::PublishProperties;
 pub use reason::ReasonCode;
 pub use shared::SharedFilter;
 pub use subscribe::{
-    RetainHandling, Subscribe, SubscribeFilters, SubscribeOptions, Unsubscribe, UnsubscribeFilters,
+    RetainHandling, Subscribe, SubscribeCursor, SubscribeFilters, SubscribeOptions, Unsubscribe,
+    UnsubscribeCursor, UnsubscribeFilters,
 };
 pub use topic::{TOPIC_BYTES_MAX, levels_count, matches, validate_topic_filter, validate_topic_name};
 

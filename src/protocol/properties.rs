@@ -263,6 +263,16 @@ impl<'a> PropertyReader<'a> {
         Self { reader: Reader::new(section), carrier, seen: 0 }
     }
 
+    /// Goes on in a section of which a beginning has been read, with what it had met.
+    pub(crate) const fn resume(rest: &'a [u8], carrier: Carrier, seen: u64) -> Self {
+        Self { reader: Reader::new(rest), carrier, seen }
+    }
+
+    /// A bit for each identifier met so far.
+    pub(crate) const fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// The bytes not read yet.
     pub(crate) const fn rest(&self) -> &'a [u8] {
         self.reader.rest()

@@ -16,6 +16,10 @@ use super::read::Reader;
 use super::shared::SharedFilter;
 use super::{PacketId, ProtocolVersion, QoS};
 
+mod cursor;
+
+pub use cursor::{SubscribeCursor, UnsubscribeCursor};
+
 /// When a new subscription is sent retained messages (MQTT 5, section 3.8.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
@@ -149,10 +153,7 @@ impl<'a> Iterator for SubscribeFilters<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        let filter = self.reader.checked_before(Field::TopicFilter)?;
-        // What MQTT 3.1.1 allows of this byte means the same in MQTT 5.
-        let options = SubscribeOptions::from_byte(self.reader.u8(Field::RequestedQos).ok()?).ok()?;
-        Some((filter, options))
+        read_subscribed(&mut self.reader)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -185,6 +186,14 @@ impl<'a> Iterator for UnsubscribeFilters<'a> {
 
 impl ExactSizeIterator for UnsubscribeFilters<'_> {}
 impl FusedIterator for UnsubscribeFilters<'_> {}
+
+/// What has been checked before.
+fn read_subscribed<'a>(reader: &mut Reader<'a>) -> Option<(&'a str, SubscribeOptions)> {
+    let filter = reader.checked_before(Field::TopicFilter)?;
+    // What MQTT 3.1.1 allows of this byte means the same in MQTT 5.
+    let options = SubscribeOptions::from_byte(reader.u8(Field::RequestedQos).ok()?).ok()?;
+    Some((filter, options))
+}
 
 /// Filters are not listed: there may be millions.
 impl fmt::Debug for Subscribe<'_> {
@@ -230,19 +239,7 @@ pub(crate) fn decode_subscribe<'a>(
         }
     }
     let payload = reader.rest();
-    let count = count_entries(reader, |reader| {
-        let filter = reader.topic_filter()?;
-        let byte = reader.u8(Field::RequestedQos)?;
-        if version == ProtocolVersion::V5 {
-            let options = SubscribeOptions::from_byte(byte)?;
-            if shared(filter)?.is_some() && options.no_local {
-                return Err(DecodeError::NoLocalOnShared);
-            }
-            Ok(())
-        } else {
-            requested_qos(byte)
-        }
-    })?;
+    let count = count_entries(reader, |reader| check_subscribed(reader, version))?;
     Ok(Subscribe { packet_id, subscription_id, payload, count })
 }
 
@@ -256,14 +253,32 @@ pub(crate) fn decode_unsubscribe<'a>(
         reader.properties(Carrier::Unsubscribe)?.check()?;
     }
     let payload = reader.rest();
-    let count = count_entries(reader, |reader| {
-        let filter = reader.topic_filter()?;
-        if version == ProtocolVersion::V5 {
-            shared(filter)?;
+    let count = count_entries(reader, |reader| check_unsubscribed(reader, version))?;
+    Ok(Unsubscribe { packet_id, payload, count })
+}
+
+/// Checks a filter and what is asked for.
+fn check_subscribed(reader: &mut Reader<'_>, version: ProtocolVersion) -> Result<(), DecodeError> {
+    let filter = reader.topic_filter()?;
+    let byte = reader.u8(Field::RequestedQos)?;
+    if version == ProtocolVersion::V5 {
+        let options = SubscribeOptions::from_byte(byte)?;
+        if shared(filter)?.is_some() && options.no_local {
+            return Err(DecodeError::NoLocalOnShared);
         }
         Ok(())
-    })?;
-    Ok(Unsubscribe { packet_id, payload, count })
+    } else {
+        requested_qos(byte)
+    }
+}
+
+/// Checks a filter that is given up.
+fn check_unsubscribed(reader: &mut Reader<'_>, version: ProtocolVersion) -> Result<(), DecodeError> {
+    let filter = reader.topic_filter()?;
+    if version == ProtocolVersion::V5 {
+        shared(filter)?;
+    }
+    Ok(())
 }
 
 fn shared(filter: &str) -> Result<Option<SharedFilter<'_>>, DecodeError> {

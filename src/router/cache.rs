@@ -7,12 +7,15 @@
 //! again or it makes room; what a connection keeps goes with it, what a thread keeps with the broker. Bounded in topics, in bytes per topic and in
 //! routes; the argument that a stale route is never used stands at [`Router::generation`].
 
+mod found;
 mod thread;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
+pub use self::found::{Lookup, RouteList, RouteMatch, Routes};
 pub use self::thread::ThreadRoutes;
-use super::{Generation, Route, Router, Subscriber};
+use super::{Generation, Route, RouteCursor, Router, Subscriber};
 
 /// Topics kept per connection; with one more it goes over to the table of its thread.
 pub const ROUTE_CACHE_TOPICS_MAX: usize = 32;
@@ -103,14 +106,74 @@ impl<S: Subscriber, V: Copy> RouteCache<S, V> {
         asked: &Asked<'_, S, V>,
         judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
     ) -> (&[Route<S>], V) {
+        let supply = |routes: &mut Vec<Route<S>>| Ok::<_, Infallible>(compute(asked, routes, judge));
+        let Ok((routes, verdict)) = self.look_up(asked, supply);
+        (routes.as_slice(), verdict)
+    }
+
+    /// The same, if it takes no more than about so many steps of [`Router::route_from`]. Otherwise the match
+    /// has begun, and `judge` was not called: when the match is finished, [`put`](Self::put) keeps it.
+    pub fn get_within(
+        &mut self,
+        asked: &Asked<'_, S, V>,
+        steps: usize,
+        judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
+    ) -> Lookup<'_, S, V> {
+        let supply = |routes: &mut Vec<Route<S>>| {
+            let (generation, counter) = moment(asked);
+            let mut cursor = RouteCursor::default();
+            if !asked.router.route_from(asked.topic, &mut cursor, steps, routes) {
+                return Err(Box::new(RouteMatch { routes: Vec::new(), cursor, generation, counter }));
+            }
+            let Judged { publisher, verdict } = judge(routes);
+            Ok((Terms { verdict, generation, counter }, publisher))
+        };
+        match self.look_up(asked, supply) {
+            Ok((routes, verdict)) => Lookup::Found(routes, verdict),
+            Err(begun) => Lookup::Begun(begun),
+        }
+    }
+
+    /// Keeps the routes of a finished match, as the caller has judged them, and gives them back with the
+    /// verdict. They hold from the moment at which the match began: if anything has changed since, the next
+    /// call computes them again. More than [`ROUTE_CACHE_ROUTES_MAX`] are not kept.
+    pub fn put(
+        &mut self,
+        asked: &Asked<'_, S, V>,
+        found: RouteMatch<S>,
+        judged: Judged<V>,
+    ) -> (RouteList<S>, V) {
+        let RouteMatch { routes, generation, counter, .. } = found;
+        let Judged { publisher, verdict } = judged;
+        if routes.len() > ROUTE_CACHE_ROUTES_MAX {
+            return (RouteList::of_own(routes), verdict);
+        }
+        let hash = asked.router.hash(asked.topic);
+        let inner = self.inner.get_or_insert_default();
+        let at = inner.find(asked.topic, hash as u32);
+        let supply = |into: &mut Vec<Route<S>>| {
+            *into = routes;
+            Ok::<_, Infallible>((Terms { verdict, generation, counter }, publisher))
+        };
+        let Ok((routes, verdict)) = inner.miss(at, asked, hash, supply);
+        (routes.to_list(), verdict)
+    }
+
+    /// `supply` computes what is not there: the route, how long it holds, and whom its verdict is about.
+    #[inline]
+    fn look_up<E>(
+        &mut self,
+        asked: &Asked<'_, S, V>,
+        supply: impl FnOnce(&mut Vec<Route<S>>) -> Result<(Terms<V>, u64), E>,
+    ) -> Result<(Routes<'_, S>, V), E> {
         let hash = asked.router.hash(asked.topic);
         let inner = self.inner.get_or_insert_default();
         match inner.find(asked.topic, hash as u32) {
             Some(at) if inner.entries[at].terms.hold(asked.router) => {
                 let entry = &inner.entries[at];
-                (&entry.routes, entry.terms.verdict)
+                Ok((Routes::Kept(&entry.routes), entry.terms.verdict))
             }
-            at => inner.miss(at, asked, hash, judge),
+            at => inner.miss(at, asked, hash, supply),
         }
     }
 }
@@ -137,13 +200,13 @@ impl<S: Subscriber, V: Copy> Inner<S, V> {
 
     /// `at` is the entry that does not hold any more, if there is one.
     #[inline(never)]
-    fn miss(
+    fn miss<E>(
         &mut self,
         at: Option<usize>,
         asked: &Asked<'_, S, V>,
         hash: u64,
-        judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
-    ) -> (&[Route<S>], V) {
+        supply: impl FnOnce(&mut Vec<Route<S>>) -> Result<(Terms<V>, u64), E>,
+    ) -> Result<(Routes<'_, S>, V), E> {
         let name = if is_kept(asked.topic) { asked.topic } else { "" };
         let at =
             at.or_else(|| self.entries.iter().position(|entry| name.is_empty() && entry.topic.is_empty()));
@@ -153,13 +216,13 @@ impl<S: Subscriber, V: Copy> Inner<S, V> {
         }
         if self.many.is_none() {
             let mut routes = Vec::new();
-            let (terms, _) = compute(asked, &mut routes, judge);
+            let (terms, _) = supply(&mut routes)?;
             let entry = Entry { topic: name.into(), routes: routes.into(), terms, hash: hash as u32 };
             let at = self.put(at, entry);
             let entry = &self.entries[at];
-            return (&entry.routes, entry.terms.verdict);
+            return Ok((Routes::Kept(&entry.routes), entry.terms.verdict));
         }
-        self.many.get_or_insert_default().get(asked, hash, judge)
+        self.many.get_or_insert_default().get(asked, hash, supply)
     }
 
     /// Keeps an entry in place of another one, or of none; returns where.
@@ -187,12 +250,12 @@ impl<S: Subscriber, V: Copy> Inner<S, V> {
 }
 
 impl<S: Subscriber, V: Copy> Passing<S, V> {
-    fn get(
+    fn get<E>(
         &mut self,
         asked: &Asked<'_, S, V>,
         hash: u64,
-        judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
-    ) -> (&[Route<S>], V) {
+        supply: impl FnOnce(&mut Vec<Route<S>>) -> Result<(Terms<V>, u64), E>,
+    ) -> Result<(Routes<'_, S>, V), E> {
         let holds = |terms: &Terms<V>| self.topic == asked.topic && terms.hold(asked.router);
         let terms = match self.terms.filter(holds) {
             Some(terms) => terms,
@@ -202,13 +265,13 @@ impl<S: Subscriber, V: Copy> Passing<S, V> {
                 self.topic.clear();
                 self.topic.shrink_to(ROUTE_CACHE_TOPIC_BYTES_MAX);
                 self.topic.push_str(asked.topic);
-                let terms = asked.threads.get(asked, hash, &mut self.found, judge);
+                let terms = asked.threads.get(asked, hash, &mut self.found, supply)?;
                 self.terms = Some(terms);
                 terms
             }
         };
         let Found { kept, own } = &self.found;
-        (kept.as_deref().unwrap_or(own), terms.verdict)
+        Ok((kept.as_ref().map_or(Routes::Own(own), Routes::Kept), terms.verdict))
     }
 }
 
@@ -233,14 +296,21 @@ fn compute<S: Subscriber, V>(
     routes: &mut Vec<Route<S>>,
     judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
 ) -> (Terms<V>, u64) {
-    let counter = asked.router.generation_index(asked.topic);
-    // Before the route: see `Router::generation`.
-    let generation = asked.router.generation_of(counter);
+    let (generation, counter) = moment(asked);
     asked.router.route(asked.topic, routes);
     let Judged { publisher, verdict } = judge(routes);
     (Terms { verdict, generation, counter }, publisher)
 }
 
+/// To be taken before a route is computed: see [`Router::generation`].
+fn moment<S: Subscriber, V>(asked: &Asked<'_, S, V>) -> (Generation, u16) {
+    let counter = asked.router.generation_index(asked.topic);
+    (asked.router.generation_of(counter), counter)
+}
+
 fn is_kept(topic: &str) -> bool {
     !topic.is_empty() && topic.len() <= ROUTE_CACHE_TOPIC_BYTES_MAX
 }
+
+#[cfg(test)]
+mod tests;

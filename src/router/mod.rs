@@ -9,7 +9,7 @@
 //! - Once `subscribe` has returned, every route computed or taken from a [`RouteCache`] afterwards has the
 //!   subscriber; once `unsubscribe` has returned, none has it (the argument stands at [`Router::generation`]).
 //! - A filter that nobody holds leaves nothing behind: [`Router::filter_nodes`] returns to 0.
-//! - No recursion, and no trie node is visited twice for one topic.
+//! - No recursion, and no trie node is visited twice for one topic (but to go on behind a slice).
 //!
 //! Filters and topic names are taken as validated; an invalid one matches nothing and does no harm.
 
@@ -19,6 +19,7 @@ mod exact;
 mod names;
 mod retained;
 mod skip_scan;
+mod slices;
 mod subscribers;
 #[cfg(test)]
 mod tests;
@@ -33,12 +34,12 @@ use ahash::RandomState;
 use parking_lot::RwLock;
 
 pub use self::cache::{
-    Asked, Judged, ROUTE_CACHE_ROUTES_MAX, ROUTE_CACHE_TOPIC_BYTES_MAX, ROUTE_CACHE_TOPICS_MAX, RouteCache,
-    ThreadRoutes,
+    Asked, Judged, Lookup, ROUTE_CACHE_ROUTES_MAX, ROUTE_CACHE_TOPIC_BYTES_MAX, ROUTE_CACHE_TOPICS_MAX,
+    RouteCache, RouteList, RouteMatch, Routes, ThreadRoutes,
 };
 use self::exact::ExactFilters;
 pub use self::retained::{ReplayCursor, Retained, RetainedStore};
-use self::subscribers::Subscribers;
+pub use self::slices::RouteCursor;
 use self::trie::Trie;
 use crate::protocol::QoS;
 
@@ -163,29 +164,6 @@ impl<S: Subscriber> Router<S> {
         removed.is_some()
     }
 
-    /// Appends the receivers of a message with this topic name, in the order of the keys: each session once, or, where it has matching
-    /// subscriptions with No Local or an identifier, each of its subscriptions once, one behind the other.
-    ///
-    /// A filter that begins with a wildcard does not match a topic that begins with `$` (section 4.7.2).
-    pub fn route(&self, topic: &str, into: &mut Vec<Route<S>>) {
-        let start = into.len();
-        let mut lists = 0;
-        let mut collect = |subscribers: &Subscribers<S>| {
-            subscribers.append_to(into);
-            lists += 1;
-        };
-        let hash = self.hash(topic);
-        self.exact_shard(hash).read().get(hash, topic).into_iter().for_each(&mut collect);
-        if topic.contains('/') {
-            // A filter of the shards has two literal levels, so a topic of one level has nothing there.
-            self.shard(self.hash(head_of(topic))).read().matches(topic, true, &mut collect);
-        }
-        self.broad.read().matches(topic, !topic.starts_with('$'), &mut collect);
-        if lists > 1 {
-            merge(into, start);
-        }
-    }
-
     /// Number of subscriptions: pairs of session and filter.
     pub fn subscriptions(&self) -> usize {
         self.subscriptions.load(Ordering::Relaxed)
@@ -283,28 +261,6 @@ enum Place<'a, S> {
 
 fn counter_index(hash: u64) -> usize {
     hash as usize & (GENERATIONS - 1)
-}
-
-/// Makes the routes from `start` on unique by session, keeping the highest QoS of each. Where a session has a subscription that stands
-/// alone, all its routes stay, one behind the other.
-fn merge<S: Subscriber>(routes: &mut Vec<Route<S>>, start: usize) {
-    let mut tail = routes.split_off(start);
-    // Each list that was appended is sorted: the stable sort finds these runs and only merges them.
-    tail.sort_by_key(|route| route.subscriber.key());
-    for route in tail {
-        match routes[start..].last_mut() {
-            Some(last)
-                if last.subscriber.key() == route.subscriber.key()
-                    && !last.options.stands_alone()
-                    && !route.options.stands_alone() =>
-            {
-                if route.options.qos as u8 > last.options.qos as u8 {
-                    last.options = route.options;
-                }
-            }
-            _ => routes.push(route),
-        }
-    }
 }
 
 /// Whether a filter has a wildcard: in a valid filter these two bytes stand for nothing else.

@@ -67,6 +67,29 @@ impl<S: Subscriber> Subscribers<S> {
         }
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(list) => list.chunks.iter().map(Vec::len).sum(),
+        }
+    }
+
+    /// Appends the first `count` subscribers with higher keys than `after`.
+    pub(super) fn append_after(&self, after: Option<u64>, count: usize, into: &mut Vec<Route<S>>) {
+        let is_next = |route: &Route<S>| after.is_none_or(|after| route.subscriber.key() > after);
+        match self {
+            Self::One(one) => into.extend((is_next(one) && count > 0).then(|| one.clone())),
+            Self::Many(list) => {
+                let first = after.map_or(0, |after| list.chunk_of(after));
+                let chunks = list.chunks.get(first..).unwrap_or_default();
+                let skipped =
+                    chunks.first().map_or(0, |chunk| chunk.partition_point(|route| !is_next(route)));
+                into.extend(chunks.iter().flatten().skip(skipped).take(count).cloned());
+            }
+        }
+    }
+
     /// Appends all subscribers in the order of their keys.
     pub(super) fn append_to(&self, into: &mut Vec<Route<S>>) {
         match self {

@@ -9,12 +9,13 @@
 //! Tails stand without gaps; nodes that nothing needs any more are freed at once, up the chain.
 //! Insertion, removal and matching are loops; the deepest filter costs heap, never stack.
 
+mod matching;
 mod node;
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-use self::node::{Child, Edge, End, Link, NONE, Node, edge_hash, rest_matches};
+use self::node::{Child, Edge, End, Link, NONE, Node, edge_hash};
 use super::arena::Arena;
 use super::spread;
 use super::subscribers::{Removal, Subscribers};
@@ -100,21 +101,7 @@ impl<S: Subscriber> Trie<S> {
 
     /// Removes the subscriber `key` from the filter, and the nodes only this filter needed.
     pub(super) fn remove(&mut self, filter: &str, key: u64) -> Option<Route<S>> {
-        let (mut at, mut text) = (ROOT, filter.as_bytes());
-        let tail = loop {
-            if text == b"#" {
-                break self.node(at).subtree_filter;
-            }
-            let (level, rest) = self.split(at, text);
-            match self.child(at, level)?.child() {
-                Child::Tail(tail) if self.texts.get(self.tail(tail).rest) == text => break tail,
-                Child::Tail(_) => return None,
-                Child::Node(node) => match rest {
-                    None => break self.node(node).filter,
-                    Some(rest) => (at, text) = (node, rest),
-                },
-            }
-        };
+        let tail = self.find(filter)?;
         // No tail has the number NONE.
         match self.tails.get_mut(tail as usize)?.subscribers.remove(key) {
             Removal::Absent => None,
@@ -128,50 +115,27 @@ impl<S: Subscriber> Trie<S> {
         }
     }
 
-    /// Calls `found` with the subscribers of each filter that matches the topic.
-    ///
-    /// `wildcard_first` says whether filters that begin with a wildcard count. The topic has as many levels as the head, or more.
-    pub(super) fn matches(&self, topic: &str, wildcard_first: bool, found: &mut impl FnMut(&Subscribers<S>)) {
-        // Nodes to return to, with what of the topic follows them. A node is reached from its parent alone, so
-        // none is visited twice, and at most one waits per level. Most topics never need it to allocate.
-        let mut waiting: Vec<(u32, &[u8])> = Vec::new();
-        let (mut at, mut text) = (ROOT, topic.as_bytes());
+    /// The subscribers of this very filter.
+    pub(super) fn get(&self, filter: &str) -> Option<&Subscribers<S>> {
+        self.tails.get(self.find(filter)? as usize).map(|tail| &tail.subscribers)
+    }
+
+    /// The filter's tail, or perhaps NONE.
+    fn find(&self, filter: &str) -> Option<u32> {
+        let (mut at, mut text) = (ROOT, filter.as_bytes());
         loop {
-            let node = self.node(at);
-            let wildcards = at != ROOT || wildcard_first;
-            if wildcards && let Some(tail) = self.tails.get(node.subtree_filter as usize) {
-                found(&tail.subscribers);
+            if text == b"#" {
+                return Some(self.node(at).subtree_filter);
             }
             let (level, rest) = self.split(at, text);
-            let literal = if node.literals > 0 { self.literal(at, level) } else { None };
-            let plus = if wildcards && node.plus != Link::NONE { Some(node.plus) } else { None };
-            let mut next = None;
-            for child in [plus, literal].into_iter().flatten() {
-                match child.child() {
-                    Child::Tail(tail) => {
-                        let tail = self.tail(tail);
-                        let (_, below) = self.split(at, self.texts.get(tail.rest));
-                        if rest_matches(below, rest) {
-                            found(&tail.subscribers);
-                        }
-                    }
-                    Child::Node(child) => match rest {
-                        Some(rest) => waiting.extend(next.replace((child, rest))),
-                        None => {
-                            let child = self.node(child);
-                            // "sport/#" matches "sport" too (section 4.7.1.2).
-                            for tail in [child.filter, child.subtree_filter] {
-                                self.tails
-                                    .get(tail as usize)
-                                    .into_iter()
-                                    .for_each(|tail| found(&tail.subscribers));
-                            }
-                        }
-                    },
-                }
+            match self.child(at, level)?.child() {
+                Child::Tail(tail) if self.texts.get(self.tail(tail).rest) == text => return Some(tail),
+                Child::Tail(_) => return None,
+                Child::Node(node) => match rest {
+                    None => return Some(self.node(node).filter),
+                    Some(rest) => (at, text) = (node, rest),
+                },
             }
-            let Some(following) = next.or_else(|| waiting.pop()) else { return };
-            (at, text) = following;
         }
     }
 

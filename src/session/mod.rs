@@ -406,6 +406,12 @@ impl Session {
         self.inflight.unfinished()
     }
 
+    /// The packet id of the oldest delivery that is not finished.
+    #[cfg(test)]
+    pub(crate) fn first_unfinished_id(&self) -> Option<PacketId> {
+        self.inflight.next_unfinished(0).map(|(_, id, _)| id)
+    }
+
     /// Whether this drop should be told to the log: the first of its kind on this connection.
     pub fn report_drop(&mut self, reason: DropReason) -> bool {
         let bit = 1 << reason as u8;

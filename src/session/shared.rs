@@ -19,6 +19,16 @@ pub struct SharedMessage {
     pub sequence: u64,
 }
 
+impl SharedMessage {
+    /// Its place in the log, if it has one.
+    pub fn stored(&self) -> Option<&Stored> {
+        match &self.message {
+            Ok(message) => message.stored(),
+            Err(stored) => Some(stored),
+        }
+    }
+}
+
 impl Session {
     /// Gives up what came by shared subscriptions for which `wanted` holds and has not begun, for other members; with `unacknowledged` also
     /// what was sent at QoS 1 and not acknowledged (only when the connection is gone: an acknowledgement must not come later).

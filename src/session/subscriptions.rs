@@ -139,6 +139,18 @@ impl Subscriptions {
         let many = many.into_iter().flat_map(|table| table.iter());
         few.chain(many).map(|record| (record.filter(), record.options()))
     }
+
+    /// Some of the filters, at most about `max`, from a place on; 0 is the first place. Also where to go
+    /// on; `None`: these were the last.
+    pub fn slice(&self, from: usize, max: usize) -> (Vec<Box<str>>, Option<usize>) {
+        match &self.0 {
+            Form::None => (Vec::new(), None),
+            Form::Few(records) => {
+                (record::all(records).map(|record| Box::from(record.filter())).collect(), None)
+            }
+            Form::Many(table) => table.slice(from, max),
+        }
+    }
 }
 
 impl fmt::Debug for Subscriptions {

@@ -48,6 +48,7 @@ impl TestBroker {
         let addr = listener.local_addr;
         runtime.spawn(listener.run(Arc::clone(&core)));
         runtime.spawn(Arc::clone(&core).run_timers());
+        runtime.spawn(Arc::clone(&core).run_hand_overs());
         drop(inside);
         Ok(Self { core, addr, runtime, tending: None })
     }
@@ -87,6 +88,7 @@ impl TestBroker {
     /// The end, in order: everything is written.
     pub(super) fn shut_down(self) {
         self.core.begin_shutdown();
+        self.core.end_clients();
         let gone = std::time::Instant::now() + Duration::from_secs(10);
         while self.core.metrics.sockets.get() > 0 && std::time::Instant::now() < gone {
             std::thread::yield_now();

@@ -128,17 +128,18 @@ impl CheckpointWriter {
         if self.buffer.len() >= BUFFER { self.write() } else { Ok(()) }
     }
 
-    /// Waits until the log is synced up to [`position`](Self::position), makes the file safe, gives it its name, and removes the
-    /// checkpoints before it. Blocks.
+    /// Waits until the log is synced up to `submitted`, which is at or behind [`position`](Self::position),
+    /// makes the file safe, gives it its name, and removes the checkpoints before it. Blocks.
     ///
     /// # Errors
-    /// If something of that fails or the log cannot be written at present; the checkpoint before it is then still there and counts.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
+    /// If something of that fails or the log cannot be written at present; the checkpoint before it is
+    /// then still there and counts.
+    pub(super) fn finish(mut self, submitted: Position) -> io::Result<()> {
         let end = own_mark(self.header.tag, self.header.place(self.at + self.buffer.len() as u64));
         self.buffer.extend_from_slice(&end);
         self.write()?;
         let shared = Arc::clone(&self.shared);
-        shared.wait_synced(self.position())?;
+        shared.wait_synced(submitted.max(self.position()))?;
         self.count_sync(self.file.sync())?;
         let name = self.header.name();
         let since = shared.files.failures();

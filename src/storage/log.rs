@@ -21,6 +21,7 @@ use super::segments::{Freed, ReadError, SegmentInfo, Segments, Window};
 use super::shared::{Counters, Part, Shared, Timing};
 use super::writer::Writer;
 use crate::ledger::{Ledger, Position};
+use crate::turns::Ended;
 
 /// When an acknowledgement may leave, and when the disk is told to keep what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,6 +60,10 @@ pub(crate) struct Submitted {
     /// When [`Log::committed`] has reached this, all of it is committed.
     pub(crate) end: Position,
 }
+
+/// Segments to which nothing referred when this was made.
+#[derive(Debug)]
+pub(crate) struct Condemned(Vec<u32>);
 
 /// Whether somebody waits for a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +230,20 @@ impl Log {
         self.shared.wake_when_not_full(waker);
     }
 
+    /// Waits until it is not full; also ends when the log is closed.
+    pub(crate) async fn wait_not_full(&self) {
+        let mut is_woken = false;
+        poll_fn(|context| {
+            if !self.is_full() || std::mem::replace(&mut is_woken, true) && self.shared.pending.lock().closed
+            {
+                return Poll::Ready(());
+            }
+            self.wake_when_not_full(context.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Replaces what is in `into` by the body of the frame at this position. May block on the disk. For those that stand near one another one
     /// `window` saves reads of the file.
     ///
@@ -287,13 +306,51 @@ impl Log {
         self.shared.checkpoints.bytes_since(submitted)
     }
 
-    /// Removes the sealed segments that lie before the last finished checkpoint and of which the ledger says that nothing is needed.
-    /// After a power cut such a segment may be found again, whole or in part: visitors must not rely on its being gone.
+    /// Puts a checkpoint in force that was gathered before a barrier: what turns had in their hands
+    /// while it was gathered is on record by now, and is synced before the checkpoint counts. Blocks.
     ///
     /// # Errors
-    /// If a file cannot be removed; the segment is tried again next time.
+    /// As [`CheckpointWriter::finish`]; the checkpoint before it then still counts.
+    pub(crate) fn finish_checkpoint(&self, writer: Ended<CheckpointWriter>) -> io::Result<()> {
+        writer.into_inner().finish(self.submitted())
+    }
+
+    /// The sealed segments before the last finished checkpoint to which nothing refers now; `None` if
+    /// there are none. They can be [freed](Self::free) when the turns of this moment have ended.
+    pub(crate) fn condemn(&self) -> Option<Condemned> {
+        let (current, safe) = (self.written().segment(), self.shared.checkpoints.safe());
+        let dead = self.shared.segments.dead(current, safe);
+        (!dead.is_empty()).then_some(Condemned(dead))
+    }
+
+    /// Removes condemned segments, if still nothing refers to them. A reference may have been given up
+    /// by a turn that has put its successor on record only since: that is synced first. Blocks.
+    ///
+    /// After a power cut such a segment may be found again, whole or in part: visitors must not rely on
+    /// its being gone.
+    ///
+    /// # Errors
+    /// If the log cannot be synced at present or a file cannot be removed; tried again next time.
+    pub(crate) fn free(&self, condemned: Ended<Condemned>) -> io::Result<Freed> {
+        self.shared.wait_synced(self.submitted())?;
+        self.shared.segments.free(&condemned.into_inner().0)
+    }
+
+    /// Both at once, for tests of the log alone, which has no turns.
+    #[cfg(test)]
     pub(crate) fn free_dead_segments(&self) -> io::Result<Freed> {
-        self.shared.segments.free(self.written().segment(), self.shared.checkpoints.safe())
+        match self.condemn() {
+            Some(Condemned(dead)) => self.shared.segments.free(&dead),
+            None => Ok(Freed::default()),
+        }
+    }
+
+    /// Waits until everything submitted so far is synced, whatever the mode. Blocks.
+    ///
+    /// # Errors
+    /// If the disk is failing now, or the log is closed.
+    pub(crate) fn wait_synced(&self) -> io::Result<()> {
+        self.shared.wait_synced(self.submitted())
     }
 
     /// Counters and state.

@@ -40,4 +40,4 @@ pub(crate) use record::{
     SubscribeRecord, WillRecord,
 };
 pub(crate) use recovered::{OwnedMessage, Recovered, RecoveredSession, RecoveredWill};
-pub(crate) use segments::{ReadError, SegmentInfo, Window};
+pub(crate) use segments::{Freed, ReadError, SegmentInfo, Window};

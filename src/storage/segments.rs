@@ -29,7 +29,7 @@ pub(crate) struct SegmentInfo {
     pub(crate) live: u64,
 }
 
-/// What [`Log::free_dead_segments`](super::Log::free_dead_segments) removed.
+/// What [`Log::free`](super::Log::free) removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Freed {
     /// Segments.
@@ -233,15 +233,23 @@ impl Segments {
         Ok(())
     }
 
-    /// Removes the segments before `current` that end at or before `checkpoint` and of which nothing is needed.
-    pub(super) fn free(&self, current: u32, checkpoint: Position) -> io::Result<Freed> {
+    /// The segments before `current` that end at or before `checkpoint` and to which nothing refers.
+    pub(super) fn dead(&self, current: u32, checkpoint: Position) -> Vec<u32> {
+        let map = self.map.read();
+        map.range(..current)
+            .filter(|(id, segment)| Position::new(**id, segment.end) <= checkpoint)
+            .filter(|(id, _)| self.ledger.live(**id) == 0)
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Removes those of these segments to which nothing refers.
+    pub(super) fn free(&self, dead: &[u32]) -> io::Result<Freed> {
         let dead: Vec<(u32, Segment)> = {
             let map = self.map.read();
-            let before = map.range(..current);
-            before
-                .filter(|(id, segment)| Position::new(**id, segment.end) <= checkpoint)
-                .filter(|(id, _)| self.ledger.live(**id) == 0)
-                .map(|(id, segment)| (*id, segment.clone()))
+            dead.iter()
+                .filter(|id| self.ledger.live(**id) == 0)
+                .filter_map(|id| Some((*id, map.get(id)?.clone())))
                 .collect()
         };
         let mut freed = Freed::default();

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Asked, Found, Judged, Terms, compute, is_kept};
+use super::{Asked, Found, Terms, is_kept};
 use crate::router::{Route, Subscriber};
 
 /// Topics kept per thread.
@@ -82,16 +82,16 @@ impl<S, V> ThreadRoutes<S, V> {
 
 impl<S: Subscriber, V: Copy> ThreadRoutes<S, V> {
     /// Puts the route into `found`; `hash` is the router's of the topic.
-    pub(super) fn get(
+    pub(super) fn get<E>(
         &self,
         asked: &Asked<'_, S, V>,
         hash: u64,
         found: &mut Found<S>,
-        judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
-    ) -> Terms<V> {
+        supply: impl FnOnce(&mut Vec<Route<S>>) -> Result<(Terms<V>, u64), E>,
+    ) -> Result<Terms<V>, E> {
         found.clear();
         let Some(mut table) = self.table().filter(|_| is_kept(asked.topic)) else {
-            return compute(asked, &mut found.own, judge).0;
+            return Ok(supply(&mut found.own)?.0);
         };
         let place = table.find(asked, hash_with(hash, asked.publisher));
         if let Some(entry) = place.and_then(|place| table.hit(place))
@@ -100,9 +100,9 @@ impl<S: Subscriber, V: Copy> ThreadRoutes<S, V> {
             if !entry.routes.is_empty() {
                 found.kept = Some(Arc::clone(&entry.routes));
             }
-            return entry.terms;
+            return Ok(entry.terms);
         }
-        let (terms, publisher) = compute(asked, &mut found.own, judge);
+        let (terms, publisher) = supply(&mut found.own)?;
         let place = place.filter(|_| publisher == asked.publisher);
         let hash = hash_with(hash, publisher);
         // What was kept and does not hold any more was asked for before.
@@ -115,7 +115,7 @@ impl<S: Subscriber, V: Copy> ThreadRoutes<S, V> {
             drop(table);
             drop(given_up);
         }
-        terms
+        Ok(terms)
     }
 }
 

@@ -73,6 +73,16 @@ impl Table {
         self.slots.iter().filter_map(|place| self.at(*place))
     }
 
+    /// The filters in some slots, and the slot behind these.
+    pub(super) fn slice(&self, from: usize, max: usize) -> (Vec<Box<str>>, Option<usize>) {
+        let slots = self.slots.get(from..).unwrap_or_default();
+        let slots = slots.get(..max.max(1)).unwrap_or(slots);
+        let filters =
+            slots.iter().filter_map(|place| self.at(*place)).map(|record| Box::from(record.filter()));
+        let next = from + slots.len();
+        (filters.collect(), (next < self.slots.len()).then_some(next))
+    }
+
     /// Bytes of memory it takes, without what the allocator adds.
     #[cfg(test)]
     pub(super) fn bytes_held(&self) -> usize {

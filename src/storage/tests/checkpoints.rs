@@ -48,11 +48,11 @@ fn one_at_a_time_and_unfinished_ones_leave_nothing() {
     drop(first);
     assert_eq!(files.list().expect("a list"), Vec::<String>::new());
     let second = rig.log.begin_checkpoint().expect("it begins");
-    second.finish().expect("nothing is pending");
+    second.finish(Position::START).expect("nothing is pending");
     // Once more, at the same position.
     let mut third = rig.log.begin_checkpoint().expect("it begins");
     third.frame(b"other").expect("it is written");
-    third.finish().expect("nothing is pending");
+    third.finish(Position::START).expect("nothing is pending");
     assert_eq!(names(&files, "checkpoint"), ["checkpoint-00000001-00000000.log"]);
     assert_eq!(Rig::open(&files, SMALL).found.checkpoint_frames, [b"other"]);
 }
@@ -67,7 +67,7 @@ fn what_is_submitted_meanwhile_belongs_to_the_log() {
     assert_eq!(writer.position(), after[0].0);
     writer.frame(b"state").expect("it is written");
     rig.sync();
-    writer.finish().expect("it is synced");
+    writer.finish(Position::START).expect("it is synced");
     assert_eq!(rig.log.bytes_since_checkpoint(), 17);
 }
 

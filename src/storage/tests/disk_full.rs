@@ -200,7 +200,7 @@ fn a_log_that_cannot_be_written_finishes_no_checkpoint() {
     files.on_step(|step| step.name.starts_with("segment").then_some(Fault::Full));
     rig.turn();
     let checkpoint = rig.log.begin_checkpoint().expect("its own file can be made");
-    assert!(checkpoint.finish().is_err());
+    assert!(checkpoint.finish(Position::START).is_err());
     assert_eq!(rig.log.checkpoint_position(), Position::START);
 }
 

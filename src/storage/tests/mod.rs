@@ -266,7 +266,7 @@ fn checkpoint(rig: &mut Rig, frames: Vec<Vec<u8>>, account: &mut Account) -> boo
         panic!("neither synced nor failing");
     }
     account.checkpoints.push((position, frames, false));
-    let finished = writer.finish().is_ok();
+    let finished = writer.finish(Position::START).is_ok();
     if let Some(last) = account.checkpoints.last_mut() {
         last.2 = finished;
     }

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ahash::RandomState;
 
-use super::super::{ROUTE_CACHE_TOPICS_MAX, RouteCache};
+use super::super::{Judged, ROUTE_CACHE_TOPICS_MAX, RouteCache};
 use super::*;
 use crate::protocol::QoS;
 use crate::router::tests::Peer;

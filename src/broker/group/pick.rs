@@ -1,0 +1,174 @@
+//! Whose turn it is: a message for one member of a group.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::{Filed, Group, Member, standing};
+use crate::broker::{Core, Turn};
+use crate::protocol::QoS;
+use crate::session::{Delivered, DropReason, Outgoing, Readiness};
+
+/// Members that are found full for one message before it is dropped, or goes to those that are away. They are looked at again when
+/// they hold less; only a smaller message could find room before.
+const FULL_TRIES_MAX: usize = 4;
+
+/// Members whose clients cannot take a message, for its size, before it is dropped.
+const MISFITS_MAX: usize = 64;
+
+/// The order in which members are asked: at QoS 0, and above.
+const AT_MOST_ONCE: [Filed; 3] = [Filed::Ready, Filed::Busy, Filed::Full];
+const ABOVE: [Filed; 5] = [Filed::Ready, Filed::Busy, Filed::Away, Filed::Full, Filed::AwayFull];
+
+/// What became of one message so far.
+#[derive(Default)]
+struct Search {
+    why: Option<DropReason>,
+    found_full: usize,
+    /// Members that the message does not suit. They keep their filing, and are not asked again for this message.
+    misfits: Vec<u64>,
+    /// Some may not read its topic.
+    has_refused: Cell<bool>,
+}
+
+impl Core {
+    /// Hands a message to one member of the group.
+    pub(in crate::broker) fn deliver_shared(
+        &self,
+        turn: &mut Turn,
+        group: &Arc<Group>,
+        outgoing: &mut Outgoing<'_>,
+    ) {
+        let order = if outgoing.qos() == QoS::AtMostOnce { &AT_MOST_ONCE[..] } else { &ABOVE };
+        let mut search = Search::default();
+        for filed in order {
+            while search.goes_on(*filed)
+                && let Some(member) = self.next_member(group, *filed, outgoing, &search)
+            {
+                if self.offer(turn, group, *filed, &member, outgoing, &mut search) {
+                    return;
+                }
+            }
+        }
+        match search.why {
+            None if search.has_refused.get() => self.metrics.dropped.add("acl_read", 1),
+            why => turn.count_drop(why.unwrap_or(DropReason::OfflineQos0), 1),
+        }
+    }
+
+    /// A member that may not read the topic is passed over, and stays filed as it is: it may read others.
+    fn next_member(
+        &self,
+        group: &Group,
+        filed: Filed,
+        outgoing: &Outgoing<'_>,
+        search: &Search,
+    ) -> Option<Member> {
+        let is_ruled = self.access.is_active();
+        group.next(filed, |member| {
+            let client = &member.subscriber;
+            let may = !is_ruled || self.may_receive(client, outgoing.topic());
+            if !may {
+                search.has_refused.set(true);
+            }
+            may && !search.misfits.contains(&client.key)
+        })
+    }
+
+    /// Looks at a member that is filed so; whether it has taken the message.
+    fn offer(
+        &self,
+        turn: &mut Turn,
+        group: &Arc<Group>,
+        filed: Filed,
+        member: &Member,
+        outgoing: &mut Outgoing<'_>,
+        search: &mut Search,
+    ) -> bool {
+        let client = &member.subscriber;
+        let mut state = client.lock();
+        let readiness = state.readiness();
+        let is_connected = match readiness {
+            Readiness::Ready | Readiness::Busy => true,
+            Readiness::Away => false,
+            // One with many filters leaves the router in slices. It is asked no more.
+            Readiness::Ended => {
+                group.leave(client.key, &mut state);
+                return false;
+            }
+        };
+        let worse = match (filed, readiness) {
+            (Filed::Ready, Readiness::Busy) => Some(Filed::Busy),
+            (Filed::Ready | Filed::Busy, Readiness::Away) => Some(Filed::Away),
+            (Filed::Full, Readiness::Away) => Some(Filed::AwayFull),
+            _ => None,
+        };
+        if let Some(worse) = worse {
+            group.file(client, &mut state, worse);
+            return false;
+        }
+        let routes = std::slice::from_ref(member);
+        match self.deliver_locked(turn, client, &mut state, outgoing, routes, Some(&group.filter)) {
+            // Queued: at QoS 2 it waits for the log.
+            Delivered::Sent | Delivered::Queued => {
+                let now = standing(state.readiness());
+                if now != filed {
+                    group.file(client, &mut state, now);
+                }
+                return true;
+            }
+            Delivered::Dropped(reason) => {
+                search.why.get_or_insert(reason);
+                match reason {
+                    DropReason::QueueFullQos0
+                    | DropReason::QueueFull
+                    | DropReason::QueueFullBytes
+                    | DropReason::OfflineQos0 => {
+                        search.found_full += 1;
+                        let full = if is_connected { Filed::Full } else { Filed::AwayFull };
+                        group.file(client, &mut state, full);
+                    }
+                    _ => search.misfits.push(client.key),
+                }
+            }
+            // Only subscriptions that do not want their own client's messages.
+            Delivered::Ended => search.misfits.push(client.key),
+        }
+        false
+    }
+
+    /// Whether a group has a connected member other than `key`, the one that has gone away.
+    pub(in crate::broker) fn has_connected_member(&self, filter: &str, key: u64) -> bool {
+        let Some(group) = self.groups.get(filter).and_then(|entry| entry.value().group.clone()) else {
+            return false;
+        };
+        // It may be filed as ready still, and the next message would go to it in vain.
+        if let Some(gone) = group.member(key) {
+            file_if_away(&group, &gone);
+        }
+        [Filed::Ready, Filed::Busy, Filed::Full].into_iter().any(|filed| {
+            while let Some(member) = group.find(filed, |member| member.subscriber.key != key) {
+                if !file_if_away(&group, &member) {
+                    return true;
+                }
+            }
+            false
+        })
+    }
+}
+
+/// Files a member anew if it is away, or over; whether it is.
+fn file_if_away(group: &Arc<Group>, member: &Member) -> bool {
+    let mut state = member.subscriber.lock();
+    let is_away = matches!(state.readiness(), Readiness::Away | Readiness::Ended);
+    if is_away {
+        group.file_as_away(&member.subscriber, &mut state);
+    }
+    is_away
+}
+
+impl Search {
+    fn goes_on(&self, filed: Filed) -> bool {
+        let may_be_full = !matches!(filed, Filed::Full | Filed::AwayFull);
+        self.misfits.len() < MISFITS_MAX && (may_be_full || self.found_full < FULL_TRIES_MAX)
+    }
+}

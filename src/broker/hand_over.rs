@@ -1,0 +1,377 @@
+//! Handing over: what a session gives away, in slices.
+//!
+//! A session gives messages of shared subscriptions away when it ends, when its connection is gone
+//! while other members are connected, and when it unsubscribes. They first move into
+//! [`ClientState::leaving`]; a task of the broker ([`Core::run_hand_overs`]) then gives them to other
+//! members, a bounded number in each turn. What is in the log only is read back on a thread that
+//! may block.
+//!
+//! On record a message belongs to the old session until it has a new owner: each one is a single
+//! frame with the message, the new owner's delivery and the end of the old one. So a crash between
+//! two slices loses nothing. The old session's own end ([`Record::SessionEnd`]) comes last. Before
+//! that it is on record as one that is kept for no time, so a start knows that nobody may have it
+//! back, and goes on with its end.
+//!
+//! A session that has left the registry is found in [`Core::leaving`] until its end is on record:
+//! checkpoints look there as well.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::fan_out::FanOut;
+use super::load::Loaded;
+use super::turn_log::{Retention, TurnLog};
+use super::{Client, ClientState, Core, Turn};
+use crate::escape::escape;
+use crate::ledger::Position;
+use crate::session::{DropReason, Expiry, Message, Outgoing, SharedMessage, Subscriptions};
+use crate::storage::{Begun, Numbers, ReadError, Record};
+
+/// Messages given to other members in one turn.
+const SLICE_MESSAGES: usize = 64;
+/// Bytes of messages read back for one turn, but for one message that is larger.
+const SLICE_BYTES: usize = 256 * 1024;
+/// Filters of an ended session that leave the router in one turn.
+pub(super) const SLICE_FILTERS: usize = 256;
+
+/// What a session gives away. See the module's documentation.
+#[derive(Default)]
+pub(crate) struct Leaving {
+    /// By their sequence, if the session is durable.
+    messages: VecDeque<SharedMessage>,
+    /// Set when the session has ended.
+    ended: Option<EndedSession>,
+    /// It is among those that the task looks after.
+    is_queued: bool,
+}
+
+/// A session that has ended and has not given everything away.
+struct EndedSession {
+    is_durable: bool,
+    /// Filters to leave the router, from this one on.
+    filters: Subscriptions,
+    next_filter: Option<usize>,
+}
+
+/// The sessions that have something to give away, in turn.
+#[derive(Default)]
+pub(super) struct HandOvers {
+    queue: Mutex<VecDeque<Task>>,
+    news: Notify,
+}
+
+/// What the task of the broker has to do.
+enum Task {
+    HandOver(Arc<Client>),
+    /// A message of the broker's own that did not fit into its turn.
+    FanOut(Box<FanOut>),
+}
+
+/// A message that leaves its session in this turn.
+struct Given {
+    /// Its place in the log belongs to the session until the end of the turn.
+    shared: SharedMessage,
+    /// `None`: it cannot be read.
+    message: Option<Arc<Message>>,
+}
+
+impl HandOvers {
+    fn push(&self, task: Task) {
+        self.queue.lock().push_back(task);
+        self.news.notify_one();
+    }
+}
+
+impl Leaving {
+    /// Messages that are given away from now on.
+    fn add(&mut self, messages: Vec<SharedMessage>) {
+        self.messages.extend(messages);
+        self.messages.make_contiguous().sort_by_key(|message| message.sequence);
+    }
+
+    /// Whether it is a durable session's that has ended: its end is still to be put on record.
+    pub(super) fn ends_on_record(&self) -> bool {
+        self.ended.as_ref().is_some_and(|ended| ended.is_durable)
+    }
+
+    /// The sequences that still belong to the session, oldest first.
+    pub(super) fn sequences(&self) -> impl Iterator<Item = u64> {
+        self.messages.iter().map(|message| message.sequence)
+    }
+
+    fn find(&self, sequence: u64) -> Option<&SharedMessage> {
+        let found = self.messages.binary_search_by_key(&sequence, |message| message.sequence).ok()?;
+        self.messages.get(found)
+    }
+
+    /// Where a message is in the log.
+    pub(super) fn position_of(&self, sequence: u64) -> Option<Position> {
+        self.find(sequence)?.stored().map(|stored| stored.position())
+    }
+
+    /// A message was copied from one place in the log to another.
+    pub(super) fn moved(&self, sequence: u64, from: Position, to: Position) {
+        if let Some(stored) = self.find(sequence).and_then(SharedMessage::stored) {
+            stored.move_to(from, to);
+        }
+    }
+
+    /// What of the next slice is in the log only.
+    fn wanted(&self) -> Vec<(u64, Position)> {
+        let mut bytes = 0;
+        let slice = self.messages.iter().take(SLICE_MESSAGES);
+        let in_log = slice.filter_map(|message| match &message.message {
+            Ok(_) => None,
+            Err(stored) => Some((message.sequence, stored)),
+        });
+        in_log
+            .take_while(|(_, stored)| {
+                let is_within = bytes == 0 || bytes + stored.bytes() as usize <= SLICE_BYTES;
+                bytes += stored.bytes() as usize;
+                is_within
+            })
+            .map(|(sequence, stored)| (sequence, stored.position()))
+            .collect()
+    }
+
+    /// Takes the next slice out, up to the first message that was not read back.
+    fn take_slice(&mut self, loaded: Vec<Loaded>) -> Vec<Given> {
+        let mut loaded = loaded.into_iter().peekable();
+        let mut given = Vec::new();
+        while given.len() < SLICE_MESSAGES
+            && let Some(next) = self.messages.front()
+        {
+            let message = match &next.message {
+                Ok(message) => Some(Arc::clone(message)),
+                Err(stored) => {
+                    let Some((_, from, read)) = loaded.next_if(|(sequence, ..)| *sequence == next.sequence)
+                    else {
+                        break;
+                    };
+                    match read {
+                        Ok(message) => Some(Arc::new(message)),
+                        // Copied forward, or to be written again, meanwhile: it is asked for again.
+                        Err(ReadError::NotWritten) => break,
+                        Err(_) if stored.position() != from => break,
+                        Err(_) => None,
+                    }
+                }
+            };
+            let Some(shared) = self.messages.pop_front() else { break };
+            given.push(Given { shared, message });
+        }
+        given
+    }
+}
+
+impl Core {
+    /// Gives messages of a session to other members, a little later. Under the client's lock, in the
+    /// turn that has taken them out.
+    pub(super) fn give_away(
+        &self,
+        client: &Arc<Client>,
+        state: &mut ClientState,
+        messages: Vec<SharedMessage>,
+    ) {
+        if messages.is_empty() {
+            return;
+        }
+        let leaving = state.leaving.get_or_insert_default();
+        leaving.add(messages);
+        self.look_after(client, leaving);
+    }
+
+    fn look_after(&self, client: &Arc<Client>, leaving: &mut Leaving) {
+        if !std::mem::replace(&mut leaving.is_queued, true) {
+            self.hand_overs.push(Task::HandOver(Arc::clone(client)));
+        }
+    }
+
+    /// The session has ended, and has more to give away than fits into the turn of its end. Under its
+    /// lock. From now on nobody may have it back, after a crash neither; `Some`: when that is safe.
+    pub(super) fn end_in_slices(
+        &self,
+        client: &Arc<Client>,
+        state: &mut ClientState,
+        is_durable: bool,
+        filters: Subscriptions,
+    ) -> Option<Position> {
+        // Before the registry forgets it: a checkpoint finds it here or there.
+        self.leaving.insert(client.key, Arc::clone(client));
+        let leaving = state.leaving.get_or_insert_default();
+        leaving.ended = Some(EndedSession { is_durable, filters, next_filter: Some(0) });
+        self.look_after(client, leaving);
+        if !is_durable {
+            return None;
+        }
+        let mut turn_log = TurnLog::default();
+        turn_log.record(&self.kept_for_no_time(client), true);
+        turn_log.commit(self)
+    }
+
+    /// What the log has of a session that ends in slices.
+    pub(super) fn kept_for_no_time(&self, client: &Client) -> Record<'static> {
+        let (session, since) = (client.key, self.wall_clock(self.now()));
+        let keep = Some(std::time::Duration::ZERO);
+        Record::Detached { session, since, keep, begun: Begun { at_least_once: 0, exactly_once: 0 } }
+    }
+
+    /// Goes on with the end of a session at which the last run was stopped.
+    pub(super) fn resume_end(&self, client: &Arc<Client>, messages: Vec<SharedMessage>) {
+        self.leaving.insert(client.key, Arc::clone(client));
+        let mut state = client.lock();
+        let filters = state.session.end();
+        let leaving = state.leaving.get_or_insert_default();
+        leaving.add(messages);
+        leaving.ended = Some(EndedSession { is_durable: true, filters, next_filter: None });
+        self.look_after(client, leaving);
+    }
+
+    /// Looks after the sessions that have something to give away, until the broker shuts down. What
+    /// is left then is on record, and the next start goes on with it.
+    pub(crate) async fn run_hand_overs(self: Arc<Self>) {
+        let shut_down = self.shut_down();
+        tokio::pin!(shut_down);
+        loop {
+            let next = self.hand_overs.queue.lock().pop_front();
+            let client = match next {
+                Some(Task::HandOver(client)) => client,
+                Some(Task::FanOut(fan_out)) => {
+                    self.complete_fan_out(fan_out).await;
+                    continue;
+                }
+                None => {
+                    tokio::select! {
+                        () = self.hand_overs.news.notified() => continue,
+                        () = &mut shut_down => return,
+                    }
+                }
+            };
+            let has_more = tokio::select! {
+                has_more = self.hand_over_slice(&client) => has_more,
+                () = &mut shut_down => return,
+            };
+            if has_more {
+                // Behind the others: a long hand-over does not hold up the short ones.
+                self.hand_overs.push(Task::HandOver(client));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Has a message that did not fit into its turn delivered by the task of the broker.
+    pub(super) fn complete_later(&self, fan_out: Box<FanOut>) {
+        self.hand_overs.push(Task::FanOut(fan_out));
+    }
+
+    /// One slice of a session; whether it has more.
+    async fn hand_over_slice(self: &Arc<Self>, client: &Arc<Client>) -> bool {
+        if let Some(log) = &self.log {
+            log.wait_not_full().await;
+        }
+        let wanted = client.lock().leaving.as_ref().map(|leaving| leaving.wanted()).unwrap_or_default();
+        let loaded = if wanted.is_empty() {
+            Vec::new()
+        } else {
+            let core = Arc::clone(self);
+            tokio::task::spawn_blocking(move || core.load(wanted)).await.unwrap_or_default()
+        };
+        // One session's fault must not end the hand-overs of all others.
+        catch_unwind(AssertUnwindSafe(|| self.hand_over_loaded(client, loaded))).unwrap_or_else(|_| {
+            tracing::error!(client_id = %escape(&client.id), "a hand-over between members panicked");
+            client.lock().leaving.is_some()
+        })
+    }
+
+    /// The turn of one slice.
+    fn hand_over_loaded(&self, client: &Arc<Client>, loaded: Vec<Loaded>) -> bool {
+        let mut turn = Turn::new();
+        turn.begin(self);
+        let (from, given) = {
+            let mut state = client.lock();
+            let is_durable = state.session.is_durable();
+            let Some(leaving) = &mut state.leaving else { return false };
+            let from = (is_durable || leaving.ends_on_record()).then_some(client.key);
+            (from, leaving.take_slice(loaded))
+        };
+        for given in &given {
+            self.hand_over(&mut turn, from, given);
+        }
+        drop(given);
+        let has_more = self.leave_router(&mut turn, client);
+        turn.finish(self);
+        has_more
+    }
+
+    /// When a session has given all its messages away: its filters leave the router, then it is over.
+    fn leave_router(&self, turn: &mut Turn, client: &Arc<Client>) -> bool {
+        let filters = {
+            let mut state = client.lock();
+            let Some(leaving) = &mut state.leaving else { return false };
+            if !leaving.messages.is_empty() {
+                return true;
+            }
+            let Some(ended) = &mut leaving.ended else {
+                state.leaving = None;
+                return false;
+            };
+            let slice = ended.next_filter.map(|from| ended.filters.slice(from, SLICE_FILTERS));
+            let Some((filters, next)) = slice else {
+                if ended.is_durable {
+                    turn.log.record(&Record::SessionEnd { session: client.key }, false);
+                }
+                state.leaving = None;
+                drop(state);
+                // In this turn: a checkpoint that does not find it waits for its end on record.
+                self.leaving.remove(&client.key);
+                return false;
+            };
+            ended.next_filter = next;
+            filters
+        };
+        let mut state = client.lock();
+        for filter in filters {
+            self.remove_subscription(&filter, client.key, &mut state);
+        }
+        true
+    }
+
+    /// Gives a message to another member of its group. On record it leaves the session `from`, if that
+    /// is durable, and enters the other one at once.
+    fn hand_over(&self, turn: &mut Turn, from: Option<u64>, given: &Given) {
+        let SharedMessage { filter, sequence, .. } = &given.shared;
+        let sequences = [*sequence];
+        let finished =
+            from.map(|session| Record::Finished { session, sequences: Numbers::Slice(&sequences) });
+        let Some(message) = &given.message else {
+            tracing::error!("a message in the data directory cannot be read back and is lost");
+            self.metrics.dropped.add("unreadable", 1);
+            finished.iter().for_each(|finished| turn.log.record(finished, false));
+            return;
+        };
+        // Its place in the log is that of the session it leaves.
+        let message = match message.stored() {
+            None => Arc::clone(message),
+            Some(_) => Arc::new(message.without_place()),
+        };
+        // To the next member it has not begun ([MQTT-3.3.2-5]).
+        if message.expiry(turn.now) == Expiry::Over {
+            turn.count_drop(DropReason::Expired, 1);
+            finished.iter().for_each(|finished| turn.log.record(finished, false));
+            return;
+        }
+        let group = self.groups.get(filter).map(|entry| Arc::clone(entry.value()));
+        let mut scratch = std::mem::take(&mut turn.scratch);
+        let mut outgoing = Outgoing::from_message(&message, turn.now, &mut scratch);
+        match group.as_ref().and_then(|group| group.group.as_ref()) {
+            Some(group) => self.deliver_shared(turn, group, &mut outgoing),
+            None => turn.count_drop(DropReason::SharedGroupGone, 1),
+        }
+        turn.log.publish(self, &mut outgoing, Retention::None, finished.as_slice(), false);
+        turn.scratch = scratch;
+    }
+}
