@@ -15,6 +15,11 @@ pub fn short(payload: &str) -> &str {
     payload.split(' ').next().unwrap_or(payload)
 }
 
+/// How many bytes it has on the wire.
+pub fn size(payload: &str) -> u64 {
+    (payload.len() + padding(payload).map_or(0, |(_, letters)| 1 + letters)) as u64
+}
+
 /// The bytes on the wire.
 pub fn write(payload: &str, out: &mut Vec<u8>) {
     out.extend(payload.as_bytes());
@@ -72,6 +77,7 @@ mod tests {
     fn what_is_written_is_read_back_and_a_wrong_byte_is_seen() {
         for payload in ["", "a.1", &*padded("a.2", 1), &*padded("b.3", 100_000)] {
             let mut bytes = wire(payload);
+            assert_eq!(size(payload), bytes.len() as u64);
             assert_eq!(&*read(&bytes), payload);
             let Some(last) = bytes.last_mut() else { continue };
             *last ^= 1;

@@ -16,12 +16,17 @@ use crate::history::{Event, What};
 use crate::mqtt::Packet;
 use crate::rng::Rng;
 use crate::watch::{FileAim, FileEvent, watch};
-use crate::world::{Aim, Mood, Stage, World};
+use crate::world::{Aim, Focus, Mood, Stage, World};
 
 /// A broker that has not answered a single CONNECT by then does not start.
 const START_MAX: Duration = Duration::from_secs(20);
 /// A stage that is not done by then is given up; what is missing then is what the checker reports.
 const STAGE_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of load after which the broker thinks of a checkpoint, and a little more.
+const LOAD: u64 = 9 << 20;
+/// Load ends by then, whatever has been done.
+const LOAD_MAX: Duration = Duration::from_secs(6);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -70,9 +75,9 @@ struct Death {
     file: Option<FileAim>,
     /// The time from packet or file to the kill.
     linger: Duration,
-    /// Of a heavy cycle: how long there is load. Quiet follows.
-    load: Option<Duration>,
-    /// At the latest then.
+    /// A heavy cycle, about this.
+    heavy: Option<Focus>,
+    /// At the latest then; of a heavy cycle, counted from the end of the load.
     after: Duration,
     /// So long until the next start.
     pause: Duration,
@@ -90,10 +95,8 @@ impl Death {
         };
         let linger = if rng.percent(70) { Duration::ZERO } else { rng.millis(0, 40) };
         let after = Duration::from_millis(500);
-        let death = Self { aim: None, file: None, linger, load: None, after, pause, starts };
+        let death = Self { aim: None, file: None, linger, heavy: None, after, pause, starts };
         if rng.percent(plan.heavy) {
-            // The broker looks every second whether a checkpoint is due and segments can go.
-            let load = rng.millis(700, 1500);
             let file = *rng.pick(&[
                 FileAim::SegmentGoes,
                 FileAim::SegmentGoes,
@@ -102,8 +105,12 @@ impl Death {
                 FileAim::CheckpointAppears,
                 FileAim::UnfinishedAppears,
             ]);
-            let after = load + rng.millis(1000, 3000);
-            return Self { load: Some(load), file: Some(file), after, ..death };
+            let aim = rng.percent(20).then(|| (Aim::MemberConnAck, rng.range(1, 4)));
+            let focus = *rng.pick(&[Focus::Groups, Focus::Groups, Focus::Retained, Focus::Both]);
+            // The broker looks every second whether a checkpoint is due and segments can go.
+            let after = rng.millis(1200, 3000);
+            let file = Some(file).filter(|_| aim.is_none());
+            return Self { aim, file, heavy: Some(focus), after, ..death };
         }
         if rng.percent(40) {
             return Self { after: rng.millis(30, 450), ..death };
@@ -198,20 +205,18 @@ async fn cycle(
     outcome: &mut Outcome,
 ) -> io::Result<bool> {
     let death = Death::of_cycle(plan, outcome.cycles);
-    let begun = Instant::now();
-    let deadline = begun + death.after;
     world.linger.set(death.linger);
+    while files.try_recv().is_ok() {}
+    if let Some(focus) = death.heavy {
+        load(&death, world, focus, files).await;
+    }
     if plan.kills
         && let Some((aim, count)) = death.aim
     {
         world.aim(aim, count);
     }
-    while files.try_recv().is_ok() {}
-    if death.load.is_some() {
-        world.set_mood(Mood::Load);
-    }
-    while world.now().addr.is_some() && !has_ended(world) && Instant::now() < deadline {
-        let quiet = death.load.map(|load| begun + load).filter(|_| world.mood() == Mood::Load);
+    let deadline = Instant::now() + death.after;
+    while world.now().addr.is_some() && !has_ended(world) {
         tokio::select! {
             () = world.bell.notified() => {
                 if world.is_struck() {
@@ -220,18 +225,13 @@ async fn cycle(
                 }
             }
             Some(event) = files.recv() => {
-                // Of a heavy cycle the quiet part is meant.
-                if plan.kills && death.file == Some(event.aim) && world.mood() != Mood::Load {
+                if plan.kills && death.file == Some(event.aim) {
                     world.record(What::File(format!("{:?}: {}", event.aim, event.name)));
                     sleep(death.linger).await;
                     break;
                 }
             }
-            () = tokio::time::sleep_until(quiet.unwrap_or(deadline)) => {
-                if quiet.is_some() {
-                    world.set_mood(Mood::Quiet);
-                }
-            }
+            () = tokio::time::sleep_until(deadline) => break,
         }
     }
     world.set_mood(Mood::Usual);
@@ -254,6 +254,25 @@ async fn cycle(
         outcome.kills += 1;
     }
     start(program, world).await
+}
+
+/// The first part of a heavy cycle: load until a checkpoint is due, or, if segments are what the broker's death waits for, until
+/// there is one, so that segments can go from then on. Then it is quiet.
+async fn load(death: &Death, world: &World, focus: Focus, files: &mut UnboundedReceiver<FileEvent>) {
+    world.loaded.set(0);
+    world.focus.set(focus);
+    world.set_mood(Mood::Load);
+    let deadline = Instant::now() + LOAD_MAX;
+    let mut has_checkpoint = false;
+    while world.now().addr.is_some() && !has_ended(world) && Instant::now() < deadline {
+        if world.loaded.get() >= LOAD && (has_checkpoint || death.file != Some(FileAim::SegmentGoes)) {
+            break;
+        }
+        if let Ok(Some(event)) = timeout(Duration::from_millis(10), files.recv()).await {
+            has_checkpoint |= world.loaded.get() >= LOAD && event.aim == FileAim::CheckpointAppears;
+        }
+    }
+    world.set_mood(Mood::Quiet);
 }
 
 fn has_ended(world: &World) -> bool {

@@ -44,6 +44,17 @@ pub enum Mood {
     Quiet,
 }
 
+/// What keeps the segments of a heavy cycle alive until it is quiet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Focus {
+    /// What members of groups hold.
+    Groups,
+    /// Retained messages.
+    Retained,
+    /// Both.
+    Both,
+}
+
 /// The stage, and the broker.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
@@ -139,6 +150,10 @@ pub struct World {
     pub kept: RefCell<HashSet<Rc<str>>>,
     /// Messages to groups: acknowledged to their publishers, answered by a member.
     pub owed: RefCell<HashSet<Rc<str>>>,
+    /// Bytes of load acknowledged in this heavy cycle.
+    pub loaded: Cell<u64>,
+    /// What the load of this heavy cycle is about.
+    pub focus: Cell<Focus>,
     /// See [`owed`](Self::owed).
     pub answered: RefCell<HashSet<Rc<str>>>,
 }
@@ -168,6 +183,8 @@ impl World {
             sentinels: RefCell::default(),
             probed: Cell::new(0),
             kept: RefCell::default(),
+            loaded: Cell::new(0),
+            focus: Cell::new(Focus::Both),
             owed: RefCell::default(),
             answered: RefCell::default(),
         })

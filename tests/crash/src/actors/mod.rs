@@ -108,7 +108,7 @@ pub fn spawn_all(world: &Rc<World>) -> usize {
     spawn!(Publisher::new(world, "pg2", 20, bulk(&[("gs/2/a", 2), ("gs/2/b", 1)], (2_000, 12_000), 4 << 20)));
     spawn!(Publisher::new(world, "pb", 10, bulk(&[("big/1", 1), ("big/2", 2)], (0, 100_000), 8 << 20)));
     spawn!(Publisher::new(world, "rb", 2, Work::kept("rb", 8, 3_000_000)));
-    spawn!(Publisher::new(world, "rm", 20, Work::kept("rm", 150, 4_000)));
+    spawn!(Publisher::new(world, "rm", 20, Work::kept("rm", 150, 6_000)));
     for (name, life) in [
         ("gm1", Life::Silent),
         ("gm2", Life::Clean),

@@ -9,9 +9,9 @@ use super::Actor;
 use crate::conn::{Conn, Gone, PATIENCE};
 use crate::history::Client;
 use crate::mqtt::{Connect, Packet, Publish};
-use crate::payload::padded;
+use crate::payload::{padded, size};
 use crate::rng::Rng;
-use crate::world::{Mood, Stage, World};
+use crate::world::{Focus, Mood, Stage, World};
 
 /// How the topics of groups begin.
 pub(super) const GROUP: &str = "gs/";
@@ -176,19 +176,24 @@ impl Publisher {
             self.load = (now.epoch, 0, 0);
         }
         let (_, count, bytes) = self.load;
-        let room = self.unfinished.len() < self.window;
+        let has_part = match (&self.work, self.world.focus.get()) {
+            (Work::Kept(_, most), Focus::Groups) => *most <= LARGE,
+            (Work::Bulk(topics, ..), Focus::Retained) => !topics[0].0.starts_with(GROUP),
+            _ => true,
+        };
+        let room = self.unfinished.len() < self.window && has_part;
         match (&self.work, now.mood) {
             (_, Mood::Usual) | (Work::Messages(_) | Work::Retained(_), Mood::Load) => return Ok(false),
             (Work::Kept(topics, most), Mood::Load) if room && (count as usize) < topics.len() => {
                 let (topic, qos) = topics[count as usize].clone();
-                let size = self.rng.range(most / 30, *most);
+                let size = self.rng.range(if *most > LARGE { most / 30 } else { most / 3 }, *most);
                 self.load.1 += 1;
                 let payload = self.payload_of(size);
                 self.publish(topic, qos, payload).await?;
             }
             // Now none of them has a value that can be found anywhere but in its old segment or in this message.
             (Work::Kept(topics, most), Mood::Quiet)
-                if *most > LARGE && (count as usize) < 2 * topics.len() =>
+                if has_part && *most > LARGE && (count as usize) < 2 * topics.len() =>
             {
                 let topic = Rc::clone(&topics[count as usize % topics.len()].0);
                 self.load.1 += 1;
@@ -215,6 +220,9 @@ impl Publisher {
 
     /// It is acknowledged for good.
     fn done(&mut self, publish: &Publish) {
+        if self.world.mood() != Mood::Usual {
+            self.world.loaded.set(self.world.loaded.get() + size(&publish.payload));
+        }
         match self.work {
             Work::Kept(..) => {
                 self.world.kept.borrow_mut().insert(Rc::clone(&publish.topic));
