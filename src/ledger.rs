@@ -64,6 +64,7 @@ pub struct Ledger {
     segments: RwLock<BTreeMap<u32, AtomicU64>>,
     committed: AtomicU64,
     written: AtomicU64,
+    failing: AtomicBool,
     turns: Turns,
     /// References are given up inside turns only; debug builds check it.
     is_watched: AtomicBool,
@@ -87,6 +88,7 @@ impl Ledger {
                 segments: RwLock::default(),
                 committed,
                 written,
+                failing: AtomicBool::new(false),
                 turns,
                 is_watched: AtomicBool::new(true),
             },
@@ -154,6 +156,16 @@ impl Ledger {
     /// Moves the other one.
     pub fn set_written(&self, end: Position) {
         self.written.fetch_max(end.as_u64(), Ordering::AcqRel);
+    }
+
+    /// Whether nothing can be put on record at present.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Acquire)
+    }
+
+    /// Nothing can be put on record, or something can be again.
+    pub fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Release);
     }
 
     /// Nobody will ask for this segment again: it is gone.

@@ -101,6 +101,12 @@ impl Core {
                 );
             }
             self.record_work_now(&client, &mut state.session);
+            if dropped > 0
+                && let Some(link) = &state.link
+            {
+                // What stood behind it may go now.
+                link.signal(signal::FLUSH);
+            }
         }
     }
 

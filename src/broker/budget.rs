@@ -43,6 +43,11 @@ impl Budget {
         self.left = self.left.saturating_sub(units);
     }
 
+    /// No more than so many units are left.
+    pub(crate) fn keep(&mut self, units: usize) {
+        self.left = self.left.min(u32::try_from(units).unwrap_or(u32::MAX));
+    }
+
     /// Bytes were copied.
     pub(crate) fn spend_bytes(&mut self, bytes: usize) {
         self.spend(u32::try_from(bytes / cost::BYTES_PER_UNIT).unwrap_or(u32::MAX));

@@ -15,8 +15,9 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 
 use super::cause::Cause;
-use super::hand_over::Leaving;
+use super::gate::Gate;
 use super::group::{self, FiledWorse, Fill, Group};
+use super::hand_over::Leaving;
 use super::handle::Handle;
 use super::held::Held;
 use super::local::LocalQueue;
@@ -127,18 +128,14 @@ pub(crate) struct Link {
     pub(crate) login_ends: Option<Timestamp>,
     /// The entry of the password file that let it in.
     pub(crate) login_entry: Option<EntryId>,
-    /// Set by the connection's task when it first runs.
-    pub(crate) waker: Option<Waker>,
+    /// Wakes the connection's task.
+    pub(crate) waker: Waker,
     /// Somebody has promised to write the output at the end of his turn.
     pub(crate) flush_promised: bool,
-    /// The connection's task will be woken when the log has moved.
-    pub(crate) waits_for_log: bool,
     /// Answers that wait for the log.
     pub(crate) held: Option<Box<Held>>,
-    /// Somebody is writing now, without holding the lock.
-    pub(crate) writing: bool,
-    /// The socket took no more; the connection's own task waits for it and writes.
-    pub(crate) blocked: bool,
+    /// Who writes the output.
+    pub(crate) gate: Gate,
     /// When the socket last accepted bytes.
     pub(crate) progress: Timestamp,
     pub(crate) close_cause: Option<Cause>,
@@ -195,11 +192,6 @@ impl Client {
         Locked { key: self.key, state: self.state.lock() }
     }
 
-    /// The same, if nobody has it.
-    pub(super) fn try_lock(&self) -> Option<Locked<'_>> {
-        Some(Locked { key: self.key, state: self.state.try_lock()? })
-    }
-
     /// What the log has of it: that it exists.
     pub(super) fn record<'a>(&'a self, state: &ClientState, keep: Option<Duration>) -> Record<'a> {
         let (client_id, user) = (&*self.id, self.user.as_deref());
@@ -230,8 +222,8 @@ impl Client {
     }
 }
 
-/// A client's state, as long as its lock is held. When it is let go, groups that have the session filed worse than it is by then are told: so
-/// nobody who makes room in it has to think of that.
+/// A client's state, as long as its lock is held. When it is let go, groups that have the session
+/// filed worse than it is by then are told: so nobody who makes room in it has to think of that.
 pub(crate) struct Locked<'a> {
     key: u64,
     state: MutexGuard<'a, ClientState>,
@@ -269,16 +261,15 @@ impl Link {
 
     /// Leaves a signal for the connection's task and wakes it.
     pub(crate) fn signal(&self, bits: u8) {
-        if self.handle.leave(bits)
-            && let Some(waker) = &self.waker
-        {
-            waker.wake_by_ref();
+        if self.handle.leave(bits) {
+            self.waker.wake_by_ref();
         }
     }
 }
 
 impl ClientState {
-    /// How ready it is to take a message of a group. A program that embeds the broker is always there.
+    /// How ready it is to take a message of a group. A program that embeds the broker is always
+    /// there.
     pub(super) fn readiness(&self) -> Readiness {
         match self.session.readiness() {
             Readiness::Away if self.local.is_some() => Readiness::Ready,

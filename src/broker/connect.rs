@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
 use dashmap::Entry;
 use tokio::net::TcpStream;
 
 use super::client::{KeepFor, Link, signal};
+use super::gate::Gate;
 use super::turn_log::TurnLog;
 use super::{Cause, Client, Core, Handle, Turn, flush};
 use crate::auth::entry::EntryId;
@@ -42,6 +44,8 @@ pub(crate) struct ConnectRequest<'a> {
     pub(crate) authentication: Option<(&'a str, Option<&'a [u8]>)>,
     /// What the connection's task shares; it must say there when it is gone.
     pub(crate) handle: Arc<Handle>,
+    /// Wakes that task, from the moment of attaching on.
+    pub(crate) waker: Waker,
 }
 
 /// The session a connection is attached to.
@@ -113,12 +117,10 @@ impl Core {
             keep_alive: KeepAlive::from_seconds(connect.keep_alive),
             login_ends: request.login_ends_in.map(|time| self.now().after(time)),
             login_entry: request.login_entry,
-            waker: None,
-            waits_for_log: false,
+            waker: request.waker,
             held: None,
             flush_promised: false,
-            writing: false,
-            blocked: false,
+            gate: Gate::default(),
             progress: self.now(),
             close_cause: None,
             handle: request.handle,
@@ -187,8 +189,7 @@ impl Core {
             if state.session.is_durable() {
                 let keep = keep_for.time();
                 // On a full disk it is the client that makes room, by acknowledging: it must get what waits.
-                let is_failing = self.log.as_ref().is_some_and(|log| log.status().failing);
-                let waits = state.session.queued() > 0 && !is_failing;
+                let waits = state.session.queued() > 0 && !self.ledger.is_failing();
                 let acknowledged = self.log.as_ref().map_or(Position::START, |log| log.submitted());
                 turn_log.record(&client.record(state, keep), waits);
                 // What is in its queue goes when that is on record, CONNACK at once.
@@ -391,12 +392,12 @@ enum Continues {
 /// Tells the older client why it is closed (MQTT 5 [MQTT-3.1.4-3]), if its socket can be written here. A TLS socket, and one that somebody is
 /// writing to at this moment, are left to the connection's own task.
 fn say_taken_over(link: &Link, state: &super::ClientState) {
-    if link.blocked {
+    if link.gate.is_blocked() {
         // In the midst of a packet: nothing more can be said.
         link.handle.set_told();
     } else if let Some(socket) = &link.socket
         && state.session.terms().says_goodbye
-        && !link.writing
+        && !link.gate.is_writing()
     {
         let mut disconnect = Vec::new();
         let max = u32::try_from(state.session.terms().packet_bytes_max).ok();

@@ -144,17 +144,8 @@ impl Core {
             subscription_ids: Box::from(granted.subscription_ids),
             shared: granted.shared.cloned(),
         });
-        self.wake_by_log(turn, state);
-    }
-
-    /// Has the client's task look again when this turn is on disk, if a QoS 2 message of it waits for that.
-    pub(crate) fn wake_by_log(&self, turn: &mut Turn, state: &mut ClientState) {
-        if state.session.waits_for_commit()
-            && let Some(link) = &mut state.link
-            && let Some(waker) = &link.waker
-            && !std::mem::replace(&mut link.waits_for_log, true)
-        {
-            turn.log.wake_when_committed(waker);
+        if qos == QoS::ExactlyOnce {
+            turn.log.wake_at_commit(client, state.link.is_some());
         }
     }
 

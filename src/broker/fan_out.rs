@@ -1,23 +1,26 @@
 //! `FanOut`: a message on its way to more receivers than fit into one turn.
 //!
-//! It is delivered in slices, each in a turn of its own, in the order of its routes. What goes on
-//! record of it is one frame all the same, with the message, every durable receiver and the
+//! First its receivers are found, then it is delivered, both in slices, each in a turn of its own. What
+//! goes on record of it is one frame all the same, with the message, every durable receiver and the
 //! publisher's QoS 2 id, and that is submitted with the last slice: after a crash either all of it
 //! happened or nothing, and the publisher has no answer before. Until then the fan-out holds a
 //! [`TurnGuard`], for the receivers of earlier slices have something that is not on record yet.
 //!
-//! A fan-out that has begun is always brought to its end, also when its publisher leaves.
+//! A fan-out that has begun is always brought to its end, also when its publisher leaves, and whatever the
+//! state of the log: a checkpoint may be waiting for it.
 
 use std::sync::Arc;
-use std::task::Waker;
 
 use super::budget::cost;
 use super::turn_log::{Retention, Target};
-use super::{Client, Core, Turn};
-use crate::router::Route;
+use super::{Client, Core, Publisher, Turn};
+use crate::router::{Route, RouteList, RouteMatch};
 use crate::session::{Message, Outgoing};
 use crate::storage::Record;
 use crate::turns::TurnGuard;
+
+/// Receivers taken from a list at once.
+const AT_ONCE: usize = 256;
 
 /// See the module's documentation.
 pub(crate) struct FanOut {
@@ -25,17 +28,21 @@ pub(crate) struct FanOut {
     retain: bool,
     /// The key of the session that publishes it, for No Local; 0: none.
     publisher: u64,
-    routes: Vec<Route<Arc<Client>>>,
-    next: usize,
+    stage: Stage,
+    has_receivers: bool,
     /// Durable receivers so far.
     targets: Vec<Target>,
-    /// Durable receivers that wait until this is committed.
-    waiting: Vec<Waker>,
-    retention: Retention,
-    also: Also,
-    /// It is acknowledged only when it is on disk.
-    waited: bool,
+    /// Those that wait until this is committed.
+    waiting: Vec<Arc<Client>>,
+    effects: Effects,
     _guard: Option<TurnGuard>,
+}
+
+enum Stage {
+    /// Its receivers are being looked for.
+    Matching(Box<RouteMatch<Arc<Client>>>),
+    /// They are being served.
+    Delivering(RouteList<Arc<Client>>),
 }
 
 /// What goes on record in the same frame.
@@ -52,7 +59,7 @@ pub(super) enum Also {
 }
 
 impl Also {
-    pub(super) fn record(self) -> Option<Record<'static>> {
+    fn record(self) -> Option<Record<'static>> {
         match self {
             Self::Nothing => None,
             Self::Received { session, id } => Some(Record::Received { session, id }),
@@ -62,75 +69,126 @@ impl Also {
 }
 
 /// What a publish does besides being delivered.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Effects {
     pub(super) retention: Retention,
     pub(super) also: Also,
+    /// It is acknowledged only when it is on disk.
     pub(super) waited: bool,
 }
 
+/// Who is served, and in which way.
+pub(super) enum Receivers<'a> {
+    /// They are known.
+    Known(&'a [Route<Arc<Client>>]),
+    /// They are still being looked for.
+    Matching(Box<RouteMatch<Arc<Client>>>),
+}
+
+impl FanOut {
+    /// Whether anybody gets the message. Known when it is done.
+    pub(super) fn has_receivers(&self) -> bool {
+        self.has_receivers
+    }
+}
+
 impl Core {
-    /// Delivers a message, as far as the turn's budget goes. `Some`: the rest, which has to be
-    /// [continued](Self::continue_fan_out).
+    /// Delivers a message, as far as the turn's budget goes. `Some`: the rest, which has to be continued.
     pub(super) fn fan_out(
         &self,
         turn: &mut Turn,
-        routes: &[Route<Arc<Client>>],
+        receivers: Receivers<'_>,
         outgoing: &mut Outgoing<'_>,
         effects: Effects,
     ) -> Option<Box<FanOut>> {
-        let Effects { retention, also, waited } = effects;
-        let done = self.deliver_all(turn, routes, outgoing);
-        match routes.get(done..) {
-            None | Some([]) => {
-                turn.log.publish(self, outgoing, retention, also.record().as_slice(), waited);
-                None
+        let stage = match receivers {
+            Receivers::Matching(begun) => {
+                // What the first slice has left of the turn is for others.
+                turn.budget.keep(0);
+                Stage::Matching(begun)
             }
-            Some(rest) => {
-                let (targets, waiting) = turn.log.take_receivers();
-                Some(Box::new(FanOut {
-                    message: outgoing.message(),
-                    retain: outgoing.retain(),
-                    publisher: outgoing.publisher(),
-                    routes: rest.to_vec(),
-                    next: 0,
-                    targets,
-                    waiting,
-                    retention,
-                    also,
-                    waited,
-                    _guard: self.enter_turn(),
-                }))
+            Receivers::Known(routes) => {
+                let done = self.deliver_all(turn, routes, outgoing);
+                let rest = routes.get(done..).unwrap_or_default();
+                if rest.is_empty() {
+                    let also = effects.also.record();
+                    turn.log.publish(self, outgoing, effects.retention, also.as_slice(), effects.waited);
+                    return None;
+                }
+                Stage::Delivering(RouteList::from(rest.to_vec()))
             }
-        }
+        };
+        Some(Box::new(FanOut {
+            message: outgoing.message(),
+            retain: outgoing.retain(),
+            publisher: outgoing.publisher(),
+            has_receivers: matches!(stage, Stage::Delivering(_)),
+            stage,
+            targets: turn.log.take_targets(),
+            waiting: turn.log.waiting().to_vec(),
+            effects,
+            _guard: self.enter_turn(),
+        }))
     }
 
-    /// One more slice, in a turn that has begun; `true`: it was the last.
-    pub(crate) fn continue_fan_out(&self, turn: &mut Turn, fan_out: &mut FanOut) -> bool {
+    /// One more slice, in a turn that has begun; `true`: it was the last. `by`: who publishes it, if it is a client.
+    pub(super) fn continue_fan_out(
+        &self,
+        turn: &mut Turn,
+        fan_out: &mut FanOut,
+        by: Option<(&Client, &mut Publisher)>,
+    ) -> bool {
+        if let Stage::Matching(begun) = &mut fan_out.stage {
+            let mut steps = turn.budget.left() as usize;
+            let is_whole = begun.go_on(&self.router, fan_out.message.topic(), &mut steps);
+            turn.budget.keep(steps);
+            if !is_whole {
+                return false;
+            }
+            let found = std::mem::replace(&mut fan_out.stage, Stage::Delivering(Vec::new().into()));
+            if let Stage::Matching(found) = found {
+                let routes = self.judge_found(by, fan_out.message.topic(), *found);
+                fan_out.has_receivers = routes.left() > 0;
+                fan_out.stage = Stage::Delivering(routes);
+            }
+        }
         let mut scratch = std::mem::take(&mut turn.scratch);
         let message = Arc::clone(&fan_out.message);
         let mut outgoing = Outgoing::from_message(&message, turn.now, &mut scratch)
             .with_retain(fan_out.retain)
             .with_publisher(fan_out.publisher);
-        turn.log.put_receivers(&mut fan_out.targets, &mut fan_out.waiting);
-        let rest = fan_out.routes.get(fan_out.next..).unwrap_or_default();
-        fan_out.next += self.deliver_all(turn, rest, &mut outgoing);
-        let is_done = fan_out.next >= fan_out.routes.len();
+        turn.log.put_targets(&mut fan_out.targets);
+        let is_done = self.serve_slice(turn, fan_out, &mut outgoing);
         if is_done {
-            let also = fan_out.also.record();
-            turn.log.publish(self, &mut outgoing, fan_out.retention, also.as_slice(), fan_out.waited);
+            let Effects { retention, also, waited } = fan_out.effects;
+            turn.log.put_waiting(&mut fan_out.waiting);
+            turn.log.publish(self, &mut outgoing, retention, also.record().as_slice(), waited);
         } else {
-            (fan_out.targets, fan_out.waiting) = turn.log.take_receivers();
+            fan_out.targets = turn.log.take_targets();
+            fan_out.waiting.extend_from_slice(turn.log.waiting());
         }
         turn.scratch = scratch;
         is_done
     }
 
+    /// Serves receivers until the turn's budget is spent; `true`: there are no more.
+    fn serve_slice(&self, turn: &mut Turn, fan_out: &mut FanOut, outgoing: &mut Outgoing<'_>) -> bool {
+        let Stage::Delivering(routes) = &mut fan_out.stage else { return false };
+        while !turn.budget.is_spent() {
+            let next = routes.next(AT_ONCE);
+            if next.is_empty() {
+                return true;
+            }
+            let done = self.deliver_all(turn, next, outgoing);
+            let not_served = next.len() - done;
+            routes.give_back(not_served);
+        }
+        routes.left() == 0
+    }
+
     /// All that is left of it, in turns between which others get theirs.
     pub(crate) async fn complete_fan_out(&self, mut fan_out: Box<FanOut>) {
-        loop {
-            if self.run_fan_out_slice(&mut fan_out) {
-                return;
-            }
+        while !self.run_fan_out_slice(&mut fan_out) {
             tokio::task::yield_now().await;
         }
     }
@@ -143,7 +201,7 @@ impl Core {
     fn run_fan_out_slice(&self, fan_out: &mut FanOut) -> bool {
         let mut turn = Turn::new();
         turn.begin(self);
-        let is_done = self.continue_fan_out(&mut turn, fan_out);
+        let is_done = self.continue_fan_out(&mut turn, fan_out, None);
         turn.finish(self);
         is_done
     }

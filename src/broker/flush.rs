@@ -9,21 +9,13 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
-use super::client::signal;
+use super::client::{ClientState, signal};
+pub(crate) use super::gate::By;
 use super::{Cause, Client, Core};
 use crate::session::{Output, Timestamp};
 
 /// Rounds in which a writer comes back for what was added meanwhile, before it leaves that to the client's task.
 const ROUNDS_MAX: usize = 8;
-
-/// Who writes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum By {
-    /// Another client's turn.
-    Publisher,
-    /// The client's own task.
-    OwnTask,
-}
 
 /// How a flush ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +30,11 @@ impl Core {
     /// [`flush`] by the client's own task.
     pub(crate) fn flush_own(&self, client: &Client) -> Flushed {
         flush(self, client, self.now(), By::OwnTask)
+    }
+
+    /// Before the end of a connection: nobody but its own task writes any more. `false`: somebody is writing, and the task is woken when he is done.
+    pub(crate) fn reserve_output(&self, client: &Client, epoch: u64) -> bool {
+        client.lock().link_of(epoch).is_none_or(|link| link.gate.reserve())
     }
 }
 
@@ -57,12 +54,10 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
                 core.settle(client, state);
                 return Flushed::Done;
             };
-            if link.writing || !state.session.out.has_output() || link.blocked && by == By::Publisher {
+            if !state.session.out.has_output() || !link.gate.enter(by) {
                 core.settle(client, state);
                 return Flushed::Done;
             }
-            link.writing = true;
-            link.blocked = false;
             (Arc::clone(socket), state.session.out.take())
         };
         let result = write(&socket, &mut output);
@@ -78,9 +73,13 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
             // Another connection took the session over while we wrote to the old one.
             return Flushed::Done;
         };
-        link.writing = false;
         if written > 0 {
             link.progress = now;
+        }
+        let blocked = matches!(&result, Err((_, error)) if error.kind() == io::ErrorKind::WouldBlock);
+        if link.gate.leave(by, blocked) {
+            // Not by a signal: one may lie there that the task, which is about to end, does not look at any more.
+            link.waker.wake_by_ref();
         }
         match result {
             Ok(_) => {
@@ -95,25 +94,17 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
                 state.session.out.put_back(output);
                 state.session.out.written(written);
                 core.settle(client, state);
-                let Some(link) = &mut state.link else { return Flushed::Done };
-                if error.kind() == io::ErrorKind::WouldBlock {
-                    link.blocked = true;
-                    if by == By::Publisher {
-                        link.signal(signal::FLUSH);
-                    }
+                if blocked {
                     return Flushed::Blocked;
                 }
+                let Some(link) = &mut state.link else { return Flushed::Done };
                 link.close_cause.get_or_insert_with(|| Cause::from(error));
                 link.signal(signal::CLOSE);
                 return Flushed::Done;
             }
         }
-        if by == By::Publisher
-            && (state.replays.is_some() && state.session.has_room_for_replay()
-                || state.session.wants_messages())
-        {
-            // Only the client's own task goes on with a replay, which may have found the output full, and reads back what is in the log.
-            link.signal(signal::FLUSH);
+        if by == By::Publisher {
+            leave_to_task(core, state);
         }
         core.settle(client, state);
         if !state.session.out.has_output() {
@@ -126,6 +117,20 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
         link.signal(signal::FLUSH);
     }
     Flushed::Done
+}
+
+/// What was written has made room, and what came out of the queue for it is in the output. The rest is the client's task's: it goes on with a
+/// replay, which may have found the output full, reads back what is in the log, and waits for the log.
+fn leave_to_task(core: &Core, state: &ClientState) {
+    let Some(link) = &state.link else { return };
+    if state.may_replay() || state.session.wants_messages() {
+        link.signal(signal::FLUSH);
+    }
+    if let Some(log) = &core.log
+        && let Some(position) = state.session.awaits_log()
+    {
+        log.wake_at(position, &link.waker);
+    }
 }
 
 /// Writes until all is written or the socket takes no more; in both cases with the number of bytes written.

@@ -1,19 +1,25 @@
-//! `Group`: what a shared subscription (MQTT 5 section 4.8.2) has in place of a session: members, and whose turn it is.
+//! `Group`: what a shared subscription (MQTT 5 section 4.8.2) has in place of a session: members,
+//! and whose turn it is.
 //!
-//! A message goes to a member that is connected and has room, else to one that is connected, else, at QoS 1 and 2, to a session that is away;
-//! among those of one kind in rotation. So that nobody is asked in vain again and again, each member is filed in exactly one list of its
-//! group as what it is believed to be ([`Filed`]). How many are busy, full or away does not matter then.
+//! A message goes to a member that is connected and has room, else to one that is connected, else,
+//! at QoS 1 and 2, to a session that is away; among those of one kind in rotation. So that nobody
+//! is asked in vain again and again, each member is filed in exactly one list of its group as what
+//! it is believed to be ([`Filed`]). How many are busy, full or away does not matter then.
 //!
 //! How a member is filed changes under the lock of its client only. Two rules keep that right:
 //!
-//! - Whoever picks a member looks at it under its lock, and files it anew if it is worse than believed.
-//! - Whoever lets go of the client's lock ([`Locked`](super::client::Locked)) files it anew where it is better than believed. For this the client
-//!   knows the groups that have it filed as anything but ready ([`FiledWorse`]). So no acknowledgement, written output, read back message or
-//!   new connection is missed, whatever brought it about.
+//! - Whoever picks a member looks at it under its lock, and files it anew if it is worse than
+//!   believed.
+//! - Whoever lets go of the client's lock ([`Locked`](super::client::Locked)) files it anew where
+//!   it is better than believed. For this the client knows the groups that have it filed as
+//!   anything but ready ([`FiledWorse`]). So no acknowledgement, written output, read back message
+//!   or new connection is missed, whatever brought it about.
 //!
-//! Each vain look is paid for by what made the member worse: the cost of a message is constant in the mean.
+//! Each vain look is paid for by what made the member worse: the cost of a message is constant in
+//! the mean.
 //!
-//! Lock order: client, then the groups' map, then the lists of a group. The lists are locked for some steps, and nothing is locked under them.
+//! Lock order: client, then the groups' map, then the lists of a group. The lists are locked for
+//! some steps, and nothing is locked under them but the rules of access, for a look.
 
 mod pick;
 mod roll;
@@ -24,7 +30,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use self::roll::{Filed, Keyed, Roll};
+use self::roll::{Filed, Keyed, Left, Roll};
 use super::{Client, ClientState};
 use crate::router::{Route, Subscriber, SubscriptionOptions};
 use crate::session::Readiness;
@@ -156,12 +162,12 @@ impl Group {
             let mut members = self.members.lock();
             (members.remove(key), members.is_empty())
         };
-        if let Some(left) = left
-            && let Some(row) = row(left.filed)
-            && let Some(worse) = &mut state.filed_worse
-        {
-            worse.remove(row, left.place, key);
+        let Some(Left { member, filed, place }) = left else { return is_empty };
+        if let (Some(row), Some(worse)) = (row(filed), &mut state.filed_worse) {
+            worse.remove(row, place, key);
         }
+        // Not under the lock of the lists: it may be the last handle.
+        drop(member);
         is_empty
     }
 
@@ -229,7 +235,8 @@ impl Fill {
     }
 }
 
-/// Files a session anew in the groups that have it filed worse than it is. Called whenever its lock is let go and there are such groups.
+/// Files a session anew in the groups that have it filed worse than it is. Called whenever its lock
+/// is let go and there are such groups.
 #[cold]
 pub(super) fn file_better(key: u64, state: &mut ClientState) {
     let filed = standing(state.readiness());

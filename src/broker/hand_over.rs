@@ -287,6 +287,22 @@ impl Core {
         })
     }
 
+    /// Everything that is to be given away, at once.
+    #[cfg(test)]
+    pub(super) fn hand_over_now(&self) {
+        loop {
+            let next = self.hand_overs.queue.lock().pop_front();
+            match next {
+                None => return,
+                Some(Task::FanOut(fan_out)) => self.complete_fan_out_now(fan_out),
+                Some(Task::HandOver(client)) => {
+                    let wanted = || client.lock().leaving.as_ref().map(|leaving| leaving.wanted());
+                    while self.hand_over_loaded(&client, self.load(wanted().unwrap_or_default())) {}
+                }
+            }
+        }
+    }
+
     /// The turn of one slice.
     fn hand_over_loaded(&self, client: &Arc<Client>, loaded: Vec<Loaded>) -> bool {
         let mut turn = Turn::new();

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::client::{KeepFor, signal};
 use super::fan_out::FanOut;
 use super::hand_over::SLICE_FILTERS;
+use super::last_words::LastWords;
 use super::turn_log::TurnLog;
 use super::{Cause, Client, ClientState, Core, Handle, TICK_MS, Turn};
 use crate::escape::escape;
-use crate::ledger::Position;
 use crate::session::{Session, Timestamp, Will};
 use crate::storage::{Begun, Record};
 
@@ -23,13 +23,14 @@ impl Core {
         self.metrics.closed.add(cause.label(), 1);
         let mut turn = Turn::new();
         turn.begin(self);
-        let (handle, will, left, on_record) = {
+        let (handle, will, left, last_words) = {
             let mut guard = client.lock();
             let state = &mut *guard;
-            let Some(link) = state.link.take_if(|link| link.epoch == epoch) else {
+            let Some(mut link) = state.link.take_if(|link| link.epoch == epoch) else {
                 // Taken over: the successor has seen to everything.
                 return Disconnected::default();
             };
+            let last_words = LastWords::take(&mut link, &mut state.session);
             // A successor waits until the will is out: it must not come after what the new connection publishes.
             state.closing = Some(Arc::clone(&link.handle));
             self.metrics.clients_connected.decrement();
@@ -50,9 +51,9 @@ impl Core {
                 let since = self.wall_clock(self.now());
                 turn_log.record(&Record::Detached { session: client.key, since, keep, begun }, false);
             }
-            let on_record = turn_log.commit(self);
+            let last_words = last_words.not_before(turn_log.commit(self));
             let left = (state.keep_for == KeepFor::Nothing).then(|| self.end_locked(client, state));
-            (link.handle, will, left, on_record)
+            (link.handle, will, left, last_words)
         };
         let mut fan_outs = Vec::new();
         if let Some(will) = will {
@@ -63,12 +64,11 @@ impl Core {
             None => self.hand_over_of_absent(client),
         }
         turn.finish(self);
-        Disconnected { on_record, fan_outs, handle: Some(handle) }
+        Disconnected { last_words, fan_outs, handle: Some(handle) }
     }
 
-    /// Brings the end of a connection to its end; others get their turns in between. Returns where the log has it that the will is not
-    /// to be published; the socket is not closed before that.
-    pub(crate) async fn settle_end(&self, client: &Client, mut end: Disconnected) -> Option<Position> {
+    /// Brings the end of a connection to its end; others get their turns in between. Returns what the client is still to be sent.
+    pub(crate) async fn settle_end(&self, client: &Client, mut end: Disconnected) -> LastWords {
         for fan_out in std::mem::take(&mut end.fan_outs) {
             self.complete_fan_out(fan_out).await;
         }
@@ -76,8 +76,8 @@ impl Core {
     }
 
     /// The same at once, where nobody can wait.
-    pub(crate) fn settle_end_now(&self, client: &Client, end: Disconnected) -> Option<Position> {
-        let Disconnected { on_record, fan_outs, handle } = end;
+    pub(crate) fn settle_end_now(&self, client: &Client, end: Disconnected) -> LastWords {
+        let Disconnected { last_words, fan_outs, handle } = end;
         fan_outs.into_iter().for_each(|fan_out| self.complete_fan_out_now(fan_out));
         let mut state = client.lock();
         // Its successor may go on now.
@@ -86,7 +86,7 @@ impl Core {
         {
             state.closing = None;
         }
-        on_record
+        last_words
     }
 
     /// Sets what is to happen while the session has no connection; returns a will that is due at once.
@@ -335,7 +335,7 @@ pub(super) fn begun(session: &Session) -> Begun {
 /// What is left to be done when a connection has ended.
 #[derive(Default)]
 pub(crate) struct Disconnected {
-    on_record: Option<Position>,
+    last_words: LastWords,
     fan_outs: Vec<Box<FanOut>>,
     /// A successor waits for this one.
     handle: Option<Arc<Handle>>,

@@ -135,6 +135,12 @@ impl Core {
             Shed { messages: holder.shed.messages + shed.messages, bytes: holder.shed.bytes + shed.bytes };
         self.record_work_now(&holder.client, &mut state.session);
         self.settle(&holder.client, state);
+        if shed.messages > 0
+            && let Some(link) = &state.link
+        {
+            // What stood behind it may go now.
+            link.signal(signal::FLUSH);
+        }
     }
 
     fn tell_shedding(&self, max: usize, before: usize, unloaded: usize, mut spent: Vec<Holder>) {

@@ -4,11 +4,12 @@
 //! store and the router, and hands the message to each receiver's session (`deliver.rs`); at the end of the turn what was touched is written
 //! (`turn.rs`, `flush.rs`).
 //!
-//! Lock order: registry shard → client → router shard, retained store, timers or the map of groups → the members of a group. Never two clients,
-//! never across an `.await`.
+//! Lock order: registry shard → client → router shard, retained store, timers or the map of groups
+//! → the members of a group. Never two clients, never across an `.await`.
 
 mod access;
 mod admission;
+mod attention;
 mod bucket;
 mod budget;
 mod cause;
@@ -16,12 +17,15 @@ mod client;
 mod connect;
 mod deliver;
 mod fan_out;
+mod filters;
 mod flush;
-mod hand_over;
+mod gate;
 mod group;
+mod hand_over;
 mod handle;
 mod held;
 mod keeper;
+mod last_words;
 mod lifecycle;
 mod limits;
 mod load;
@@ -63,10 +67,12 @@ pub(crate) use budget::cost;
 pub(crate) use cause::Cause;
 pub(crate) use client::{Client, ClientState, KeepFor, signal};
 pub(crate) use connect::{Attached, ConnectRequest};
+pub(crate) use filters::LargePacket;
 pub(crate) use flush::Flushed;
 use hand_over::HandOvers;
 pub(crate) use handle::Handle;
 pub(crate) use keeper::run as keep_log;
+pub(crate) use last_words::{LastWords, LastWordsCharge};
 pub(crate) use lifecycle::Disconnected;
 use limits::LiveLimits;
 pub(crate) use load::Loaded;

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use super::fan_out::{Also, Effects, FanOut};
+use super::fan_out::{Also, Effects, FanOut, Receivers};
 use super::sys::is_sys;
 use super::turn_log::Retention;
 use super::{Cause, Client, Core, Turn, Verdict};
 use crate::config::{Limits, RefusedPublish};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
-use crate::router::{Asked, Judged, Route, RouteCache};
+use crate::router::{Asked, Judged, Lookup, Route, RouteCache, RouteList, RouteMatch};
 use crate::session::{Message, Outgoing, Owner, Reception, Will};
 use crate::storage::Record;
+
+/// Steps of a match that a publish has at least, so that few are continued in another turn.
+const MATCH_STEPS_MIN: u32 = 256;
 
 /// What a connection keeps for its publishing.
 pub(crate) struct Publisher {
@@ -36,7 +39,6 @@ struct PendingPublish {
     fan_out: Box<FanOut>,
     qos: QoS,
     id: Option<PacketId>,
-    reason: ReasonCode,
 }
 
 impl Publisher {
@@ -135,44 +137,59 @@ impl Core {
                 self.metrics.dropped.add("payload_format_invalid", 1);
                 ReasonCode::PayloadFormatInvalid
             }
-            Reception::New if !self.may_use(routes, client, topic) => {
-                self.metrics.dropped.add("acl_write", 1);
-                // MQTT 5 has a code for it; 3.1.1 knows the acknowledgement and the end of the connection ([MQTT-3.3.5-2]).
-                if *refused_publish == RefusedPublish::Disconnect && !version.tells_refused_publish() {
-                    if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
-                        // It was not taken: sent again under other rules, it is new.
-                        client.lock().session.refuse_publish(id);
-                    }
-                    return Err(Cause::PublishRefused);
-                }
-                ReasonCode::NotAuthorized
-            }
             Reception::New => {
-                let mut scratch = std::mem::take(&mut turn.scratch);
-                let mut outgoing =
-                    Outgoing::from_publish(publish, topic, *version, client.key, turn.now, &mut scratch);
-                let retention = if publish.retain {
-                    self.retain(&mut outgoing, Some((&client.id, client.user.as_ref())))
-                } else {
-                    Retention::None
+                let mut steps = turn.budget.left().max(MATCH_STEPS_MIN) as usize;
+                let before = steps;
+                let lookup = self.routes_within(routes, client, topic, &mut steps);
+                turn.budget.spend(u32::try_from(before - steps).unwrap_or(u32::MAX));
+                let (receivers, verdict) = match &lookup {
+                    Lookup::Found(routes, verdict) => (Receivers::Known(routes.as_slice()), *verdict),
+                    // Who receives it is judged when all are found.
+                    Lookup::Begun(_) => {
+                        (Receivers::Known(&[]), self.judge(Some(client), topic, &mut Vec::new()))
+                    }
                 };
-                let (routes, verdict) = self.routes_of(routes, client, topic);
-                if verdict.left_out > 0 {
-                    self.metrics.dropped.add("acl_read", verdict.left_out.into());
+                if !verdict.may_publish {
+                    self.metrics.dropped.add("acl_write", 1);
+                    // MQTT 5 has a code for it; 3.1.1 knows the acknowledgement and the end of the connection ([MQTT-3.3.5-2]).
+                    if *refused_publish == RefusedPublish::Disconnect && !version.tells_refused_publish() {
+                        if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
+                            // It was not taken: sent again under other rules, it is new.
+                            client.lock().session.refuse_publish(id);
+                        }
+                        return Err(Cause::PublishRefused);
+                    }
+                    ReasonCode::NotAuthorized
+                } else {
+                    let mut scratch = std::mem::take(&mut turn.scratch);
+                    let mut outgoing =
+                        Outgoing::from_publish(publish, topic, *version, client.key, turn.now, &mut scratch);
+                    let retention = if publish.retain {
+                        self.retain(&mut outgoing, Some((&client.id, client.user.as_ref())))
+                    } else {
+                        Retention::None
+                    };
+                    if verdict.left_out > 0 {
+                        self.metrics.dropped.add("acl_read", verdict.left_out.into());
+                    }
+                    let also =
+                        received.map_or(Also::Nothing, |id| Also::Received { session: client.key, id });
+                    let effects = Effects { retention, also, waited: publish.qos != QoS::AtMostOnce };
+                    let is_heard = matches!(&receivers, Receivers::Known([_, ..]));
+                    let receivers = match lookup {
+                        Lookup::Begun(begun) => Receivers::Matching(begun),
+                        Lookup::Found(..) => receivers,
+                    };
+                    let fan_out = self.fan_out(turn, receivers, &mut outgoing, effects);
+                    turn.scratch = scratch;
+                    if let Some(fan_out) = fan_out {
+                        // Its answer comes with its last slice.
+                        let (qos, id) = (publish.qos, publish.packet_id);
+                        *pending = Some(Box::new(PendingPublish { fan_out, qos, id }));
+                        return Ok(());
+                    }
+                    if is_heard { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers }
                 }
-                let reason =
-                    if routes.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
-                let also = received.map_or(Also::Nothing, |id| Also::Received { session: client.key, id });
-                let effects = Effects { retention, also, waited: publish.qos != QoS::AtMostOnce };
-                let fan_out = self.fan_out(turn, routes, &mut outgoing, effects);
-                turn.scratch = scratch;
-                if let Some(fan_out) = fan_out {
-                    // Its answer comes with its last slice.
-                    let id = publish.packet_id;
-                    *pending = Some(Box::new(PendingPublish { fan_out, qos: publish.qos, id, reason }));
-                    return Ok(());
-                }
-                reason
             }
         };
         turn.budget.spend_bytes(publish.payload.len());
@@ -190,40 +207,65 @@ impl Core {
     }
 
     /// The next slice of a publish that did not fit into its turn; with the last one comes its answer.
-    pub(crate) fn continue_publish(&self, turn: &mut Turn, publisher: &mut Publisher) {
-        let Some(pending) = &mut publisher.pending else { return };
-        if !self.continue_fan_out(turn, &mut pending.fan_out) {
+    pub(crate) fn continue_publish(&self, turn: &mut Turn, client: &Client, publisher: &mut Publisher) {
+        let Some(mut pending) = publisher.pending.take() else { return };
+        if !self.continue_fan_out(turn, &mut pending.fan_out, Some((client, publisher))) {
+            publisher.pending = Some(pending);
             return;
         }
-        let (qos, id, reason) = (pending.qos, pending.id, pending.reason);
-        publisher.pending = None;
-        match (qos, id) {
+        let is_heard = pending.fan_out.has_receivers();
+        let reason = if is_heard { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
+        match (pending.qos, pending.id) {
             (QoS::AtLeastOnce, Some(id)) => publisher.acknowledge(AckKind::PubAck, id, reason),
             (QoS::ExactlyOnce, Some(id)) => publisher.acknowledge(AckKind::PubRec, id, reason),
             _ => {}
         }
     }
 
-    /// Whether the rules let this connection publish to the topic.
-    fn may_use(&self, routes: &mut RouteCache<Arc<Client>, Verdict>, client: &Client, topic: &str) -> bool {
-        !self.access.is_active() || self.routes_of(routes, client, topic).1.may_publish
-    }
-
-    /// Who receives what this connection publishes to the topic, and what the rules say of that.
-    fn routes_of<'a>(
+    /// Who receives what this connection publishes to the topic, and what the rules say of that, if it takes no more than about so many
+    /// steps to find out.
+    fn routes_within<'a>(
         &self,
         routes: &'a mut RouteCache<Arc<Client>, Verdict>,
         client: &Client,
         topic: &str,
-    ) -> (&'a [Route<Arc<Client>>], Verdict) {
-        // Without rules the verdict is about everybody.
-        let about = |is_ruled: bool| if is_ruled { client.key } else { 0 };
-        let publisher = about(self.access.is_active());
-        let asked = Asked { router: &self.router, threads: &self.thread_routes, publisher, topic };
-        routes.get(&asked, |routes| {
-            let verdict = self.judge(Some(client), topic, routes);
-            Judged { publisher: about(verdict.is_ruled), verdict }
-        })
+        steps: &mut usize,
+    ) -> Lookup<'a, Arc<Client>, Verdict> {
+        let asked = self.asked(client, topic);
+        routes.get_within(&asked, steps, |routes| self.judged(client, topic, routes))
+    }
+
+    /// Judges the receivers of a match that took several turns. `by`: who publishes, if it is a client; its cache keeps them.
+    pub(super) fn judge_found(
+        &self,
+        by: Option<(&Client, &mut Publisher)>,
+        topic: &str,
+        mut found: RouteMatch<Arc<Client>>,
+    ) -> RouteList<Arc<Client>> {
+        let (routes, verdict) = match by {
+            Some((client, publisher)) => {
+                let judged = self.judged(client, topic, &mut found.routes);
+                publisher.routes.put(&self.asked(client, topic), found, judged)
+            }
+            None => {
+                let verdict = self.judge(None, topic, &mut found.routes);
+                (found.routes.into(), verdict)
+            }
+        };
+        if verdict.left_out > 0 {
+            self.metrics.dropped.add("acl_read", verdict.left_out.into());
+        }
+        routes
+    }
+
+    fn judged(&self, client: &Client, topic: &str, routes: &mut Vec<Route<Arc<Client>>>) -> Judged<Verdict> {
+        let verdict = self.judge(Some(client), topic, routes);
+        Judged { publisher: about(client, verdict.is_ruled), verdict }
+    }
+
+    fn asked<'a>(&'a self, client: &Client, topic: &'a str) -> Asked<'a, Arc<Client>, Verdict> {
+        let publisher = about(client, self.access.is_active());
+        Asked { router: &self.router, threads: &self.thread_routes, publisher, topic }
     }
 
     /// A message of the broker itself or of a program it is embedded in. `Some`: what did not fit into the turn.
@@ -252,16 +294,23 @@ impl Core {
             .with_publisher(publisher);
         let source = owner.map(|owner| (&owner.client_id, owner.user.as_ref()));
         let retention = if retain { self.retain(&mut outgoing, source) } else { Retention::None };
-        let mut routes: Vec<Route<Arc<Client>>> = Vec::new();
-        self.router.route(message.topic(), &mut routes);
-        let left_out = self.judge(None, message.topic(), &mut routes).left_out;
-        if left_out > 0 {
-            self.metrics.dropped.add("acl_read", left_out.into());
-        }
+        let mut found = Box::new(RouteMatch::begin(&self.router, message.topic()));
+        let mut steps = turn.budget.left().max(MATCH_STEPS_MIN) as usize;
+        let before = steps;
+        let is_whole = found.go_on(&self.router, message.topic(), &mut steps);
+        turn.budget.spend(u32::try_from(before - steps).unwrap_or(u32::MAX));
         // A will waits: a device's end must not be forgotten, nor told twice.
         let waited = matches!(also, Also::WillEnd(_));
         let effects = Effects { retention, also, waited };
-        let rest = self.fan_out(turn, &routes, &mut outgoing, effects);
+        let rest = if is_whole {
+            let left_out = self.judge(None, message.topic(), &mut found.routes).left_out;
+            if left_out > 0 {
+                self.metrics.dropped.add("acl_read", left_out.into());
+            }
+            self.fan_out(turn, Receivers::Known(&found.routes), &mut outgoing, effects)
+        } else {
+            self.fan_out(turn, Receivers::Matching(found), &mut outgoing, effects)
+        };
         turn.scratch = scratch;
         rest
     }
@@ -311,6 +360,11 @@ impl Core {
             turn.log.record(&Record::WillEnd { will: will.key }, true);
         }
     }
+}
+
+/// Whom a verdict is about: without rules it is about everybody.
+fn about(client: &Client, is_ruled: bool) -> u64 {
+    if is_ruled { client.key } else { 0 }
 }
 
 /// Notes the topic an alias stands for from now on, if the packet names one (MQTT 5 section 3.3.2.3.4).

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 
+use super::budget::cost;
 use super::client::Replay;
 use super::topics::TopicLimit;
 use super::turn_log::Retention;
@@ -35,51 +36,69 @@ impl Core {
         subscribe: &Subscribe<'_>,
     ) {
         let mut codes = Vec::with_capacity(subscribe.count());
-        let mut refused = 0_u64;
-        let mut guard = client.lock();
-        let state = &mut *guard;
+        let mut refused = 0;
+        let mut state = client.lock();
         for (filter, options) in subscribe.filters() {
-            let SubscribeOptions { qos, no_local, retain_as_published, retain_handling } = options;
-            let subscription_id = subscribe.subscription_id;
-            let options = SubscriptionOptions { qos, no_local, retain_as_published, subscription_id };
-            if self.access.refuses_subscriptions() && !self.may_subscribe(client, filter) {
-                codes.push(ReasonCode::NotAuthorized);
-                self.metrics.dropped.add("acl_subscribe", 1);
-                continue;
+            let asked = (filter, options, subscribe.subscription_id);
+            codes.push(self.subscribe_one(turn, client, &mut state, asked, &mut refused));
+            turn.budget.spend(cost::FILTER);
+        }
+        drop(state);
+        publisher.answer_subscribe(subscribe.packet_id, &codes);
+        self.log_refused_filters(client, refused);
+    }
+
+    /// One filter of a SUBSCRIBE, under the client's lock; its code in the answer. Counts it if a limit refuses it.
+    pub(super) fn subscribe_one(
+        &self,
+        turn: &mut Turn,
+        client: &Arc<Client>,
+        state: &mut ClientState,
+        (filter, options, subscription_id): (&str, SubscribeOptions, Option<NonZeroU32>),
+        refused: &mut u64,
+    ) -> ReasonCode {
+        let SubscribeOptions { qos, no_local, retain_as_published, retain_handling } = options;
+        let options = SubscriptionOptions { qos, no_local, retain_as_published, subscription_id };
+        if self.access.refuses_subscriptions() && !self.may_subscribe(client, filter) {
+            self.metrics.dropped.add("acl_subscribe", 1);
+            return ReasonCode::NotAuthorized;
+        }
+        let Added { new, shared } = match self.add_subscription(client, state, filter, options) {
+            Ok(added) => added,
+            Err(refusal) => {
+                self.metrics.dropped.add(refusal.label(), 1);
+                *refused += 1;
+                return refusal.reason_code();
             }
-            match self.add_subscription(client, state, filter, options) {
-                Ok(Added { new, shared }) => {
-                    codes.push(ReasonCode::granted(qos));
-                    if state.session.is_durable() {
-                        let record = SubscribeRecord {
-                            session: client.key,
-                            qos,
-                            no_local,
-                            retain_as_published,
-                            subscription_id: subscription_id.map_or(0, NonZeroU32::get),
-                            filter,
-                        };
-                        turn.log.record(&Record::Subscribe(record), true);
-                    }
-                    let wanted = match retain_handling {
-                        RetainHandling::SendAtSubscribe => true,
-                        RetainHandling::SendIfNew => new,
-                        RetainHandling::DoNotSend => false,
-                    };
-                    // Members of a group are not sent retained messages (MQTT 5 section 4.8.2).
-                    if wanted && !shared {
-                        self.owe_retained(state, filter, options);
-                    }
-                }
-                Err(refusal) => {
-                    codes.push(refusal.reason_code());
-                    self.metrics.dropped.add(refusal.label(), 1);
-                    refused += 1;
-                }
+        };
+        if state.session.is_durable() {
+            // Also if nothing has changed: the first SUBSCRIBE may be on its way to the disk still.
+            turn.log.wait();
+            if new != Newness::Same {
+                let record = SubscribeRecord {
+                    session: client.key,
+                    qos,
+                    no_local,
+                    retain_as_published,
+                    subscription_id: subscription_id.map_or(0, NonZeroU32::get),
+                    filter,
+                };
+                turn.log.record(&Record::Subscribe(record), true);
             }
         }
-        drop(guard);
-        publisher.answer_subscribe(subscribe.packet_id, &codes);
+        let wanted = match retain_handling {
+            RetainHandling::SendAtSubscribe => true,
+            RetainHandling::SendIfNew => new == Newness::New,
+            RetainHandling::DoNotSend => false,
+        };
+        // Members of a group are not sent retained messages (MQTT 5 section 4.8.2).
+        if wanted && !shared {
+            self.owe_retained(state, filter, options);
+        }
+        ReasonCode::granted(qos)
+    }
+
+    pub(super) fn log_refused_filters(&self, client: &Client, refused: u64) {
         if refused > 0 {
             let limits = self.limits.now();
             tracing::warn!(
@@ -131,11 +150,17 @@ impl Core {
             return Err(Refusal::Topic(limit));
         }
         let shared = SharedFilter::parse(filter).map_err(|_| Refusal::BadSharedFilter)?;
-        let new = state.session.subscribe(filter, told(options)).map_err(|error| match error {
+        let before = state.session.options_of(filter);
+        let is_new = state.session.subscribe(filter, told(options)).map_err(|error| match error {
             SubscribeError::TooMany => Refusal::TooMany,
             SubscribeError::TooManyBytes => Refusal::TooManyBytes,
             SubscribeError::Ended => Refusal::SessionEnded,
         })?;
+        if before == Some(told(options)) {
+            // In the router already.
+            return Ok(Added { new: Newness::Same, shared: shared.is_some() });
+        }
+        let new = if is_new { Newness::New } else { Newness::Changed };
         // Under the client's lock, so that the end of the session finds every filter that is in the router.
         match &shared {
             None => {
@@ -166,32 +191,54 @@ impl Core {
         unsubscribe: &Unsubscribe<'_>,
     ) {
         let mut codes = Vec::with_capacity(unsubscribe.count());
-        let mut left: HashSet<&str, RandomState> = HashSet::default();
+        let mut given_up: Vec<&str> = Vec::new();
         let mut guard = client.lock();
         let state = &mut *guard;
-        let durable = state.session.is_durable();
         for filter in unsubscribe.filters() {
-            if !state.session.unsubscribe(filter) {
-                codes.push(ReasonCode::NoSubscriptionExisted);
-                continue;
+            let code = self.unsubscribe_one(turn, client, state, filter);
+            if code == ReasonCode::Success && filter.starts_with("$share/") {
+                given_up.push(filter);
             }
-            if durable {
-                turn.log.record(&Record::Unsubscribe { session: client.key, filter }, true);
-            }
-            self.remove_subscription(filter, client.key, state);
-            if filter.starts_with("$share/") {
-                left.insert(filter);
-            }
-            codes.push(ReasonCode::Success);
+            codes.push(code);
+            turn.budget.spend(cost::FILTER);
         }
-        if !left.is_empty() {
-            // Once for the packet: it goes through the whole queue.
-            let given = state.session.take_shared(|shared| left.contains(&**shared), false);
+        self.give_away_of(client, state, |shared| given_up.contains(&shared), given_up.is_empty());
+        drop(guard);
+        publisher.answer_unsubscribe(unsubscribe.packet_id, &codes);
+    }
+
+    /// One filter of an UNSUBSCRIBE, under the client's lock; its code in the answer.
+    pub(super) fn unsubscribe_one(
+        &self,
+        turn: &mut Turn,
+        client: &Client,
+        state: &mut ClientState,
+        filter: &str,
+    ) -> ReasonCode {
+        if !state.session.unsubscribe(filter) {
+            return ReasonCode::NoSubscriptionExisted;
+        }
+        if state.session.is_durable() {
+            turn.log.record(&Record::Unsubscribe { session: client.key, filter }, true);
+        }
+        self.remove_subscription(filter, client.key, state);
+        ReasonCode::Success
+    }
+
+    /// What came by shared subscriptions that were given up and has not begun goes to other members. Once for a packet: it goes
+    /// through the whole queue.
+    pub(super) fn give_away_of(
+        &self,
+        client: &Arc<Client>,
+        state: &mut ClientState,
+        is_given_up: impl Fn(&str) -> bool,
+        is_none: bool,
+    ) {
+        if !is_none {
+            let given = state.session.take_shared(|shared| is_given_up(shared), false);
             self.settle(client, state);
             self.give_away(client, state, given);
         }
-        drop(guard);
-        publisher.answer_unsubscribe(unsubscribe.packet_id, &codes);
     }
 
     /// Sends a slice of the retained messages that new subscriptions are owed ([MQTT-3.3.1-6]), as far as the client reads.
@@ -204,7 +251,7 @@ impl Core {
         let state = &mut *guard;
         let mut found: Vec<Kept> = Vec::new();
         let mut slices = 0;
-        while state.session.has_room_for_replay()
+        while state.may_replay()
             && let Some(replays) = &mut state.replays
             && let Some(replay) = replays.front_mut()
         {
@@ -232,7 +279,7 @@ impl Core {
         if state.session.out.has_output() {
             self.promise_flush(turn, client, state);
         }
-        state.replays.is_some() && state.session.has_room_for_replay()
+        state.may_replay()
     }
 
     fn send_retained(
@@ -296,9 +343,18 @@ impl Core {
 
 /// A subscription that was made.
 pub(crate) struct Added {
-    /// Whether the session did not have it before.
-    new: bool,
+    new: Newness,
     shared: bool,
+}
+
+/// Whether the session had the subscription before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Newness {
+    New,
+    /// With other options.
+    Changed,
+    /// Just so.
+    Same,
 }
 
 /// Why a filter was not taken.

@@ -54,6 +54,7 @@ impl<'c> Peer<'c> {
                 socket,
                 authentication: None,
                 handle: shared,
+                waker: Waker::noop().clone(),
             })
             .await
         });

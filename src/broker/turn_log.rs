@@ -5,14 +5,13 @@
 //! the place which the watermark has to reach first. A turn that concerns nothing durable leaves no trace here and costs no more than that.
 
 use std::sync::Arc;
-use std::task::Waker;
 
-use super::Core;
+use super::{Client, Core};
 use crate::ledger::{Position, Stored};
 use crate::protocol::QoS;
 use crate::session::{LogWork, Message, Outgoing, Will};
 use crate::storage::{
-    Batch, DeliverRecord, FrameAt, MessageRecord, Numbers, Record, SourceRecord, Urgency, WillRecord,
+    Batch, DeliverRecord, FrameAt, Log, MessageRecord, Numbers, Record, SourceRecord, Urgency, WillRecord,
 };
 
 /// See the module's documentation.
@@ -29,8 +28,10 @@ pub(crate) struct TurnLog {
     waited: bool,
     /// Something was handed to the log since this was asked.
     has_recorded: bool,
-    /// Receivers whose QoS 2 messages wait for this turn's batch.
-    wakers: Vec<Waker>,
+    /// Receivers of QoS 2 messages, which go when this turn's batch is on disk.
+    waiting: Vec<Arc<Client>>,
+    /// One of them is connected.
+    waited_for: bool,
 }
 
 /// A durable session that has taken the message into its queue.
@@ -60,20 +61,34 @@ impl TurnLog {
         self.targets.push(target);
     }
 
-    /// A receiver waits for what this turn records.
-    pub(super) fn wake_when_committed(&mut self, waker: &Waker) {
-        self.wakers.push(waker.clone());
+    /// A receiver has a message that it is sent when this turn's records are committed. Whatever connection it has when they are submitted is woken
+    /// then; `is_connected`: it has one now, and had better not wait for company.
+    pub(super) fn wake_at_commit(&mut self, client: &Arc<Client>, is_connected: bool) {
+        self.waited_for |= is_connected;
+        if self.waiting.last().is_none_or(|last| !Arc::ptr_eq(last, client)) {
+            self.waiting.push(Arc::clone(client));
+        }
     }
 
-    /// The receivers of the message under way leave the turn: it goes on in another one.
-    pub(super) fn take_receivers(&mut self) -> (Vec<Target>, Vec<Waker>) {
-        (std::mem::take(&mut self.targets), std::mem::take(&mut self.wakers))
+    /// The durable receivers of the message under way leave the turn: it goes on in another one.
+    pub(super) fn take_targets(&mut self) -> Vec<Target> {
+        std::mem::take(&mut self.targets)
     }
 
-    /// The receivers of earlier turns are back.
-    pub(super) fn put_receivers(&mut self, targets: &mut Vec<Target>, waiting: &mut Vec<Waker>) {
+    /// Those of earlier turns are back.
+    pub(super) fn put_targets(&mut self, targets: &mut Vec<Target>) {
         self.targets.append(targets);
-        self.wakers.append(waiting);
+    }
+
+    /// Receivers that wait for the commit of this turn, so far.
+    pub(super) fn waiting(&self) -> &[Arc<Client>] {
+        &self.waiting
+    }
+
+    /// These wait for it as well.
+    pub(super) fn put_waiting(&mut self, waiting: &mut Vec<Arc<Client>>) {
+        self.waited_for |= !waiting.is_empty();
+        self.waiting.append(waiting);
     }
 
     /// Puts a publish on record, if there is anything about it to be remembered: who has taken it since the last one, what is retained, and
@@ -197,7 +212,7 @@ impl TurnLog {
         self.finished.clear();
     }
 
-    /// Hands everything to the log. If something of it is to be waited for: the place the watermark has to reach.
+    /// Hands everything to the log; not under a client's lock, but for a `TurnLog` that has no deliveries. If something of it is to be waited for: the place the watermark has to reach.
     pub(crate) fn commit(&mut self, core: &Core) -> Option<Position> {
         let waited = std::mem::take(&mut self.waited);
         self.targets.clear();
@@ -209,9 +224,11 @@ impl TurnLog {
         let Some(log) = &core.log else {
             // Nobody is durable without a log.
             self.placed.clear();
+            self.waiting.clear();
             return None;
         };
-        let urgency = if waited || !self.wakers.is_empty() { Urgency::Waited } else { Urgency::Lazy };
+        let waited_for = std::mem::take(&mut self.waited_for);
+        let urgency = if waited || waited_for { Urgency::Waited } else { Urgency::Lazy };
         if self.batch.is_empty() {
             return Some(log.submitted());
         }
@@ -221,10 +238,25 @@ impl TurnLog {
             let position = submitted.first.plus(frame.offset);
             message.set_stored(Stored::new(&core.ledger, position, frame.len));
         }
-        for waker in self.wakers.drain(..) {
-            log.wake_at(submitted.end, &waker);
-        }
+        self.wake_receivers(log, submitted.end);
         waited.then_some(submitted.end)
+    }
+}
+
+impl TurnLog {
+    /// Has the receivers of this turn's QoS 2 messages woken when these are on disk. The messages have their places now: a connection that attaches
+    /// from here on finds them itself, and whoever is attached is registered here, whatever it waits for already.
+    fn wake_receivers(&mut self, log: &Log, end: Position) {
+        if self.waiting.len() > 1 {
+            self.waiting.sort_unstable_by_key(|client| client.key);
+            self.waiting.dedup_by_key(|client| client.key);
+        }
+        for client in self.waiting.drain(..) {
+            if let Some(link) = &client.lock().link {
+                log.wake_at(end, &link.waker);
+            }
+        }
+        self.waiting.shrink_to(1_024);
     }
 }
 

@@ -11,15 +11,17 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::attend::FromLog;
 use super::authenticate::Authentication;
 use super::entry::Slots;
-use super::held::FromLog;
 use super::listener::ListenerShared;
 use super::rate::PublishRate;
 use super::set_up::set_up;
 use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
-use crate::broker::{Cause, Client, Core, Disconnected, Handle, Publisher, UnfinishedCharge, signal};
+use crate::broker::{
+    Cause, Client, Core, Disconnected, Handle, LargePacket, Publisher, UnfinishedCharge, signal,
+};
 use crate::escape::escape;
 use crate::session::{Output, Terms};
 
@@ -84,18 +86,13 @@ pub(super) struct Connection {
     pub(super) unfinished: Option<Box<UnfinishedCharge>>,
     /// `partial` begins with packets that are complete, or a publish is not done: the last turn's budget was spent.
     pub(super) backlog: bool,
-    pub(super) started: bool,
-    /// Retained messages may still be owed.
-    pub(super) replaying: bool,
+    /// The packet at its beginning has many filters, and comes in slices.
+    pub(super) large: Option<Box<LargePacket>>,
     /// What CONNECT settled.
     pub(super) terms: Terms,
     pub(super) publisher: Publisher,
     /// TLS only: output being written.
     pub(super) output: Option<Box<Output>>,
-    /// Answers of this connection wait for the log, or did when the task last looked.
-    pub(super) holding: bool,
-    /// The session is kept in the log.
-    pub(super) durable: bool,
     pub(super) from_log: FromLog,
     /// How fast it may be read, if that is bounded.
     pub(super) rate: Option<Box<PublishRate>>,
@@ -166,10 +163,6 @@ impl Connection {
     }
 
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
-        if !self.started {
-            self.started = true;
-            self.start(cx)?;
-        }
         let signals = self.gone.0.take_signals();
         if signals & signal::CLOSE != 0 {
             return Err(self.close_cause());
@@ -177,10 +170,15 @@ impl Connection {
         if signals & signal::READ != 0 {
             self.read_before_take_over(cx)?;
         }
-        if self.durable || self.holding {
-            self.poll_log(cx)?;
+        if self.publisher.is_pending() {
+            // Whatever else is to wait: what has begun is brought to its end.
+            self.handle_backlog()?;
+            if self.publisher.is_pending() {
+                worker::let_others_first(cx);
+                return Ok(());
+            }
         }
-        if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
+        if self.poll_work(cx)? == Socket::Blocked && self.output_is_full() {
             // A peer that asks and does not read its answers is not asked for more.
             if signals & signal::KEEP_ALIVE != 0 {
                 self.judge_unread()?;
@@ -205,10 +203,7 @@ impl Connection {
                     return Ok(());
                 }
                 Progress::Read => {
-                    if self.durable || self.holding {
-                        self.poll_log(cx)?;
-                    }
-                    if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
+                    if self.poll_work(cx)? == Socket::Blocked && self.output_is_full() {
                         return Ok(());
                     }
                     if self.backlog {
@@ -231,21 +226,6 @@ impl Connection {
         }
         worker::let_others_run();
         cx.waker().wake_by_ref();
-        Ok(())
-    }
-
-    /// The first poll: from now on others can wake this task; what came in behind CONNECT is handled.
-    fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
-        let epoch = self.epoch;
-        match self.client.lock().link_of(epoch) {
-            Some(link) => link.waker = Some(cx.waker().clone()),
-            None => return Err(Cause::TakenOver),
-        }
-        if self.partial.is_empty() {
-            self.partial = Vec::new();
-            return Ok(());
-        }
-        self.backlog = true;
         Ok(())
     }
 

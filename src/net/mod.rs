@@ -1,10 +1,11 @@
 //! The I/O shell: listeners, TLS, and the task of each connection. Nothing here decides what MQTT means; it moves bytes and wakes up.
 
+mod attend;
 mod authenticate;
+mod close;
 mod connection;
 mod entry;
 mod handshake;
-mod held;
 mod listener;
 mod output;
 mod packets;

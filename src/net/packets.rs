@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::connection::Connection;
-use crate::broker::{Cause, KeepFor, Turn, cost};
+use crate::broker::{Cause, KeepFor, LargePacket, Turn, cost};
 use crate::protocol::encode::{self, AckKind};
-use crate::protocol::{Ack, Disconnect, Framed, Packet, ReasonCode, decode, frame};
+use crate::protocol::{Ack, Disconnect, Frame, Framed, Packet, ReasonCode, decode, frame};
 use crate::storage::Record;
 
 impl Connection {
@@ -20,9 +20,11 @@ impl Connection {
         let mut consumed = 0;
         let mut packets = 0;
         let mut published = 0;
+        let mut subscribed = false;
         let mut result = Ok(());
         let mut last = 0;
-        core.continue_publish(turn, &mut self.publisher);
+        let goes_on = self.backlog;
+        core.continue_publish(turn, &self.client, &mut self.publisher);
         self.backlog = false;
         while let Some(rest) = bytes.get(consumed..)
             && !rest.is_empty()
@@ -33,6 +35,23 @@ impl Connection {
             }
             match frame(rest, packet_bytes_max, version) {
                 Ok(Framed::NeedMore { .. }) => break,
+                Ok(Framed::Frame(frame)) if LargePacket::is_it(&frame) => {
+                    match self.handle_large(turn, &frame) {
+                        Ok(true) => {
+                            consumed += frame.total();
+                            packets += 1;
+                            subscribed |= frame.packet_type() == 8;
+                        }
+                        Ok(false) => {
+                            self.backlog = true;
+                            break;
+                        }
+                        Err(cause) => {
+                            result = Err(cause);
+                            break;
+                        }
+                    }
+                }
                 Ok(Framed::Frame(frame)) => {
                     consumed += frame.total();
                     packets += 1;
@@ -40,6 +59,7 @@ impl Connection {
                     last = frame.packet_type();
                     let handled = decode(&frame, version).map_err(Cause::from).and_then(|packet| {
                         published += u64::from(matches!(packet, Packet::Publish(_)));
+                        subscribed |= matches!(packet, Packet::Subscribe(_));
                         self.handle_packet(turn, packet)
                     });
                     if let Err(cause) = handled {
@@ -53,7 +73,8 @@ impl Connection {
                 }
             }
         }
-        if packets > 0 {
+        if packets > 0 || goes_on {
+            // What is at work for a client counts as its sign of life.
             self.client.heard(turn.now);
             core.metrics.packets_received.add(packets);
             core.metrics.publish_received.add(published);
@@ -62,8 +83,9 @@ impl Connection {
             }
         }
         self.send_acks(turn);
-        if self.replaying && !self.holding {
-            self.replaying = core.replay(turn, &self.client);
+        if subscribed {
+            // The first retained messages leave together with SUBACK; the rest is seen to by `poll_work`.
+            core.replay(turn, &self.client);
         }
         self.backlog |= self.publisher.is_pending();
         if let Some(took) = turn.finish(&core) {
@@ -80,21 +102,11 @@ impl Connection {
             return;
         }
         let recorded = turn.log.commit(&self.core);
-        if recorded.is_some() || self.holding {
-            let acks = &mut self.publisher.acks;
-            if self.core.hold_answers(&self.client, self.epoch, recorded, acks) {
-                self.holding = true;
-                return;
-            }
-        }
-        self.send_answers(turn);
-    }
-
-    /// Puts the gathered answers into the output.
-    pub(super) fn send_answers(&mut self, turn: &mut Turn) {
         let mut guard = self.client.lock();
         let state = &mut *guard;
-        if let Some(link) = state.link.as_mut().filter(|link| link.epoch == self.epoch) {
+        if let Some(link) = state.link.as_mut().filter(|link| link.epoch == self.epoch)
+            && !link.hold_answers(recorded, &mut self.publisher.acks)
+        {
             state.session.send_acks(&self.publisher.acks);
             if !link.flush_promised {
                 link.flush_promised = true;
@@ -104,6 +116,28 @@ impl Connection {
         drop(guard);
         self.publisher.acks.clear();
         self.publisher.acks.shrink_to(1_024);
+    }
+
+    /// One more slice of a SUBSCRIBE or UNSUBSCRIBE with many filters; `true`: it is done.
+    fn handle_large(&mut self, turn: &mut Turn, frame: &Frame<'_>) -> Result<bool, Cause> {
+        if self.client.lock().link_of(self.epoch).is_none() {
+            return Err(Cause::TakenOver);
+        }
+        let mut packet = match self.large.take() {
+            Some(packet) => packet,
+            None => {
+                // Answers leave in the order of what they answer.
+                self.send_acks(turn);
+                Box::new(LargePacket::begin(frame, self.terms.version)?)
+            }
+        };
+        let (client, publisher) = (&self.client, &mut self.publisher);
+        if !self.core.continue_large(turn, client, publisher, &mut packet, frame.body())? {
+            self.large = Some(packet);
+            return Ok(false);
+        }
+        self.send_acks(turn);
+        Ok(true)
     }
 
     fn handle_packet(&mut self, turn: &mut Turn, packet: Packet<'_>) -> Result<(), Cause> {
@@ -142,7 +176,6 @@ impl Connection {
                 self.check_answer(subscribe.count())?;
                 self.core.subscribe(turn, &self.client, &mut self.publisher, &subscribe);
                 self.send_acks(turn);
-                self.replaying = true;
             }
             Packet::Unsubscribe(unsubscribe) => {
                 self.check_answer(unsubscribe.count())?;
@@ -177,12 +210,8 @@ impl Connection {
         if let Some(work) = state.session.log_work() {
             turn.log.work(self.client.key, work, &mut self.publisher.acks);
         }
-        self.core.wake_by_log(turn, state);
         if state.session.out.has_output() {
             self.core.promise_flush(turn, &self.client, state);
-        }
-        if state.replays.is_some() {
-            self.replaying = true;
         }
     }
 

@@ -1,16 +1,18 @@
 //! From accept to a connection attached to its session: TLS, CONNECT, and the answers to those who are not let in.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::attend::FromLog;
 use super::authenticate::{Authentication, authenticate};
 use super::connection::{Connection, GoneGuard};
 use super::entry::{Slots, open};
 use super::handshake::read_connect;
-use super::held::FromLog;
 use super::listener::{ListenerShared, Policy};
 use super::rate::PublishRate;
 use super::stream::Stream;
@@ -117,6 +119,8 @@ pub(super) async fn set_up(
         login_entry: admitted.entry,
         socket: stream.shared_socket(),
         handle: Arc::clone(&gone.0),
+        // Nothing between here and the polls of the connection gives the task another one.
+        waker: poll_fn(|cx| Poll::Ready(cx.waker().clone())).await,
         authentication: authenticated.as_ref().map(|by| (by.method.name(), by.data.as_deref())),
     };
     let Attached { client, epoch, session_present, terms } = match core.connect(request).await {
@@ -132,22 +136,19 @@ pub(super) async fn set_up(
         core.end_login_unless(&client, |user, entry| shared.gate.counts(user, entry));
     }
     // At once: from here on the end of the connection is settled however this task ends.
-    let durable = client.lock().session.is_durable();
-    let mut connection = Connection {
+    let connection = Connection {
         core: Arc::clone(core),
         client,
         epoch,
         stream,
+        // What came in with CONNECT.
+        backlog: !behind.is_empty(),
+        large: None,
         partial: behind,
         unfinished: None,
-        backlog: false,
-        started: false,
-        replaying: false,
         terms,
         publisher: crate::broker::Publisher::new(terms.version, policy.refused_publish, &limits),
         output: None,
-        holding: false,
-        durable,
         from_log: FromLog::default(),
         rate: PublishRate::new(&limits, core.now()),
         hold: None,
@@ -168,7 +169,7 @@ pub(super) async fn set_up(
         "connected"
     );
     if core.is_shutting_down() {
-        connection.finish_now(&Cause::Shutdown);
+        Box::pin(connection.close(Cause::Shutdown)).await;
         return None;
     }
     Some(connection)

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -130,10 +130,16 @@ impl Stream {
         }
     }
 
-    /// Closes a plain socket in both directions without waiting for those who share it. (TLS sockets have one owner.)
-    pub(super) fn close(&self) {
-        if let Self::Tcp(stream) = self {
-            let _ = socket2::SockRef::from(&**stream).shutdown(std::net::Shutdown::Both);
+    /// Closes a plain socket in both directions without waiting for those who share it. A TLS socket has one owner; its peer is told, if the socket takes
+    /// that at once.
+    pub(super) fn close(&mut self) {
+        match self {
+            Self::Tcp(stream) => {
+                let _ = socket2::SockRef::from(&**stream).shutdown(std::net::Shutdown::Both);
+            }
+            Self::Tls(stream) => {
+                let _ = stream.poll_shutdown(&mut Context::from_waker(Waker::noop()));
+            }
         }
     }
 

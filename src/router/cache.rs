@@ -111,12 +111,12 @@ impl<S: Subscriber, V: Copy> RouteCache<S, V> {
         (routes.as_slice(), verdict)
     }
 
-    /// The same, if it takes no more than about so many steps of [`Router::route_from`]. Otherwise the match
+    /// The same, if it takes no more than about so many steps of [`Router::route_from`], of which it leaves what it did not use. Otherwise the match
     /// has begun, and `judge` was not called: when the match is finished, [`put`](Self::put) keeps it.
     pub fn get_within(
         &mut self,
         asked: &Asked<'_, S, V>,
-        steps: usize,
+        steps: &mut usize,
         judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
     ) -> Lookup<'_, S, V> {
         let supply = |routes: &mut Vec<Route<S>>| {

@@ -130,7 +130,7 @@ impl<S: Subscriber> Router<S> {
     }
 
     /// The same in slices of about so many steps: a step is a node visited or a receiver found, from some
-    /// tens of nanoseconds to half a microsecond. `true` when `into` has all of them; until then call it
+    /// tens of nanoseconds to half a microsecond; `steps` is what is left of them afterwards. `true` when `into` has all of them; until then call it
     /// again with the same topic. What is appended before the end is final, and the caller may take it out.
     ///
     /// Subscriptions may come and go between the calls. One that is there all the time is found once, as
@@ -139,15 +139,18 @@ impl<S: Subscriber> Router<S> {
         &self,
         topic: &str,
         cursor: &mut RouteCursor<S>,
-        steps: usize,
+        steps: &mut usize,
         into: &mut Vec<Route<S>>,
     ) -> bool {
+        let allowed = (*steps).max(1);
         if cursor.is_walked {
-            return cursor.runs.merge_into(steps, into);
+            *steps = 0;
+            return cursor.runs.merge_into(allowed, into);
         }
         let start = into.len();
-        let mut slice = Slice::new(steps.max(1), into);
+        let mut slice = Slice::new(allowed, into);
         let is_whole = self.walk(topic, &mut cursor.place, &mut slice);
+        *steps = slice.left;
         if slice.lists > 1 {
             merge(into, start);
         }
@@ -155,7 +158,7 @@ impl<S: Subscriber> Router<S> {
         if is_whole && cursor.runs.is_empty() {
             return true;
         }
-        cursor.runs.add(into.split_off(start), steps);
+        cursor.runs.add(into.split_off(start), allowed);
         false
     }
 

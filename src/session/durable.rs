@@ -23,6 +23,8 @@ pub(super) struct Durable {
     attached: Position,
     /// Where the log had come to then: what earlier connections have acknowledged is on record before it.
     acknowledged: Position,
+    /// A PUBREC came in this run of the broker.
+    has_completing: bool,
     work: LogWork,
 }
 
@@ -79,11 +81,18 @@ impl Durable {
     }
 
     pub(super) fn completing(&mut self, sequence: u64, id: PacketId) {
+        self.has_completing = true;
         self.work.completing.push((sequence, id));
     }
 
     pub(super) fn answer(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         encode(&mut self.work.answers);
+    }
+
+    /// Whether the log does not tell of the connection yet. While it cannot be written at all that is not waited for: it is the client that makes
+    /// room, by acknowledging.
+    fn is_attaching(&self) -> bool {
+        self.attached > self.ledger.committed() && !self.ledger.is_failing()
     }
 
     /// Whether the log has the message.
@@ -113,6 +122,7 @@ impl Session {
                 next: 0,
                 attached: Position::START,
                 acknowledged: Position::START,
+                has_completing: false,
                 work: LogWork::default(),
             }));
             self.queue = MessageQueue::durable(Arc::clone(ledger));
@@ -160,25 +170,27 @@ impl Session {
         (end_of(QoS::AtLeastOnce), end_of(QoS::ExactlyOnce))
     }
 
-    /// The log has moved on: what waited for it may be sent.
-    pub fn log_moved(&mut self) {
-        self.pump();
-    }
-
-    /// Whether a message could be sent if the log had committed it.
-    pub fn waits_for_commit(&self) -> bool {
-        if self.state != State::Connected {
-            return false;
+    /// Where the log has to come before the next packet may go that waits for it; `None` if none does, or if it has no place in the log yet: then
+    /// its turn sees to it.
+    pub fn awaits_log(&self) -> Option<Position> {
+        let durable = self.durable.as_ref().filter(|_| self.state == State::Connected)?;
+        if self.pubrel_must_wait() {
+            return Some(durable.acknowledged);
         }
-        self.pubrel_must_wait()
-            || self.may_begin()
-                && self.queue.front().is_some_and(|(queued, message)| self.must_wait(queued.qos, message))
+        let (queued, message) = self.queue.front()?;
+        if durable.is_attaching() {
+            return Some(durable.attached);
+        }
+        if queued.qos != QoS::ExactlyOnce || durable.is_committed(message) {
+            return None;
+        }
+        // The watermark moves from the end of one batch to that of another.
+        message.stored().map(|stored| stored.position().plus(1))
     }
 
     pub(super) fn must_wait(&self, qos: QoS, message: &Message) -> bool {
         self.durable.as_ref().is_some_and(|durable| {
-            durable.attached > durable.ledger.committed()
-                || (qos == QoS::ExactlyOnce && !durable.is_committed(message))
+            durable.is_attaching() || (qos == QoS::ExactlyOnce && !durable.is_committed(message))
         })
     }
 
@@ -187,7 +199,8 @@ impl Session {
     pub fn attached_at(&mut self, recorded: Position, acknowledged: Position) {
         if let Some(durable) = &mut self.durable {
             durable.attached = recorded;
-            durable.acknowledged = acknowledged;
+            // What was restored is on record.
+            durable.acknowledged = if durable.has_completing { acknowledged } else { Position::START };
         }
     }
 

@@ -342,6 +342,11 @@ impl Session {
         removed
     }
 
+    /// What was asked for with this very filter; `None`: it is not subscribed to.
+    pub fn options_of(&self, filter: &str) -> Option<FilterOptions> {
+        self.subscriptions.get(filter)
+    }
+
     /// Whether this very filter is subscribed to.
     pub fn is_subscribed(&self, filter: &str) -> bool {
         self.subscriptions.get(filter).is_some()

@@ -12,17 +12,37 @@ use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, QoS, ReasonCode};
 
 impl Session {
+    /// Whether a packet that waits could be sent now.
+    pub fn can_send(&self) -> bool {
+        if self.state != State::Connected {
+            false
+        } else if self.resend_next < self.resend_end {
+            self.may_resend()
+        } else {
+            self.queue
+                .front()
+                .is_some_and(|(queued, message)| self.may_begin() && !self.must_wait(queued.qos, message))
+        }
+    }
+
+    /// Sends what can be sent: the log has moved on, or what stood before it is gone.
+    pub fn send_more(&mut self) {
+        self.pump();
+    }
+
+    /// The client's Receive Maximum holds for what is sent again as well ([MQTT-4.9.0-2]), and may be lower than the last time.
+    fn may_resend(&self) -> bool {
+        self.out.pending() < ENCODE_AHEAD_BYTES
+            && self.inflight.under_way() < usize::from(self.terms.receive_maximum)
+            && !self.pubrel_must_wait()
+    }
+
     /// Sends again what is unfinished from before, then what waits, as far as window and output allow.
     pub(super) fn pump(&mut self) {
         if self.state != State::Connected {
             return;
         }
-        // The client's Receive Maximum holds for what is sent again as well ([MQTT-4.9.0-2]), and may be lower than the last time.
-        while self.resend_next < self.resend_end
-            && self.out.pending() < ENCODE_AHEAD_BYTES
-            && self.inflight.under_way() < usize::from(self.terms.receive_maximum)
-            && !self.pubrel_must_wait()
-        {
+        while self.resend_next < self.resend_end && self.may_resend() {
             self.resend_next = self.resend(self.resend_next);
         }
         if self.resend_next < self.resend_end {

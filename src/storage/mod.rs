@@ -25,9 +25,11 @@ mod segments;
 mod shared;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod watermark;
 mod writer;
 
 pub(crate) use checkpoint::CheckpointWriter;

@@ -1,6 +1,6 @@
 //! What the log, its writer and a checkpoint's writer share: what is pending, the watermarks, and who waits for them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
@@ -13,6 +13,7 @@ use super::directory::Directory;
 use super::frame::FILE_HEADER;
 use super::log::LogOptions;
 use super::segments::Segments;
+use super::watermark::{Identity, Watermark, identity};
 use crate::ledger::Position;
 
 /// See `Shared::is_company`.
@@ -97,14 +98,12 @@ pub(super) struct Shared {
     pub(super) work: Condvar,
     /// With `pending`: `synced`, `failing` or `closed` has changed.
     pub(super) progress: Condvar,
-    committed: AtomicU64,
+    committed: Watermark,
     written: AtomicU64,
     synced: AtomicU64,
     pub(super) failing: AtomicBool,
     /// Bytes submitted and still needed in memory.
     held: AtomicUsize,
-    /// By position and identity: who polls again before it is woken stands here once.
-    waiters: Mutex<BTreeMap<(u64, Identity), Waker>>,
     not_full: Mutex<HashMap<Identity, Waker>>,
     pub(super) counters: Counters,
     pub(super) checkpoints: Checkpoints,
@@ -130,12 +129,11 @@ impl Shared {
             pending: Mutex::new(Pending { cursor: start, ..Pending::default() }),
             work: Condvar::new(),
             progress: Condvar::new(),
-            committed: watermark(),
+            committed: Watermark::at(start),
             written: watermark(),
             synced: watermark(),
             failing: AtomicBool::new(false),
             held: AtomicUsize::new(0),
-            waiters: Mutex::default(),
             not_full: Mutex::default(),
             counters: Counters::default(),
             checkpoints,
@@ -143,7 +141,7 @@ impl Shared {
     }
 
     pub(super) fn committed(&self) -> Position {
-        Position::from_u64(self.committed.load(Ordering::Acquire))
+        self.committed.position()
     }
 
     pub(super) fn written(&self) -> Position {
@@ -169,13 +167,7 @@ impl Shared {
     pub(super) fn commit(&self, position: Position) {
         // The ledger first: who is woken looks there.
         self.segments.ledger.set_committed(position);
-        self.committed.store(position.as_u64(), Ordering::Release);
-        let due = {
-            let mut waiters = self.waiters.lock();
-            let later = waiters.split_off(&(position.as_u64() + 1, (0, 0)));
-            std::mem::replace(&mut *waiters, later)
-        };
-        due.into_values().for_each(Waker::wake);
+        self.committed.advance(position);
     }
 
     /// So many bytes need not be in memory any more.
@@ -202,15 +194,19 @@ impl Shared {
 
     /// See [`Log::wake_at`](super::Log::wake_at).
     pub(super) fn wake_at(&self, end: Position, waker: &Waker) {
-        {
-            let mut waiters = self.waiters.lock();
-            // Under the lock: the writer moves the watermark before it takes it.
-            if self.committed() < end {
-                waiters.entry((end.as_u64(), identity(waker))).or_insert_with(|| waker.clone());
-                return;
-            }
+        self.committed.wake_at(end, waker);
+    }
+
+    /// The last attempt to write has failed, or one has succeeded again; whether that is news. Sessions may send then what else waits for
+    /// the log, so those who wait look again.
+    pub(super) fn set_failing(&self, failing: bool) -> bool {
+        if self.failing.swap(failing, Ordering::AcqRel) == failing {
+            return false;
         }
-        waker.wake_by_ref();
+        // The ledger first: who is woken looks there.
+        self.segments.ledger.set_failing(failing);
+        self.committed.wake_all();
+        true
     }
 
     /// See [`Log::wake_when_not_full`](super::Log::wake_when_not_full).
@@ -260,16 +256,8 @@ impl Shared {
             pending.parts = Vec::new();
             self.progress.notify_all();
         }
-        let waiters = std::mem::take(&mut *self.waiters.lock());
-        waiters.into_values().for_each(Waker::wake);
+        self.committed.close();
         let waiting = std::mem::take(&mut *self.not_full.lock());
         waiting.into_values().for_each(Waker::wake);
     }
-}
-
-/// Wakers that are equal in this wake the same task.
-type Identity = (usize, usize);
-
-fn identity(waker: &Waker) -> Identity {
-    (waker.data() as usize, std::ptr::from_ref(waker.vtable()) as usize)
 }

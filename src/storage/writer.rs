@@ -425,7 +425,7 @@ impl Writer {
         if !what.starts_with("sync") {
             self.shared.counters.write_failures.fetch_add(1, Ordering::Relaxed);
         }
-        if !self.shared.failing.swap(true, Ordering::AcqRel) {
+        if self.shared.set_failing(true) {
             tracing::error!(
                 path = %self.shared.files.path(name), %error,
                 "cannot {what} a file of the log: no message that must be stored is acknowledged until it succeeds; \
@@ -438,7 +438,7 @@ impl Writer {
 
     fn recovered(&mut self) {
         self.retry_at = None;
-        if self.shared.failing.swap(false, Ordering::AcqRel) {
+        if self.shared.set_failing(false) {
             tracing::info!("the log can be written again");
         }
     }

@@ -4,15 +4,16 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::{Filed, Group, Member, standing};
-use crate::broker::{Core, Turn};
+use crate::broker::{Core, Turn, cost};
 use crate::protocol::QoS;
 use crate::session::{Delivered, DropReason, Outgoing, Readiness};
 
-/// Members that are found full for one message before it is dropped, or goes to those that are away. They are looked at again when
-/// they hold less; only a smaller message could find room before.
+/// Members that are found full for one message before it is dropped. They are filed anew when they
+/// hold less; only a message smaller than the one they did not take could find room before that.
 const FULL_TRIES_MAX: usize = 4;
 
-/// Members whose clients cannot take a message, for its size, before it is dropped.
+/// Members whose clients cannot take a message, for its size, before it is dropped: a group of
+/// clients that take nothing must not cost more with each of them.
 const MISFITS_MAX: usize = 64;
 
 /// The order in which members are asked: at QoS 0, and above.
@@ -24,7 +25,8 @@ const ABOVE: [Filed; 5] = [Filed::Ready, Filed::Busy, Filed::Away, Filed::Full, 
 struct Search {
     why: Option<DropReason>,
     found_full: usize,
-    /// Members that the message does not suit. They keep their filing, and are not asked again for this message.
+    /// Members that the message does not suit. They keep their filing, and are not asked again for
+    /// this message.
     misfits: Vec<u64>,
     /// Some may not read its topic.
     has_refused: Cell<bool>,
@@ -55,7 +57,8 @@ impl Core {
         }
     }
 
-    /// A member that may not read the topic is passed over, and stays filed as it is: it may read others.
+    /// A member that may not read the topic is passed over, and stays filed as it is: it may read
+    /// others.
     fn next_member(
         &self,
         group: &Group,
@@ -85,6 +88,7 @@ impl Core {
         search: &mut Search,
     ) -> bool {
         let client = &member.subscriber;
+        turn.budget.spend(cost::RECEIVER);
         let mut state = client.lock();
         let readiness = state.readiness();
         let is_connected = match readiness {

@@ -1,7 +1,7 @@
 //! `Roll`: the members of one group, each filed in exactly one list by what it is believed to take.
 //!
-//! Lists are rings through one slab, so that filing, picking, joining and leaving touch a fixed number of members however many there are. A plain
-//! value: locks and sessions are the caller's.
+//! Lists are rings through one slab, so that filing, picking, joining and leaving touch a fixed
+//! number of members however many there are. A plain value: locks and sessions are the caller's.
 
 use hashbrown::HashTable;
 
@@ -95,7 +95,8 @@ impl<M: Keyed> Roll<M> {
         Some(self.slot(self.find_slot(key)?)?.filed)
     }
 
-    /// Adds a member that is not there, at the end of a list. `false` if there is no number left for it.
+    /// Adds a member that is not there, at the end of a list. `false` if there is no number left
+    /// for it.
     pub(super) fn insert(&mut self, member: M, filed: Filed, place: u32) -> bool {
         let Some(slot) = u32::try_from(self.slots.len()).ok().filter(|slot| *slot < NOBODY) else {
             return false;
@@ -133,7 +134,8 @@ impl<M: Keyed> Roll<M> {
         Some(Left { member, filed, place })
     }
 
-    /// Files a member anew, at the end of that list; stays in its place if it is filed so already. How it was filed before, and its number.
+    /// Files a member anew, at the end of that list; stays in its place if it is filed so already.
+    /// How it was filed before, and its number.
     pub(super) fn file(&mut self, key: u64, filed: Filed) -> Option<(Filed, u32)> {
         let slot = self.find_slot(key)?;
         let (before, place) = self.slot(slot).map(|slot| (slot.filed, slot.place))?;
@@ -154,7 +156,8 @@ impl<M: Keyed> Roll<M> {
         }
     }
 
-    /// The first of a list that is wanted. It, and those before it, go to the end: their turn is over.
+    /// The first of a list that is wanted. It, and those before it, go to the end: their turn is
+    /// over.
     pub(super) fn next(&mut self, filed: Filed, wanted: impl Fn(&M) -> bool) -> Option<&M> {
         let found = self.look(filed, wanted)?;
         let next = self.slot(found)?.next;

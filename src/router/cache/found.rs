@@ -47,8 +47,15 @@ enum List<S> {
 }
 
 impl<S: Subscriber> RouteMatch<S> {
+    /// A match at its beginning, for whoever has no cache.
+    pub fn begin(router: &Router<S>, topic: &str) -> Self {
+        let counter = router.generation_index(topic);
+        let generation = router.generation_of(counter);
+        Self { routes: Vec::new(), cursor: RouteCursor::default(), generation, counter }
+    }
+
     /// Another slice; `true` if all receivers have been found. `router` and `topic` are those asked for.
-    pub fn go_on(&mut self, router: &Router<S>, topic: &str, steps: usize) -> bool {
+    pub fn go_on(&mut self, router: &Router<S>, topic: &str, steps: &mut usize) -> bool {
         router.route_from(topic, &mut self.cursor, steps, &mut self.routes)
     }
 }
@@ -85,23 +92,49 @@ impl<S> RouteList<S> {
             List::Own(routes, given) => routes.len() - given,
         }
     }
+}
 
-    /// The next ones, at most so many; none at the end. Those given before are let go of, if nobody else
-    /// keeps them: so the end of a large list is no long work.
+impl<S: Subscriber> RouteList<S> {
+    /// The next ones, about so many, but never a part of one session's; none at the end. Those given before
+    /// are let go of, if nobody else keeps them: so the end of a large list is no long work.
     pub fn next(&mut self, count: usize) -> &[Route<S>] {
         match &mut self.list {
             List::Kept(routes, given) => {
                 let from = *given;
-                *given = routes.len().min(from.saturating_add(count));
+                let rest = routes.get(from..).unwrap_or_default();
+                *given = from + whole(rest, count);
                 routes.get(from..*given).unwrap_or_default()
             }
             List::Own(routes, given) => {
                 routes.drain(..*given);
-                *given = routes.len().min(count);
                 // Nothing is ever added behind, so they lie in one piece.
+                *given = whole(routes.as_slices().0, count);
                 routes.as_slices().0.get(..*given).unwrap_or_default()
             }
         }
+    }
+
+    /// The last so many of those given last are to be given again.
+    pub fn give_back(&mut self, count: usize) {
+        let (List::Kept(_, given) | List::Own(_, given)) = &mut self.list;
+        *given = given.saturating_sub(count);
+    }
+}
+
+/// So many of the routes, and the others of the last one's session.
+fn whole<S: Subscriber>(routes: &[Route<S>], count: usize) -> usize {
+    let mut end = routes.len().min(count.max(1));
+    while let (Some(last), Some(next)) = (routes.get(end.wrapping_sub(1)), routes.get(end))
+        && last.subscriber.key() == next.subscriber.key()
+    {
+        end += 1;
+    }
+    end
+}
+
+impl<S> From<Vec<Route<S>>> for RouteList<S> {
+    fn from(routes: Vec<Route<S>>) -> Self {
+        Self::of_own(routes)
     }
 }
 

@@ -45,7 +45,7 @@ fn begun(lookup: Lookup<'_, Peer, ()>) -> RouteMatch<Peer> {
 }
 
 fn finish(begun: &mut RouteMatch<Peer>, router: &Router<Peer>, topic: &str) {
-    while !begun.go_on(router, topic, STEPS) {}
+    while !begun.go_on(router, topic, &mut { STEPS }) {}
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn what_takes_too_long_is_begun_and_kept_when_it_is_finished() {
     for mut cache in caches(&router, &threads) {
         let (topic, other) = (topic(1), topic(2));
         let about = asked(&router, &threads, &topic);
-        let mut found = begun(cache.get_within(&about, STEPS, |_| panic!("nothing to judge yet")));
+        let mut found = begun(cache.get_within(&about, &mut { STEPS }, |_| panic!("nothing to judge yet")));
         finish(&mut found, &router, &topic);
         // Whoever judges has the last one left out.
         assert_eq!(found.routes.pop().map(|route| route.subscriber.0), Some(FILTERS - 1));
@@ -68,13 +68,13 @@ fn what_takes_too_long_is_begun_and_kept_when_it_is_finished() {
         }
         assert!(list.next(7).is_empty());
         assert_eq!(all, (0..FILTERS - 1).collect::<Vec<_>>());
-        match cache.get_within(&about, 1, |_| panic!("it is kept")) {
+        match cache.get_within(&about, &mut 1, |_| panic!("it is kept")) {
             Lookup::Found(routes, ()) => assert_eq!(keys(routes.as_slice()), all),
             Lookup::Begun(_) => panic!("it is kept"),
         }
         assert_eq!(keys(cache.get(&about, |_| panic!("it is kept")).0), all);
         // With a budget that suffices it is as if there were none.
-        match cache.get_within(&asked(&router, &threads, &other), 1 << 20, nobody) {
+        match cache.get_within(&asked(&router, &threads, &other), &mut (1 << 20), nobody) {
             Lookup::Found(routes, ()) => {
                 assert_eq!(keys(routes.as_slice()), (0..FILTERS).collect::<Vec<_>>());
             }
@@ -89,13 +89,13 @@ fn what_has_changed_since_the_match_began_is_computed_again() {
     for mut cache in caches(&router, &threads) {
         let topic = topic(1);
         let about = asked(&router, &threads, &topic);
-        let mut found = begun(cache.get_within(&about, STEPS, nobody));
+        let mut found = begun(cache.get_within(&about, &mut { STEPS }, nobody));
         // Behind the end of the walk through the table, so that this match does not have it.
         router.subscribe(&topic, Peer(FILTERS), OPTIONS);
         finish(&mut found, &router, &topic);
         let (list, ()) = cache.put(&about, found, JUDGED);
         assert_eq!(list.left() as u64, FILTERS);
-        let mut found = begun(cache.get_within(&about, STEPS, nobody));
+        let mut found = begun(cache.get_within(&about, &mut { STEPS }, nobody));
         finish(&mut found, &router, &topic);
         let (list, ()) = cache.put(&about, found, JUDGED);
         assert_eq!(list.left() as u64, FILTERS + 1);
@@ -112,7 +112,7 @@ fn more_routes_than_are_kept_are_given_to_whoever_found_them_and_let_go_bit_by_b
     }
     let about = asked(&router, &threads, "large");
     let mut cache = RouteCache::default();
-    let mut found = begun(cache.get_within(&about, STEPS, nobody));
+    let mut found = begun(cache.get_within(&about, &mut { STEPS }, nobody));
     finish(&mut found, &router, "large");
     let (mut list, ()) = cache.put(&about, found, JUDGED);
     assert_eq!(
@@ -122,5 +122,5 @@ fn more_routes_than_are_kept_are_given_to_whoever_found_them_and_let_go_bit_by_b
     assert_eq!(keys(list.next(2)), [1, 2]);
     assert_eq!(list.next(usize::MAX).len(), ROUTE_CACHE_ROUTES_MAX - 2);
     assert!(list.next(1).is_empty() && list.left() == 0);
-    begun(cache.get_within(&about, STEPS, nobody));
+    begun(cache.get_within(&about, &mut { STEPS }, nobody));
 }

@@ -38,7 +38,7 @@ fn sliced(
     for size in sizes.iter().cycle() {
         calls += 1;
         assert!(calls < 100_000, "it never ends");
-        let is_end = router.route_from(topic, &mut cursor, *size, &mut routes);
+        let is_end = router.route_from(topic, &mut cursor, &mut { *size }, &mut routes);
         // What was appended is final, so it may be taken out.
         found.extend(plain(&routes));
         routes.clear();
@@ -47,7 +47,7 @@ fn sliced(
         }
         between(calls);
     }
-    assert!(router.route_from(topic, &mut cursor, 1, &mut routes) && routes.is_empty(), "the end stays");
+    assert!(router.route_from(topic, &mut cursor, &mut 1, &mut routes) && routes.is_empty(), "the end stays");
     (found, calls)
 }
 
@@ -201,7 +201,7 @@ fn a_slice_is_as_long_as_it_was_told() {
         assert!((steps / size / 3..=3 * steps / size + 10).contains(&calls), "{calls} slices of {size}");
     }
     let mut routes = Vec::new();
-    assert!(router.route_from(&topic, &mut RouteCursor::default(), 1 << 20, &mut routes));
+    assert!(router.route_from(&topic, &mut RouteCursor::default(), &mut (1 << 20), &mut routes));
     assert_eq!(plain(&routes), expected, "one is enough if it is long enough");
 }
 
@@ -217,7 +217,7 @@ fn filters_of_one_session_are_put_together_on_the_way() {
     let topic = deep("a", LEVELS);
     let mut cursor = RouteCursor::default();
     let mut routes = Vec::new();
-    while !router.route_from(&topic, &mut cursor, 50, &mut routes) {
+    while !router.route_from(&topic, &mut cursor, &mut 50, &mut routes) {
         let kept: usize = cursor.runs.found.iter().map(Vec::len).sum();
         assert!(kept <= 3 + LIST_AT_ONCE, "{kept}");
     }

@@ -122,13 +122,13 @@ fn qos_2_is_sent_when_the_log_has_it_and_qos_1_at_once() {
     assert_eq!(disk.deliver(&mut session, "two", ExactlyOnce), Delivered::Queued);
     // Behind it: what comes later keeps its place.
     assert_eq!(disk.deliver(&mut session, "three", AtLeastOnce), Delivered::Queued);
-    session.log_moved();
+    session.send_more();
     assert_eq!(ids(&write_all(&mut session)), [1]);
-    assert!(session.waits_for_commit());
+    assert!(session.awaits_log().is_some());
     disk.sync();
-    session.log_moved();
+    session.send_more();
     assert_eq!(ids(&write_all(&mut session)), [2, 3]);
-    assert!(!session.waits_for_commit());
+    assert!(!session.awaits_log().is_some());
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn pubrel_waits_until_pubrec_is_on_record() {
     attach(&mut session);
     disk.deliver(&mut session, "m", ExactlyOnce);
     disk.sync();
-    session.log_moved();
+    session.send_more();
     write_all(&mut session);
     acknowledge(&mut session, PubRec, 1);
     assert!(!session.out.has_output(), "PUBREL is for the broker to send");
@@ -250,7 +250,7 @@ fn after_a_restart_ids_and_order_are_the_same_and_what_may_have_been_sent_says_s
         disk.deliver(&mut session, &n.to_string(), *qos);
     }
     disk.sync();
-    session.log_moved();
+    session.send_more();
     assert_eq!(ids(&write_all(&mut session)), [1, 2, 3, 4]);
     acknowledge(&mut session, PubRec, 2);
     acknowledge(&mut session, PubAck, 3);
@@ -317,7 +317,7 @@ fn after_a_take_over_pubrel_waits_for_the_pubrec_of_the_older_connection() {
     attach(&mut session);
     disk.deliver(&mut session, "two", ExactlyOnce);
     disk.sync();
-    session.log_moved();
+    session.send_more();
     assert_eq!(ids(&write_all(&mut session)), [1]);
     disk.deliver(&mut session, "one", AtLeastOnce);
     assert_eq!(ids(&write_all(&mut session)), [2]);
@@ -328,9 +328,9 @@ fn after_a_take_over_pubrel_waits_for_the_pubrec_of_the_older_connection() {
     session.detach();
     session.attached_at(Position::START, Position::new(1, disk.next));
     assert_eq!(attach(&mut session), []);
-    assert!(session.waits_for_commit());
+    assert!(session.awaits_log().is_some());
     disk.sync();
-    session.log_moved();
+    session.send_more();
     assert_eq!(
         seen(&write_all(&mut session)),
         [(1, false, "PUBREL".to_owned()), (2, true, "one".to_owned())]

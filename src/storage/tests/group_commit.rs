@@ -270,5 +270,6 @@ fn the_end_does_not_wait_for_a_disk_that_fails() {
     let (count, waker) = counter();
     log.wake_at(submitted.end, &waker);
     log.close();
-    assert_eq!((count.count(), log.committed() < submitted.end), (1, true));
+    // Once when the disk begins to fail, if it was registered by then, and at the end.
+    assert!((1..=2).contains(&count.count()) && log.committed() < submitted.end);
 }

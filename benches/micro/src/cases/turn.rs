@@ -6,6 +6,7 @@
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream as Peer};
 use std::sync::Arc;
+use std::task::Waker;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -73,6 +74,7 @@ impl Connected {
                 socket: Some(socket),
                 authentication: None,
                 handle: Arc::new(Handle::default()),
+                waker: Waker::noop().clone(),
             })
             .await;
         let Ok(attached) = attached else { panic!("{client_id} is refused") };

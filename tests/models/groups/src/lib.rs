@@ -1,7 +1,9 @@
-//! A member whose standing changes while publishers pick it: in no order of steps is it left filed worse than it is.
+//! A member whose standing changes while publishers pick it: in no order of steps is it left filed
+//! worse than it is.
 //!
-//! The lists are the broker's (`src/broker/group/roll.rs`). The locks, and what is done under which, are written down here once more as
-//! `src/broker/group.rs`, `group/pick.rs` and `Locked` in `client.rs` do it.
+//! The lists are the broker's (`src/broker/group/roll.rs`). The locks, and what is done under
+//! which, are written down here once more as `src/broker/group.rs`, `group/pick.rs` and `Locked` in
+//! `client.rs` do it.
 
 #![cfg(test)]
 
@@ -91,7 +93,8 @@ impl House {
         self.file(&mut state, standing);
     }
 
-    /// `Core::deliver_shared`: picks it where it is filed best, looks, and files it anew if it is worse.
+    /// `Core::deliver_shared`: picks it where it is filed best, looks, and files it anew if it is
+    /// worse.
     fn publish(&self) -> bool {
         for filed in [Filed::Ready, Filed::Busy, Filed::Away] {
             loop {
@@ -149,7 +152,8 @@ fn run(fault: Fault, is_connected: bool, changes: &'static [fn(&mut State)]) {
             .map(|_| {
                 let house = Arc::clone(&house);
                 thread::spawn(move || {
-                    // A group with one member always finds it: it is in some list at every moment, and no better than it was believed.
+                    // A group with one member always finds it: it is in some list at every moment,
+                    // and no better than it was believed.
                     let _ = house.publish();
                 })
             })

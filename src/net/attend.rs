@@ -1,0 +1,127 @@
+//! What a connection does besides reading: it looks what is owed to its client (`broker/attention.rs`), does what can be done, and registers for the
+//! rest.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::task::JoinHandle;
+
+use super::connection::{Connection, Socket};
+use super::stream::Stream;
+use super::worker;
+use crate::broker::{Cause, Loaded};
+
+/// What a connection with a durable session has besides.
+#[derive(Default)]
+pub(super) struct FromLog {
+    /// Messages being read back.
+    loading: Option<JoinHandle<Vec<Loaded>>>,
+    /// What it sent was put on record, if only for nobody to wait for it.
+    pub(super) has_recorded: bool,
+}
+
+/// Messages read back in one go.
+const LOAD_MESSAGES: usize = 512;
+
+/// How often a connection looks again in one poll; then others on this thread have their turn.
+const ROUNDS_MAX: usize = 16;
+
+impl Connection {
+    /// Goes round until nothing can be done now but reading, registered once for each cause that may change this.
+    pub(super) fn poll_work(&mut self, cx: &mut Context<'_>) -> Result<Socket, Cause> {
+        let mut socket = Socket::Takes;
+        let mut has_replayed = false;
+        for _ in 0..ROUNDS_MAX {
+            let ledger = &self.core.ledger;
+            let is_failing = ledger.is_failing();
+            let Some(attention) = self.core.attend(&self.client, self.epoch) else {
+                return Err(Cause::TakenOver);
+            };
+            let mut again = attention.send;
+            if let (Some(position), Some(log)) = (attention.log, &self.core.log) {
+                log.wake_at(position, cx.waker());
+                // What has changed before that was not told to this task.
+                again |= ledger.committed() >= position || ledger.is_failing() != is_failing;
+            }
+            again |= self.poll_loading(cx, attention.load);
+            match self.poll_output(cx, attention.output)? {
+                Socket::Takes => again |= attention.output,
+                Socket::Blocked => socket = Socket::Blocked,
+            }
+            if attention.replay {
+                if has_replayed {
+                    break;
+                }
+                has_replayed = true;
+                again = true;
+                self.replay();
+            }
+            if !again {
+                return Ok(socket);
+            }
+        }
+        // There is more; others first.
+        cx.waker().wake_by_ref();
+        Ok(socket)
+    }
+
+    /// Writes what the session wants sent, as far as the socket takes it.
+    fn poll_output(&mut self, cx: &mut Context<'_>, is_any: bool) -> Result<Socket, Cause> {
+        let is_written = match &self.stream {
+            Stream::Tcp(_) if !is_any => Poll::Ready(()),
+            Stream::Tcp(_) => self.poll_plain_output(cx)?,
+            Stream::Tls(_) if is_any || self.output.is_some() => self.poll_tls_output(cx)?,
+            Stream::Tls(_) => self.stream.poll_flush(cx)?,
+        };
+        Ok(if is_written.is_ready() { Socket::Takes } else { Socket::Blocked })
+    }
+
+    /// Sends a slice of the retained messages that are owed.
+    fn replay(&self) {
+        worker::with(|worker| {
+            worker.turn.begin(&self.core);
+            self.core.replay(&mut worker.turn, &self.client);
+            worker.turn.finish(&self.core);
+        });
+    }
+
+    /// Reads messages back as far as they are wanted; whether any came.
+    fn poll_loading(&mut self, cx: &mut Context<'_>, is_wanted: bool) -> bool {
+        if !is_wanted && self.from_log.loading.is_none() {
+            return false;
+        }
+        let mut came = false;
+        loop {
+            if let Some(loading) = &mut self.from_log.loading {
+                let Poll::Ready(loaded) = Pin::new(loading).poll(cx) else { return came };
+                self.from_log.loading = None;
+                // A reader that failed is asked again: the messages are still wanted.
+                self.core.provide(&self.client, loaded.unwrap_or_default());
+                came = true;
+            }
+            let wanted = self.client.lock().session.wanted(LOAD_MESSAGES);
+            if wanted.is_empty() {
+                return came;
+            }
+            let core = Arc::clone(&self.core);
+            // From a card or a tired disk that takes its time: not on a thread that serves others.
+            self.from_log.loading = Some(tokio::task::spawn_blocking(move || core.load(wanted)));
+        }
+    }
+
+    /// Whether reading is to pause because the log cannot keep up, or cannot write at all. The bytes wait in the client's socket.
+    pub(super) fn log_is_full(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(log) = &self.core.log else { return false };
+        if !log.is_full() {
+            self.from_log.has_recorded = false;
+            return false;
+        }
+        // Whoever needs no disk is not held up by it.
+        if !self.from_log.has_recorded && !self.core.is_holding(&self.client, self.epoch) {
+            return false;
+        }
+        log.wake_when_not_full(cx.waker());
+        log.is_full()
+    }
+}
