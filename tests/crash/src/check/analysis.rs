@@ -408,8 +408,11 @@ impl<'a> Analysis<'a> {
     /// stored yet: it has promised nothing to the publisher, who sends the message again, and nothing to the receiver, who
     /// may get it twice. At QoS 2 it must know what it has sent.
     pub fn is_forgettable(&self, receipt: &Receipt) -> bool {
-        let Some(message) = receipt.message.map(|message| &self.messages[message]) else { return false };
         let is_last = receipt.epoch == self.starts.len();
+        let Some(message) = receipt.message.map(|message| &self.messages[message]) else {
+            // One without payload cannot be told from others.
+            return receipt.publish.payload.is_empty() && receipt.publish.qos == 1 && !is_last;
+        };
         let is_stored = if message.is_will {
             self.messages.iter().any(|later| {
                 later.sends[0] > receipt.at
