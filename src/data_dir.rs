@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(crate) struct DataDir {
     /// Closing it gives the directory free.
-    _lock: File,
+    lock: File,
 }
 
 /// Why a data directory cannot be used.
@@ -26,6 +26,14 @@ pub enum DataDirError {
         path: PathBuf,
         /// What the system says.
         error: io::Error,
+    },
+    /// A later version of the program wrote it. Nothing was changed; starting again does not help.
+    #[error("cannot use the data directory {}: {what}", path.display())]
+    LaterFormat {
+        /// The directory.
+        path: PathBuf,
+        /// Which file says so, its format and ours.
+        what: String,
     },
     /// Another process holds it.
     #[error("the data directory {} is in use by another broker{holder}", path.display())]
@@ -59,7 +67,12 @@ impl DataDir {
         }
         // The process id is a help in the message above and nothing more, so a full disk is no reason not to start.
         let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        Ok(DataDir { _lock: lock })
+        Ok(DataDir { lock })
+    }
+
+    /// The file whose lock is the hold: for what writes there, which may outlive the caller.
+    pub(crate) fn into_lock(self) -> File {
+        self.lock
     }
 }
 

@@ -33,6 +33,10 @@ pub mod config;
 mod data_dir;
 mod escape;
 pub mod ledger;
+// Not inside of it: `tests/models` compiles the file with loom's types.
+#[cfg(test)]
+#[path = "ledger/tests.rs"]
+mod ledger_tests;
 pub mod logging;
 mod metrics;
 mod net;
@@ -45,10 +49,13 @@ mod simulation;
 mod storage;
 mod sync;
 mod turns;
+#[cfg(test)]
+#[path = "turns/tests.rs"]
+mod turns_tests;
 
 pub use broker::ReceivedMessage;
 pub use data_dir::DataDirError;
 pub use metrics::{MetricsSnapshot, StorageSnapshot};
 pub use net::TlsError;
 pub use protocol::{QoS, TopicError};
-pub use server::{Broker, Extensions, PublishError, StartError, SubscribeError, Subscription};
+pub use server::{Broker, Closed, Ended, Extensions, PublishError, StartError, SubscribeError, Subscription};

@@ -1,7 +1,9 @@
 //! The `ternmq` program: flags, configuration, logs, broker, signals, exit code. Everything else is in the library.
 //!
-//! Exit codes: 0 stopped as asked or `check` found nothing, 1 the broker could not start, 2 faults in the flags or the
-//! configuration, 128 + n a second signal ended a shutdown under way. Those of `passwd` are in its module. `acl explain`: 0 allowed, 1 denied, 2 faults.
+//! Exit codes: 0 stopped as asked or `check` found nothing, 1 the broker could not start or had to
+//! end by itself, 2 faults in the flags or the configuration or a data directory of a later
+//! version, 128 + n a second signal ended a shutdown under way. Those of `passwd` are in its
+//! module. `acl explain`: 0 allowed, 1 denied, 2 faults.
 
 mod cli;
 mod passwd;
@@ -15,7 +17,7 @@ use std::process::ExitCode;
 use ternmq::auth::acl;
 use ternmq::config::{self, Loaded, Sources};
 use ternmq::logging::{self, LogControl};
-use ternmq::{Broker, StartError};
+use ternmq::{Broker, Ended, StartError};
 use tracing::{info, warn};
 
 use self::process::{Asked, Signals};
@@ -56,7 +58,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             complain(&format_args!("ternmq: {error}"));
-            ExitCode::FAILURE
+            // A supervisor must not start it again: it cannot succeed.
+            let is_final = error.downcast_ref().is_some_and(StartError::is_final);
+            if is_final { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -102,7 +106,7 @@ async fn run(
     let is_default_data_dir = loaded.has_default_data_dir();
     let broker = tokio::select! {
         broker = Broker::start(loaded.config) => match broker {
-            Err(error @ StartError::DataDir(_)) if is_default_data_dir => {
+            Err(error @ StartError::DataDir(_)) if is_default_data_dir && !error.is_final() => {
                 return Err(process::with_ways_out(&error).into());
             }
             broker => broker?,
@@ -118,6 +122,13 @@ async fn run(
     info!(version = env!("CARGO_PKG_VERSION"), "started");
     let signal = loop {
         tokio::select! {
+            ended = broker.ended() => {
+                tokio::select! {
+                    () = broker.shutdown() => {}
+                    _ = signals.stop() => {}
+                }
+                return Err(format!("the broker has ended by itself: {ended:?}").into());
+            }
             asked = signals.next() => match asked {
                 Asked::Stop(signal) => break signal,
                 Asked::Reload => reloader.reload(&broker, "SIGHUP"),
@@ -127,10 +138,13 @@ async fn run(
     };
     info!(signal = signal.name(), "shutting down; a second signal ends at once");
     tokio::select! {
-        () = broker.shutdown() => {
-            info!("stopped");
-            Ok(ExitCode::SUCCESS)
-        }
+        () = broker.shutdown() => match broker.ended().await {
+            Ended::ShutDown => {
+                info!("stopped");
+                Ok(ExitCode::SUCCESS)
+            }
+            ended => Err(format!("the broker did not end in order: {ended:?}").into()),
+        },
         signal = signals.stop() => Ok(signal.exit_code()),
     }
 }

@@ -84,7 +84,7 @@ impl Reloader {
         if let Err(error) = self.log.set_level(&new.config.log) {
             error!(%error, "log.level stays as it is");
         }
-        let failures = broker.reload(&new.config);
+        let Ok(failures) = broker.reload(&new.config) else { return };
         for failure in &failures {
             error!(%failure, "stays as it was");
         }

@@ -1,79 +1,58 @@
 //! `Broker`: the whole broker, started inside a program; publish and subscribe in-process.
 
 mod security;
+mod start;
+#[cfg(test)]
+mod tests;
 
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::runtime::Handle;
+
 use crate::auth::gate::Gate;
-use crate::authentication::{AuthenticationMethod, AuthenticationMethods};
-use crate::broker::{
-    Added, Client, Core, LocalQueue, ReceivedMessage, Security, TopicLimit, Turn, keep_log, sys,
-};
-use crate::config::{AclSubscribe, ClientCertificate, Config, ListenerConfig, StorageKind, Transport};
-use crate::data_dir::{DataDir, DataDirError};
+use crate::broker::{Added, Client, Core, LocalQueue, ReceivedMessage, TopicLimit, Turn};
+use crate::config::Config;
 use crate::metrics::MetricsSnapshot;
-use crate::net::{self, BindError, LiveListener, TlsError};
+use crate::net::LiveListener;
 use crate::protocol::{QoS, TopicError, validate_topic_filter, validate_topic_name};
 use crate::router::{ReplayCursor, SubscriptionOptions};
 use crate::session::{Message, Owner, Session};
+use start::Prepared;
+pub use start::{Extensions, StartError};
 
-/// A running broker. Dropping it does not stop it; call [`shutdown`](Self::shutdown).
+/// A running broker. [`shutdown`](Self::shutdown) ends it in order.
+///
+/// Dropping it ends it as well, and waits for less: the wills of those connected are published,
+/// what is to be stored is written and synced (for as long as the disk takes; at the first failure
+/// it is given up), and when the drop is over the addresses and the data directory are free for the
+/// next start. That blocks the thread. It does not wait for connections: they are told to close and
+/// end by themselves, within `limits.shutdown_timeout`, as far as the runtime still runs.
 pub struct Broker {
     core: Arc<Core>,
     local_addrs: Vec<SocketAddr>,
     gate: Arc<Gate>,
     listeners: Arc<[LiveListener]>,
-    /// Holds the lock on the data directory for as long as the broker runs.
-    _data_dir: Option<DataDir>,
+    runtime: Handle,
 }
 
-/// What a program adds to the broker it starts.
-#[derive(Default)]
+/// The broker has been shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the broker has been shut down")]
 #[non_exhaustive]
-pub struct Extensions {
-    /// Methods of enhanced authentication that clients of MQTT 5 may ask for.
-    pub authentication_methods: Vec<Arc<dyn AuthenticationMethod>>,
-}
+pub struct Closed;
 
-impl Extensions {
-    /// With a method of enhanced authentication more.
-    #[must_use]
-    pub fn with_authentication_method(mut self, method: Arc<dyn AuthenticationMethod>) -> Self {
-        self.authentication_methods.push(method);
-        self
-    }
-}
-
-/// Why a broker did not start.
-#[derive(Debug, thiserror::Error)]
+/// Why a broker has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum StartError {
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The TLS files of a listener cannot be used.
-    #[error("TLS for the listener on {address}: {source}")]
-    Tls {
-        /// The listener's address.
-        address: SocketAddr,
-        /// What is wrong.
-        source: Box<TlsError>,
-    },
-    /// Users, rules or another part of what makes the broker safe cannot be had as configured.
-    #[error("{0}")]
-    Security(String),
-    /// The data directory cannot be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
+pub enum Ended {
+    /// [`Broker::shutdown`] was called.
+    ShutDown,
+    /// It could not go on storing what it has to store: a fault in the broker itself, told in its
+    /// log. The program should end, or start another.
+    StorageFault,
 }
 
 /// Bytes of a PUBLISH besides topic and payload: fixed header, lengths, packet id, no properties.
@@ -98,6 +77,9 @@ pub enum PublishError {
         /// The limit in bytes.
         max: usize,
     },
+    /// The broker has been shut down.
+    #[error(transparent)]
+    Closed(#[from] Closed),
     /// The durable log cannot be written, and what waits for it is at its bound: see the log for the reason.
     #[error("the data directory cannot be written at present")]
     StorageFull,
@@ -122,6 +104,9 @@ pub enum SubscribeError {
         /// The limit.
         max: usize,
     },
+    /// The broker has been shut down.
+    #[error(transparent)]
+    Closed(#[from] Closed),
     /// The filter is longer than `limits.topic_bytes_max`.
     #[error("the filter has more than {max} bytes (limits.topic_bytes_max)")]
     TooLong {
@@ -131,7 +116,8 @@ pub enum SubscribeError {
 }
 
 impl Broker {
-    /// Binds every listener and starts. All addresses are bound when this returns.
+    /// Reserves every address, takes up what the data directory remembers, and listens. All
+    /// listeners accept when this returns; until then who connects is refused.
     ///
     /// Must be called within a tokio runtime with I/O and time enabled.
     ///
@@ -146,56 +132,7 @@ impl Broker {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub async fn start_with(config: Config, extensions: Extensions) -> Result<Self, StartError> {
-        let path = config.data_dir.as_deref().filter(|_| config.storage.kind == StorageKind::Disk);
-        let data_dir = path.map(DataDir::open).transpose()?;
-        let security::Loaded { gate, rules } = security::load(&config)?;
-        security::announce_policy(&config, &gate, rules.as_deref());
-        let security = Security {
-            methods: AuthenticationMethods(extensions.authentication_methods),
-            rules,
-            refuses_subscriptions: config.auth.subscribe == AclSubscribe::Refuse,
-        };
-        let core = match path {
-            None => {
-                tracing::info!("sessions, queues and retained messages are kept in memory only");
-                Core::new(config.limits, security)
-            }
-            Some(path) => {
-                tracing::info!(data_dir = %path.display(), sync = config.storage.sync.name(), "durable log");
-                let (directory, storage, limits) = (path.to_owned(), config.storage, config.limits);
-                let opened =
-                    tokio::task::spawn_blocking(move || Core::open(&directory, &storage, limits, security));
-                let opened = opened.await.map_err(io::Error::other).and_then(|opened| opened);
-                opened.map_err(|error| DataDirError::Io { path: path.to_owned(), error })?
-            }
-        };
-        // Only now: whoever connects finds the state of the last run in place.
-        let mut listeners = Vec::with_capacity(config.listeners.len());
-        for listener in &config.listeners {
-            listeners
-                .push(net::bind(listener, Arc::clone(&gate)).map_err(|error| start_error(listener, error))?);
-        }
-        let local_addrs = listeners.iter().map(|listener| listener.local_addr).collect();
-        let same_before =
-            |n: usize, bind| config.listeners.iter().take(n).filter(|listener| listener.bind == bind).count();
-        let live: Arc<[LiveListener]> = listeners
-            .iter()
-            .zip(&config.listeners)
-            .enumerate()
-            .map(|(n, (listener, config))| listener.live(same_before(n, config.bind)))
-            .collect();
-        tokio::spawn(security::watch_certificates(Arc::clone(&core), Arc::clone(&live)));
-        for (listener, config) in listeners.into_iter().zip(&config.listeners) {
-            announce(config, listener.local_addr, &gate);
-            tokio::spawn(listener.run(Arc::clone(&core)));
-        }
-        tokio::spawn(Arc::clone(&core).run_timers());
-        tokio::spawn(Arc::clone(&core).run_hand_overs());
-        tokio::spawn(keep_log(Arc::clone(&core)));
-        if let Some(interval) = config.sys_interval {
-            tokio::spawn(sys::run(Arc::clone(&core), interval));
-        }
-        Ok(Self { core, local_addrs, gate, listeners: live, _data_dir: data_dir })
+        Prepared::new(config, extensions)?.start().await
     }
 
     /// The addresses listened on, in the order of the configuration, with the real ports.
@@ -206,9 +143,11 @@ impl Broker {
     /// Publishes a message as a client would. It returns when the message is routed; [`stored`](Self::stored) waits for the disk.
     ///
     /// # Errors
-    /// The topic is not a valid topic name (MQTT 3.1.1 section 4.7) or beyond a limit, the packet would exceed `limits.packet_bytes_max`, or the data directory
-    /// cannot be written and too much waits for it.
+    /// The topic is not a valid topic name (MQTT 3.1.1 section 4.7) or beyond a limit, the packet
+    /// would exceed `limits.packet_bytes_max`, the data directory cannot be written and too much
+    /// waits for it, or the broker has been shut down.
     pub fn publish(&self, topic: &str, payload: &[u8], qos: QoS, retain: bool) -> Result<(), PublishError> {
+        self.is_open()?;
         validate_topic_name(topic)?;
         match self.core.topic_limit(topic) {
             Some(TopicLimit::Levels) => {
@@ -240,18 +179,39 @@ impl Broker {
 
     /// Waits until everything published so far that is to outlive the process is where `storage.sync` says: what a client is told by PUBACK.
     /// Returns at once without a data directory. While the disk fails it waits.
-    pub async fn stored(&self) {
-        if let Some(log) = &self.core.log {
-            log.wait(log.submitted()).await;
+    ///
+    /// # Errors
+    /// The broker has been shut down, before the call or before everything was stored.
+    pub async fn stored(&self) -> Result<(), Closed> {
+        self.is_open()?;
+        match &self.core.log {
+            Some(log) if !log.wait_unless_closed(log.submitted()).await => Err(Closed),
+            _ => Ok(()),
         }
+    }
+
+    /// Waits until the broker has been told to shut down, or has ended by itself because it cannot
+    /// go on. [`shutdown`](Self::shutdown) then waits for the rest.
+    pub async fn ended(&self) -> Ended {
+        self.core.shut_down().await;
+        match &self.core.log {
+            Some(log) if log.has_panicked() => Ended::StorageFault,
+            _ => Ended::ShutDown,
+        }
+    }
+
+    fn is_open(&self) -> Result<(), Closed> {
+        if self.core.is_shutting_down() { Err(Closed) } else { Ok(()) }
     }
 
     /// Subscribes within the program. Messages wait for [`Subscription::recv`] within the bounds of a client's queue
     /// (`limits.queue_messages_max`, `limits.queue_bytes_max`); retained messages come first.
     ///
     /// # Errors
-    /// The filter is not a valid topic filter (MQTT 3.1.1 section 4.7), or beyond `limits.topic_levels_max` or `limits.topic_bytes_max`.
+    /// The filter is not a valid topic filter (MQTT 3.1.1 section 4.7), or beyond
+    /// `limits.topic_levels_max` or `limits.topic_bytes_max`; or the broker has been shut down.
     pub fn subscribe(&self, filter: &str, qos: QoS) -> Result<Subscription, SubscribeError> {
+        self.is_open()?;
         validate_topic_filter(filter)?;
         let core = Arc::clone(&self.core);
         let session = Session::new(core.limits.of_sessions(), false);
@@ -282,24 +242,28 @@ impl Broker {
         self.core.metrics()
     }
 
-    /// Stops accepting, publishes the wills of those connected, closes every connection after its output is written (for at most
-    /// `limits.shutdown_timeout`), and returns when all are closed.
+    /// Stops accepting, publishes the wills of those connected, closes every connection after its
+    /// output is written (for at most `limits.shutdown_timeout`), writes what is to be stored, and
+    /// returns when all of that is done. The addresses and the data directory are free then; every
+    /// call that would change something gives [`Closed`].
     pub async fn shutdown(&self) {
+        self.stop_listening();
         let gone = self.core.sockets_gone.notified();
         tokio::pin!(gone);
         gone.as_mut().enable();
         self.core.begin_shutdown();
-        self.core.end_clients();
         if self.core.metrics.sockets.get() > 0 {
             self.wait_for_sockets(gone).await;
         }
-        if let Some(log) = self.core.log.clone() {
-            // What was put on record lazily is written as well.
-            let closed = tokio::task::spawn_blocking(move || log.close());
-            if closed.await.is_err() {
-                tracing::error!("the durable log was not closed in order");
-            }
+        // What was put on record lazily is written as well.
+        let core = Arc::clone(&self.core);
+        if tokio::task::spawn_blocking(move || core.close_log()).await.is_err() {
+            tracing::error!("the durable log was not closed in order");
         }
+    }
+
+    fn stop_listening(&self) {
+        self.listeners.iter().for_each(LiveListener::close);
     }
 
     async fn wait_for_sockets(&self, gone: impl Future<Output = ()>) {
@@ -315,26 +279,14 @@ impl Broker {
     }
 }
 
-fn start_error(listener: &ListenerConfig, error: BindError) -> StartError {
-    let address = listener.bind;
-    match error {
-        BindError::Io(source) => StartError::Listen { address, source },
-        BindError::Tls(source) => StartError::Tls { address, source: Box::new(source) },
-    }
-}
-
-fn announce(config: &ListenerConfig, address: SocketAddr, gate: &Gate) {
-    let (tls, certificates) = match &config.transport {
-        Transport::Tcp => (false, false),
-        Transport::Tls(tls) => (true, tls.client_certificate != ClientCertificate::None),
-    };
-    tracing::info!(%address, tls, allow_anonymous = config.allow_anonymous, "listening");
-    if !config.allow_anonymous && !certificates && !gate.methods().asks(config.auth.as_deref()) {
-        tracing::warn!(
-            %address,
-            "this listener refuses everybody: it has neither allow_anonymous = true, nor client certificates, nor a method of \
-             [auth] to tell who may come in"
-        );
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _inside = self.runtime.enter();
+        self.stop_listening();
+        if !self.core.is_shutting_down() {
+            self.core.begin_shutdown();
+        }
+        self.core.close_log();
     }
 }
 

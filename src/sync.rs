@@ -2,7 +2,7 @@
 //! same sources with loom's in their place.
 
 pub(crate) use std::sync::Arc;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 pub(crate) use parking_lot::Mutex;
 

@@ -21,7 +21,7 @@
 
 use std::task::{Poll, Waker};
 
-use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, shard_of_this_thread};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, shard_of_this_thread};
 
 /// Counters of their own for so many threads.
 const SHARDS: usize = 16;
@@ -37,17 +37,20 @@ pub(crate) struct Turns {
 struct Common {
     /// Its lowest bit says in which phase a turn counts itself.
     phase: AtomicUsize,
-    /// A barrier waits: a turn that ends has to wake it.
-    is_waited_for: AtomicBool,
     waiter: Mutex<Option<Waker>>,
 }
 
 #[derive(Debug)]
 #[repr(align(128))]
 struct Shard {
+    /// Turns under way in each phase, and whether a barrier waits for the last of them ([`WAITED_FOR`]).
     open: [AtomicU64; 2],
     common: Arc<Common>,
 }
+
+/// Set in a counter of turns: who ends the last one wakes the barrier. One atomic with the count, so that
+/// neither of the two can be seen without the other.
+const WAITED_FOR: u64 = 1 << 63;
 
 /// A turn that is under way; it ends when this is dropped.
 #[derive(Debug)]
@@ -75,11 +78,7 @@ impl<T> Ended<T> {
 impl Turns {
     /// No turn yet, and the seat of the one who may wait.
     pub(crate) fn new() -> (Self, BarrierSeat) {
-        let common = Arc::new(Common {
-            phase: AtomicUsize::new(0),
-            is_waited_for: AtomicBool::new(false),
-            waiter: Mutex::new(None),
-        });
+        let common = Arc::new(Common { phase: AtomicUsize::new(0), waiter: Mutex::new(None) });
         let shard =
             |_| Arc::new(Shard { open: [AtomicU64::new(0), AtomicU64::new(0)], common: Arc::clone(&common) });
         let shards = (0..SHARDS).map(shard).collect();
@@ -97,7 +96,8 @@ impl Turns {
     /// Whether any turn is under way. For checks: it may have changed by the time one looks.
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn is_any_open(&self) -> bool {
-        let is_open = |shard: &Arc<Shard>| shard.open.iter().any(|open| open.load(Ordering::SeqCst) > 0);
+        let is_open =
+            |shard: &Arc<Shard>| shard.open.iter().any(|open| open.load(Ordering::SeqCst) & !WAITED_FOR > 0);
         self.shards.iter().any(is_open)
     }
 
@@ -109,124 +109,28 @@ impl Turns {
                 std::future::poll_fn(|cx| self.poll_empty(shard, old, cx.waker())).await;
             }
         }
-        self.common.is_waited_for.store(false, Ordering::SeqCst);
         *self.common.waiter.lock() = None;
         Ended(before)
     }
 
     fn poll_empty(&self, shard: &Shard, phase: usize, waker: &Waker) -> Poll<()> {
-        if shard.open[phase].load(Ordering::SeqCst) == 0 {
-            return Poll::Ready(());
-        }
+        let open = &shard.open[phase];
         *self.common.waiter.lock() = Some(waker.clone());
-        self.common.is_waited_for.store(true, Ordering::SeqCst);
-        // Once more: the last one may have left between the look and the registration.
-        if shard.open[phase].load(Ordering::SeqCst) == 0 { Poll::Ready(()) } else { Poll::Pending }
+        if open.fetch_or(WAITED_FOR, Ordering::SeqCst) & !WAITED_FOR > 0 {
+            return Poll::Pending;
+        }
+        open.fetch_and(!WAITED_FOR, Ordering::SeqCst);
+        Poll::Ready(())
     }
 }
 
 impl Drop for TurnGuard {
     fn drop(&mut self) {
-        let open = &self.shard.open[self.phase];
-        let common = &self.shard.common;
-        if open.fetch_sub(1, Ordering::SeqCst) == 1 && common.is_waited_for.load(Ordering::SeqCst) {
-            let waiter = common.waiter.lock().take();
+        if self.shard.open[self.phase].fetch_sub(1, Ordering::SeqCst) == WAITED_FOR + 1 {
+            let waiter = self.shard.common.waiter.lock().take();
             if let Some(waiter) = waiter {
                 waiter.wake();
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::Future;
-    use std::pin::pin;
-    use std::task::Context;
-
-    use super::*;
-
-    fn is_ready(barrier: std::pin::Pin<&mut impl Future>) -> bool {
-        barrier.poll(&mut Context::from_waker(Waker::noop())).is_ready()
-    }
-
-    #[test]
-    fn a_barrier_waits_for_turns_that_had_begun_and_for_no_others() {
-        let (turns, mut seat) = Turns::new();
-        let (first, second) = (turns.enter(), turns.enter());
-        let mut barrier = pin!(turns.barrier(&mut seat, ()));
-        assert!(!is_ready(barrier.as_mut()));
-        drop(first);
-        assert!(!is_ready(barrier.as_mut()));
-        let _later = turns.enter();
-        drop(second);
-        // `_later` is counted in the phase that the second round waits for: it must end as well, or
-        // begin after that round has.
-        drop(_later);
-        assert!(is_ready(barrier.as_mut()));
-    }
-
-    #[test]
-    fn a_turn_that_begins_in_the_second_round_is_not_waited_for() {
-        let (turns, mut seat) = Turns::new();
-        for _ in 0..5 {
-            let before = turns.enter();
-            let mut barrier = pin!(turns.barrier(&mut seat, ()));
-            assert!(!is_ready(barrier.as_mut()));
-            drop(before);
-            assert!(is_ready(barrier.as_mut()));
-            let _behind = turns.enter();
-        }
-        assert!(!turns.is_any_open());
-    }
-
-    #[test]
-    fn one_that_is_dropped_half_way_leaves_the_next_one_right() {
-        let (turns, mut seat) = Turns::new();
-        let first = turns.enter();
-        {
-            let mut barrier = pin!(turns.barrier(&mut seat, ()));
-            assert!(!is_ready(barrier.as_mut()));
-        }
-        let second = turns.enter();
-        let mut barrier = pin!(turns.barrier(&mut seat, ()));
-        assert!(!is_ready(barrier.as_mut()));
-        drop(first);
-        assert!(!is_ready(barrier.as_mut()));
-        drop(second);
-        assert!(is_ready(barrier.as_mut()));
-    }
-
-    #[test]
-    fn many_threads_and_a_barrier() {
-        let (turns, mut seat) = Turns::new();
-        let turns = Arc::new(turns);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        // Each thread raises what it took before it ends its turn: after a barrier everything that
-        // was taken before is there.
-        let taken = Arc::new(AtomicU64::new(0));
-        let given = Arc::new(AtomicU64::new(0));
-        let threads: Vec<_> = (0..4)
-            .map(|_| {
-                let (turns, stop) = (turns.clone(), stop.clone());
-                let (taken, given) = (taken.clone(), given.clone());
-                std::thread::spawn(move || {
-                    while !stop.load(Ordering::SeqCst) {
-                        let _turn = turns.enter();
-                        taken.fetch_add(1, Ordering::SeqCst);
-                        std::thread::yield_now();
-                        given.fetch_add(1, Ordering::SeqCst);
-                    }
-                })
-            })
-            .collect();
-        for _ in 0..500 {
-            let before = taken.load(Ordering::SeqCst);
-            runtime.block_on(turns.barrier(&mut seat, ()));
-            assert!(given.load(Ordering::SeqCst) >= before);
-        }
-        stop.store(true, Ordering::SeqCst);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 }

@@ -432,6 +432,32 @@ fn too_few_descriptors_are_said() {
 }
 
 #[test]
+fn a_data_directory_of_a_later_version_is_left_alone_with_exit_code_2() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = || {
+        let mut command = on_disk(&[]);
+        command.args(["--bind", "127.0.0.1:0", "--data-dir"]).arg(directory.path());
+        command
+    };
+    let mut broker = Running::start(&mut start());
+    broker.until("started");
+    stop(broker);
+    let segment = directory.path().join("segment-00000001-00000000.log");
+    let mut bytes = fs::read(&segment).expect("a segment");
+    bytes[8] = 2;
+    let check = crc32fast::hash(&bytes[..28]);
+    bytes[28..32].copy_from_slice(&check.to_le_bytes());
+    fs::write(&segment, &bytes).expect("written");
+    let (code, _, log) = run(&mut start());
+    assert_eq!(code, Some(2), "{log}");
+    for word in [segment.to_str().expect("UTF-8"), "format version 2", "format 1"] {
+        assert!(log.contains(word), "{log}");
+    }
+    assert_eq!(fs::read(&segment).expect("it has its name"), bytes);
+    assert_eq!(fs::read_dir(directory.path()).expect("a list").count(), 2, "the segment and the lock");
+}
+
+#[test]
 fn a_data_directory_is_held_by_one_broker() {
     let directory = tempfile::tempdir().expect("a directory");
     let data_dir = directory.path().join("data");

@@ -395,8 +395,3 @@ async fn ask_http(methods: &Methods, login: &Login<'_>) -> Answer {
 fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
-
-/// From now to then; nothing if it is over.
-pub(crate) fn time_until(then: SystemTime) -> Duration {
-    then.duration_since(wall_clock()).unwrap_or_default()
-}

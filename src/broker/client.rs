@@ -126,6 +126,9 @@ pub(crate) struct Link {
     pub(crate) keep_alive: Option<KeepAlive>,
     /// When the client has to leave, whatever it does.
     pub(crate) login_ends: Option<Timestamp>,
+    /// The same as a time of day, in milliseconds of the Unix epoch: the moment changes when the
+    /// clock is set.
+    pub(crate) login_until: Option<u64>,
     /// The entry of the password file that let it in.
     pub(crate) login_entry: Option<EntryId>,
     /// Wakes the connection's task.

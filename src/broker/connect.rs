@@ -36,8 +36,8 @@ pub(crate) struct ConnectRequest<'a> {
     pub(crate) peer: SocketAddr,
     /// The user that the client has proved to be; `None`: anonymous.
     pub(crate) user: Option<Arc<str>>,
-    /// When its login ends, from now on.
-    pub(crate) login_ends_in: Option<Duration>,
+    /// Until when its login holds, in milliseconds of the Unix epoch.
+    pub(crate) login_until: Option<u64>,
     pub(crate) login_entry: Option<EntryId>,
     pub(crate) socket: Option<Arc<TcpStream>>,
     /// Name and last data of the method of enhanced authentication that let the client in.
@@ -115,7 +115,8 @@ impl Core {
             peer: request.peer,
             socket: request.socket,
             keep_alive: KeepAlive::from_seconds(connect.keep_alive),
-            login_ends: request.login_ends_in.map(|time| self.now().after(time)),
+            login_ends: request.login_until.map(|until| self.clock.moment_of_wall(until)),
+            login_until: request.login_until,
             login_entry: request.login_entry,
             waker: request.waker,
             held: None,

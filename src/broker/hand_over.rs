@@ -216,7 +216,7 @@ impl Core {
 
     /// What the log has of a session that ends in slices: also what it had begun, for that ends with it at QoS 2 ([MQTT-4.8.2-5]).
     pub(super) fn kept_for_no_time(&self, client: &Client, begun: Begun) -> Record<'static> {
-        let (session, since) = (client.key, self.wall_clock(self.now()));
+        let (session, since) = (client.key, self.log_time(self.now()));
         let keep = Some(std::time::Duration::ZERO);
         Record::Detached { session, since, keep, begun }
     }
@@ -286,6 +286,29 @@ impl Core {
             tracing::error!(client_id = %escape(&client.id), "a hand-over between members panicked");
             client.lock().leaving.is_some()
         })
+    }
+
+    /// Whether nobody has anything to give away.
+    #[cfg(test)]
+    pub(crate) fn is_leaving_nobody(&self) -> bool {
+        self.leaving.is_empty() && self.hand_overs.queue.lock().is_empty()
+    }
+
+    /// Whether a session has something waiting or not acknowledged.
+    #[cfg(test)]
+    pub(crate) fn has_anything_for(&self, id: &str) -> bool {
+        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
+        client.is_some_and(|client| {
+            let state = client.lock();
+            state.session.queued() + state.session.unfinished() > 0
+        })
+    }
+
+    /// Ends a session as its expiry does.
+    #[cfg(test)]
+    pub(crate) fn expire_now(&self, id: &str) {
+        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
+        client.iter().for_each(|client| self.end_session(client));
     }
 
     /// Everything that is to be given away, at once.

@@ -2,14 +2,16 @@
 //!
 //! One per connection, not per client: what is left for a connection that is ending must not reach its successor on the same session.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
+
+use super::signals::Signals;
 
 /// See the module's documentation.
 #[derive(Default)]
 pub(crate) struct Handle {
-    signals: AtomicU8,
+    signals: Signals,
     is_gone: AtomicBool,
     /// What lay in its socket when a successor asked was read.
     is_read: AtomicBool,
@@ -22,12 +24,12 @@ pub(crate) struct Handle {
 impl Handle {
     /// Leaves signals; `true` if some are new, so that the task must be woken.
     pub(super) fn leave(&self, bits: u8) -> bool {
-        self.signals.fetch_or(bits, Ordering::AcqRel) & bits != bits
+        self.signals.leave(bits)
     }
 
     /// Takes the signals; called by the connection's task only.
     pub(crate) fn take_signals(&self) -> u8 {
-        if self.signals.load(Ordering::Acquire) == 0 { 0 } else { self.signals.swap(0, Ordering::AcqRel) }
+        self.signals.take()
     }
 
     /// Nobody needs to tell the client any more why its connection ends.

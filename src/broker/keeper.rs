@@ -192,6 +192,7 @@ impl Core {
         body.clear();
         let (next_key, next_revision) = (self.next_key.load(Acquire), self.next_revision.load(Acquire));
         Record::Counters { next_key, next_revision }.write(&mut body);
+        Record::Clock(self.clock.reading()).write(&mut body);
         writer.frame(&body)?;
         Ok((writer, bytes))
     }
@@ -232,7 +233,7 @@ impl Core {
         let (session, keep) = (client.key, state.keep_for.time());
         client.record(state, keep).write(body);
         if state.link.is_none() {
-            let ends = self.wall_clock(state.expires_at.unwrap_or_else(|| self.now()));
+            let ends = self.log_time(state.expires_at.unwrap_or_else(|| self.now()));
             let kept = u64::try_from(keep.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
             let since = if state.expires_at.is_some() { ends.saturating_sub(kept) } else { ends };
             Record::Detached { session, since, keep, begun: begun(&state.session) }.write(body);

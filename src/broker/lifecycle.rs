@@ -48,7 +48,7 @@ impl Core {
             let will = self.go_offline(client, state, will);
             if state.session.is_durable() && state.keep_for != KeepFor::Nothing {
                 let (keep, begun) = (state.keep_for.time(), begun(&state.session));
-                let since = self.wall_clock(self.now());
+                let since = self.log_time(self.now());
                 turn_log.record(&Record::Detached { session: client.key, since, keep, begun }, false);
             }
             let last_words = last_words.not_before(turn_log.commit(self));
@@ -222,6 +222,7 @@ impl Core {
                 _ = ticks.tick() => {}
                 () = self.shut_down() => return,
             }
+            self.look_at_clock();
             let now = self.now();
             for client in self.timers.take_due(now) {
                 // One client's fault must not take the clock from all others.
@@ -293,15 +294,16 @@ impl Core {
         fan_out
     }
 
-    /// From now on nobody comes in, and whoever waits for the end hears of it. Then [`end_clients`](Self::end_clients).
+    /// From now on nobody comes in, and those who wait for the end hear of it; every client is told to end.
     pub(crate) fn begin_shutdown(&self) {
         self.shutting_down.store(true, std::sync::atomic::Ordering::Release);
         self.shutdown.notify_waiters();
+        self.end_clients();
     }
 
     /// Tells every connection to end after its output is written. Wills go first, while those who want them are still connected:
     /// a turn for each client, so that a checkpoint under way finds each will in its session or on record.
-    pub(crate) fn end_clients(&self) {
+    fn end_clients(&self) {
         let clients = self.all_clients();
         for client in &clients {
             let mut turn = Turn::new();

@@ -14,6 +14,7 @@ mod bucket;
 mod budget;
 mod cause;
 mod client;
+mod clock;
 mod connect;
 mod deliver;
 mod fan_out;
@@ -35,6 +36,7 @@ mod publish;
 mod recover;
 mod retain;
 mod shared;
+mod signals;
 mod sources;
 mod start;
 mod subscribe;
@@ -52,7 +54,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use ahash::RandomState;
 use dashmap::DashMap;
@@ -66,6 +68,8 @@ pub(crate) use bucket::Bucket;
 pub(crate) use budget::cost;
 pub(crate) use cause::Cause;
 pub(crate) use client::{Client, ClientState, KeepFor, signal};
+use clock::Clock;
+pub(crate) use clock::{WallClock, unix_millis};
 pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use filters::LargePacket;
 pub(crate) use flush::Flushed;
@@ -98,7 +102,6 @@ use crate::escape::escape;
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, MetricsSnapshot, StorageSnapshot};
 use crate::router::{RetainedStore, Router, ThreadRoutes};
-use crate::session::Timestamp;
 use crate::storage::{Log, LogStatus};
 use crate::turns::{BarrierSeat, TurnGuard};
 
@@ -148,9 +151,7 @@ pub(crate) struct Core {
     /// When limits were told of that bite again and again.
     pub(crate) told: Told,
     next_key: AtomicU64,
-    started: Instant,
-    /// The wall clock at that moment, in milliseconds of the Unix epoch.
-    started_wall: u64,
+    clock: Clock,
     shutting_down: AtomicBool,
     /// Wakes those before CONNECT, the accept loops and the timers when the broker shuts down.
     pub(crate) shutdown: Notify,
@@ -161,15 +162,17 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(limits: Limits, security: Security) -> Arc<Self> {
         let (ledger, seat) = Ledger::new();
-        Arc::new(Self::with_log(limits, security, None, (Arc::new(ledger), seat)))
+        let clock = Clock::new(WallClock::system());
+        Arc::new(Self::with_log(limits, security, None, (Arc::new(ledger), seat), clock))
     }
 
     /// A core whose durable sessions and retained messages are kept in `log`.
-    pub(crate) fn with_log(
+    fn with_log(
         limits: Limits,
         security: Security,
         log: Option<Arc<Log>>,
         (ledger, seat): (Arc<Ledger>, BarrierSeat),
+        clock: Clock,
     ) -> Self {
         let memory = Memory::new(limits.memory_max.bytes());
         let unfinished = Unfinished::new(limits.unfinished_bytes_max.unfinished_bytes());
@@ -201,34 +204,11 @@ impl Core {
             take_overs: TakeOvers::default(),
             told: Told::default(),
             next_key: AtomicU64::new(1),
-            started: Instant::now(),
-            started_wall: unix_millis(),
+            clock,
             shutting_down: AtomicBool::new(false),
             shutdown: Notify::new(),
             sockets_gone: Notify::new(),
         }
-    }
-
-    /// A moment of the broker's clock as milliseconds of the Unix epoch. What is stored must make sense in the next run; jumps of the wall
-    /// clock during this one do not move it.
-    pub(crate) fn wall_clock(&self, at: Timestamp) -> u64 {
-        self.started_wall.saturating_add(at.as_millis())
-    }
-
-    /// The opposite: a moment before this run is its beginning.
-    pub(crate) fn moment(&self, unix_millis: u64) -> Timestamp {
-        Timestamp::from_millis(unix_millis.saturating_sub(self.started_wall))
-    }
-
-    /// Now, on the broker's monotonic clock.
-    pub(crate) fn now(&self) -> Timestamp {
-        self.at(Instant::now())
-    }
-
-    /// A moment of the system's monotonic clock on the broker's.
-    pub(crate) fn at(&self, moment: Instant) -> Timestamp {
-        let passed = moment.saturating_duration_since(self.started);
-        Timestamp::from_millis(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Logs a turn that took too long: it should not happen, and says where to look.
@@ -301,11 +281,4 @@ fn storage_snapshot(status: LogStatus) -> StorageSnapshot {
         write_failures: status.write_failures,
         sync_failures: status.sync_failures,
     }
-}
-
-/// Read once, at start: what is stored must make sense in the next run.
-#[allow(clippy::disallowed_methods, reason = "the one place where the wall clock is right")]
-fn unix_millis() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

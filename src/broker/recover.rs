@@ -3,10 +3,13 @@
 //! All of it before the listeners open: whoever connects finds the routes of the others, and no device that died with the broker is
 //! announced as alive.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use ahash::RandomState;
 
 use super::client::KeepFor;
 use super::turn_log::TurnLog;
@@ -17,6 +20,9 @@ use crate::protocol::{PacketId, QoS};
 use crate::router::SubscriptionOptions;
 use crate::session::{Message, Owner, RestoredMessage, Session, SharedMessage, Will, message_cost};
 use crate::storage::{Begun, OwnedMessage, Record, Recovered, RecoveredSession, RecoveredWill};
+
+/// The sessions that a start has taken up, for what names them by their keys.
+type ByKey = HashMap<u64, Arc<Client>, RandomState>;
 
 /// What a start has found, for the log.
 #[derive(Debug, Default, Clone, Copy)]
@@ -36,7 +42,7 @@ impl Core {
         let mut restored = Restored::default();
         for (topic, retained) in recovered.take_retained() {
             let Some(message) = retained.message else { continue };
-            if message.expires_at.is_some_and(|at| at <= self.started_wall) {
+            if message.expires_at.is_some_and(|at| at <= self.clock.base()) {
                 continue;
             }
             let message = self.owned(&topic, &message);
@@ -49,6 +55,7 @@ impl Core {
         // Of two with one client id, which only damage can bring about, the newer one stays.
         sessions.sort_unstable_by_key(|(key, _)| *key);
         let mut turn_log = TurnLog::default();
+        let mut by_key = ByKey::default();
         for (key, session) in sessions {
             if session.client_id.is_empty() {
                 turn_log.record(&Record::SessionEnd { session: key }, false);
@@ -60,12 +67,12 @@ impl Core {
             }
             restored.queued += session.messages.len();
             restored.sessions += 1;
-            self.restore_session(&mut turn_log, key, session);
+            by_key.insert(key, self.restore_session(&mut turn_log, key, session));
         }
         turn_log.commit(self);
         restored.wills = recovered.wills.len();
         for (key, will) in recovered.wills {
-            self.restore_will(key, &will);
+            self.restore_will(key, &will, &by_key);
         }
         restored
     }
@@ -95,7 +102,12 @@ impl Core {
         self.resume_end(&Client::new(key, owner, session, None), messages);
     }
 
-    fn restore_session(self: &Arc<Self>, turn_log: &mut TurnLog, key: u64, recovered: RecoveredSession) {
+    fn restore_session(
+        self: &Arc<Self>,
+        turn_log: &mut TurnLog,
+        key: u64,
+        recovered: RecoveredSession,
+    ) -> Arc<Client> {
         let mut session = Session::new(self.limits.of_sessions(), true);
         session.make_durable(&self.ledger);
         // With a connection at the crash, whatever fits into its window may have been sent. Ends of QoS 1 are put on record without haste:
@@ -113,7 +125,7 @@ impl Core {
         );
         if recovered.detached.is_none() {
             // What comes from now on was not sent before, should the client stay away until the next crash.
-            let (since, keep) = (self.started_wall, recovered.keep);
+            let (since, keep) = (self.clock.base(), recovered.keep);
             turn_log.record(&Record::Detached { session: key, since, keep, begun }, false);
         }
         let messages = recovered.messages.into_iter().map(|message| {
@@ -150,8 +162,8 @@ impl Core {
         state.epoch = recovered.epoch.max(1);
         state.keep_for = recovered.keep.map_or(KeepFor::Ever, KeepFor::Time);
         if let KeepFor::Time(time) = state.keep_for {
-            let since = recovered.detached.map_or(self.started_wall, |(since, _)| since);
-            let passed = Duration::from_millis(self.started_wall.saturating_sub(since));
+            let since = recovered.detached.map_or_else(|| self.clock.base(), |(since, _)| since);
+            let passed = Duration::from_millis(self.clock.base().saturating_sub(since));
             let at = self.now().after(time.saturating_sub(passed));
             state.expires_at = Some(at);
             self.timers.set(&client, state, at);
@@ -174,14 +186,15 @@ impl Core {
             }
         }
         drop(guard);
-        if let Some(older) = self.clients.insert(Arc::clone(&client.id), client) {
+        if let Some(older) = self.clients.insert(Arc::clone(&client.id), Arc::clone(&client)) {
             // Not by `end_session`: its client id belongs to the newer one.
             self.end_session(&older);
         }
+        client
     }
 
     /// The will of a client that was connected when the broker stopped: published now, or when its delay has passed.
-    fn restore_will(&self, key: u64, recovered: &RecoveredWill) {
+    fn restore_will(&self, key: u64, recovered: &RecoveredWill, sessions: &ByKey) {
         let will = Will {
             key,
             owner: owner(&recovered.client_id, recovered.user.as_deref()),
@@ -194,13 +207,13 @@ impl Core {
             expiry_seconds: recovered.expiry_seconds,
         };
         if !will.delay.is_zero()
-            && let Some(client) = self.client_by_key(recovered.session)
+            && let Some(client) = sessions.get(&recovered.session)
         {
             let mut state = client.lock();
             let at = self.now().after(will.delay);
             state.delayed_will = Some(Box::new((at, will)));
             if let Some(at) = state.offline_deadline() {
-                self.timers.set(&client, &mut state, at);
+                self.timers.set(client, &mut state, at);
             }
             return;
         }
@@ -211,12 +224,6 @@ impl Core {
         if let Some(fan_out) = fan_out {
             self.complete_fan_out_now(fan_out);
         }
-    }
-
-    /// The session with this key; looks at all of them.
-    pub(super) fn client_by_key(&self, key: u64) -> Option<Arc<Client>> {
-        let found = self.clients.iter().find(|entry| entry.value().key == key);
-        found.map(|entry| Arc::clone(entry.value()))
     }
 
     fn owned(&self, topic: &str, message: &OwnedMessage) -> Message {

@@ -1,26 +1,30 @@
 //! Opening the durable log and making a core of it; what was found, and what was lost, goes to the operator's log.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Core, Security};
+use super::{Clock, Core, Security, WallClock};
 use crate::config::{Limits, StorageConfig, SyncMode};
 use crate::ledger::Ledger;
 use crate::storage::{Damage, DirFiles, Files, Log, LogOptions, Recovered, Sync};
 
 impl Core {
-    /// A core with everything that the directory remembers. Blocks while it reads.
+    /// A core with everything that the directory remembers. The lock is held for as long as
+    /// anything can be written there. Blocks while it reads.
     ///
     /// # Errors
-    /// If the directory cannot be used; never because of what is in it.
+    /// If the directory cannot be used; because of what is in it only if that is [of a later
+    /// format](crate::storage::UnknownFormat).
     pub(crate) fn open(
         directory: &Path,
+        lock: File,
         storage: &StorageConfig,
         limits: Limits,
         security: Security,
     ) -> io::Result<Arc<Self>> {
-        let files: Arc<dyn Files> = Arc::new(DirFiles::new(directory)?);
+        let files: Arc<dyn Files> = Arc::new(DirFiles::new(directory)?.with_lock(lock));
         Self::open_on(files, storage, limits, security)
     }
 
@@ -36,15 +40,17 @@ impl Core {
             SyncMode::Interval => Sync::Interval(storage.sync_interval),
             SyncMode::Never => Sync::Never,
         };
-        Self::open_with(files, LogOptions { sync, ..LogOptions::default() }, limits, security)
+        let options = LogOptions { sync, ..LogOptions::default() };
+        Self::open_with(files, options, limits, security, WallClock::system())
     }
 
-    /// The same with a log of any measures.
+    /// The same with a log of any measures and any time of day.
     pub(crate) fn open_with(
         files: Arc<dyn Files>,
         options: LogOptions,
         limits: Limits,
         security: Security,
+        wall: WallClock,
     ) -> io::Result<Arc<Self>> {
         let (ledger, seat) = Ledger::new();
         let ledger = Arc::new(ledger);
@@ -58,7 +64,9 @@ impl Core {
             );
         }
         recovered.finish();
-        let core = Arc::new(Self::with_log(limits, security, Some(log), (ledger, seat)));
+        let clock = Clock::after(&recovered, wall);
+        let core = Arc::new(Self::with_log(limits, security, Some(Arc::clone(&log)), (ledger, seat), clock));
+        core.record_clock_now(&log);
         let restored = core.restore(recovered);
         tracing::info!(
             sessions = restored.sessions,

@@ -4,19 +4,26 @@ use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 
 use super::client::Replay;
 use super::flush::{By, flush, give_spare, take_spare};
-use super::{Attached, Cause, Client, ConnectRequest, Core, Handle, Kept, Publisher, Security, Turn, signal};
+use super::{
+    Attached, Cause, Client, Clock, ConnectRequest, Core, Handle, Kept, Publisher, Security, Turn, WallClock,
+    signal,
+};
 use crate::config::{Limits, RefusedPublish};
 use crate::protocol::{
     Connect, Framed, Packet, ProtocolVersion, QoS, ReasonCode, SessionExpiry, decode, frame,
 };
 use crate::router::{ReplayCursor, SubscriptionOptions};
 use crate::session::{EncodeScratch, Message, Outgoing, Owner, Session};
+use crate::storage::simulated::SimulatedFiles;
+use crate::storage::{Batch, Log, LogOptions, Record, Recovered, SessionRecord, Urgency, WillRecord};
 
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
@@ -32,6 +39,20 @@ struct Peer<'c> {
 
 impl<'c> Peer<'c> {
     fn new(core: &'c Arc<Core>, clean_session: bool, socket: Option<Arc<TcpStream>>) -> Self {
+        Self::made(core, clean_session, socket, None)
+    }
+
+    /// One whose login holds until then.
+    fn with_login(core: &'c Arc<Core>, login_until: Option<u64>) -> Self {
+        Self::made(core, true, None, login_until)
+    }
+
+    fn made(
+        core: &'c Arc<Core>,
+        clean_session: bool,
+        socket: Option<Arc<TcpStream>>,
+        login_until: Option<u64>,
+    ) -> Self {
         let handle = Arc::new(Handle::default());
         let shared = Arc::clone(&handle);
         let connecting = Box::pin(async move {
@@ -49,7 +70,7 @@ impl<'c> Peer<'c> {
                 limits: &core.limits.now(),
                 peer: PEER,
                 user: None,
-                login_ends_in: None,
+                login_until,
                 login_entry: None,
                 socket,
                 authentication: None,
@@ -207,4 +228,102 @@ fn a_publisher_that_makes_room_for_a_replay_says_so() {
         assert!(!client.lock().session.out.has_output(), "it is written");
         assert_eq!(peer.handle.take_signals() & signal::FLUSH, signal::FLUSH);
     });
+}
+
+/// A clock that can be set.
+fn settable() -> (Arc<AtomicU64>, WallClock) {
+    let wall = Arc::new(AtomicU64::new(1_800_000_000_000));
+    let read = Arc::clone(&wall);
+    (wall, WallClock::from_fn(move || read.load(Ordering::SeqCst)))
+}
+
+#[test]
+fn a_login_that_ends_at_a_time_of_day_is_asked_again_when_the_clock_is_set() {
+    const HOUR: u64 = 3_600_000;
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    let (wall, clock) = settable();
+    let (ledger, seat) = crate::ledger::Ledger::new();
+    let ledger = (Arc::new(ledger), seat);
+    let core = Core::with_log(Limits::default(), Security::default(), None, ledger, Clock::new(clock));
+    let core = Arc::new(core);
+    let until = wall.load(Ordering::SeqCst) + 2 * HOUR;
+    let mut peer = Peer::with_login(&core, Some(until));
+    let attached = peer.poll().expect("nobody is there yet");
+    let ends_in = || {
+        let state = attached.client.lock();
+        let link = state.link.as_ref().expect("it is connected");
+        let hours = link.login_ends.expect("it ends").since(core.now()).as_secs_f64() / 3_600.0;
+        (hours.round() as u64, link.close_cause.clone(), state.timer)
+    };
+    core.look_at_clock();
+    let timer = ends_in().2;
+    assert_eq!(ends_in(), (2, None, timer));
+    // What was a future in two hours is one in five: the clock was too fast.
+    wall.fetch_sub(3 * HOUR, Ordering::SeqCst);
+    core.look_at_clock();
+    assert_eq!((ends_in().0, ends_in().1), (5, None));
+    assert!(ends_in().2 > timer);
+    wall.fetch_add(4 * HOUR, Ordering::SeqCst);
+    core.look_at_clock();
+    assert_eq!((ends_in().0, ends_in().1), (1, None));
+    wall.fetch_add(HOUR, Ordering::SeqCst);
+    core.look_at_clock();
+    assert_eq!((ends_in().0, ends_in().1), (0, Some(Cause::LoginExpired)));
+    assert!(peer.handle.take_signals() & signal::CLOSE != 0);
+}
+
+/// `DELAYED_WILLS=100000 cargo test --lib delayed_wills` has more of them.
+#[test]
+fn delayed_wills_find_their_sessions_at_a_start() {
+    let sessions: u64 =
+        std::env::var("DELAYED_WILLS").map_or(20_000, |sessions| sessions.parse().expect("a number"));
+    let files = SimulatedFiles::new(1);
+    let (log, _) =
+        Log::open(Arc::new(files.clone()), LogOptions::default(), Arc::default(), &mut Recovered::default())
+            .expect("a log");
+    let mut batch = Batch::default();
+    for n in 1..=sessions {
+        let client_id = format!("client {n}");
+        let session =
+            SessionRecord { session: 2 * n, keep: None, client_id: &client_id, epoch: 1, user: None };
+        let will = WillRecord {
+            will: 2 * n + 1,
+            session: 2 * n,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            delay: Duration::from_secs(3_600),
+            expiry_seconds: None,
+            topic: "gone",
+            properties: &[],
+            payload: client_id.as_bytes(),
+            client_id: &client_id,
+            user: None,
+        };
+        batch.begin();
+        Record::Session(session).write(batch.body());
+        Record::Will(will).write(batch.body());
+        batch.end();
+        if n % 1_000 == 0 || n == sessions {
+            log.submit(&mut batch, Urgency::Lazy);
+        }
+    }
+    log.close();
+    let begun = Instant::now();
+    let core = Core::open_with(
+        Arc::new(files),
+        LogOptions::default(),
+        Limits::default(),
+        Security::default(),
+        WallClock::system(),
+    )
+    .expect("a log");
+    println!("{sessions} sessions with delayed wills: {:?}", begun.elapsed());
+    assert_eq!(core.clients.len() as u64, sessions);
+    for entry in &core.clients {
+        let state = entry.value().lock();
+        let (at, will) = &**state.delayed_will.as_ref().expect("it waits");
+        assert_eq!((will.key, &*will.payload), (entry.value().key + 1, entry.key().as_bytes()));
+        assert!(at.as_millis() >= 3_600_000 && state.timer.is_some());
+    }
 }

@@ -65,7 +65,7 @@ impl Turn {
 
     pub(crate) fn begin(&mut self, core: &Core) {
         let now = Instant::now();
-        (self.now, self.began) = (core.at(now), Some(now));
+        (self.now, self.began) = (core.clock.at(now), Some(now));
         self.congested = false;
         self.guard = core.enter_turn();
         self.budget = Budget::of_turn();

@@ -28,6 +28,8 @@ pub(crate) struct TurnLog {
     waited: bool,
     /// Something was handed to the log since this was asked.
     has_recorded: bool,
+    /// There is a time in it.
+    stamped: bool,
     /// Receivers of QoS 2 messages, which go when this turn's batch is on disk.
     waiting: Vec<Arc<Client>>,
     /// One of them is connected.
@@ -109,9 +111,10 @@ impl TurnLog {
         let message =
             (!self.targets.is_empty() || matches!(retention, Retention::Kept(_))).then(|| outgoing.message());
         if let Some(message) = &message {
+            self.stamped |= message.expires_at().is_some();
             Record::Message(MessageRecord {
                 qos: message.qos(),
-                expires_at: message.expires_at().map(|at| core.wall_clock(at)),
+                expires_at: message.expires_at().map(|at| core.log_time(at)),
                 topic: message.topic(),
                 properties: message.forwarded(),
                 payload: message.payload(),
@@ -157,6 +160,7 @@ impl TurnLog {
         self.batch.begin();
         record.write(self.batch.body());
         self.batch.end();
+        self.stamped |= matches!(record, Record::Detached { .. });
         self.waited |= waited;
     }
 
@@ -233,6 +237,9 @@ impl TurnLog {
             return Some(log.submitted());
         }
         self.has_recorded = true;
+        if std::mem::take(&mut self.stamped) {
+            core.record_jump(log);
+        }
         let submitted = log.submit(&mut self.batch, urgency);
         for (message, frame) in self.placed.drain(..) {
             let position = submitted.first.plus(frame.offset);

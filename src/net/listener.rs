@@ -1,11 +1,13 @@
 //! `Listener`: binds, accepts, and starts a task for each connection.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,17 +26,26 @@ const BACKLOG: i32 = 4_096;
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
-/// A listener that is bound and will accept.
+/// A listener whose address is reserved. Who connects is refused by the system until it
+/// [listens](Self::listen).
 pub(crate) struct BoundListener {
-    listener: TcpListener,
+    socket: Socket,
     /// The address with the real port.
     pub(crate) local_addr: SocketAddr,
+    shared: Arc<ListenerShared>,
+}
+
+/// A listener that will accept.
+pub(crate) struct Listener {
+    local_addr: SocketAddr,
     shared: Arc<ListenerShared>,
 }
 
 /// What the connections of one listener share.
 pub(super) struct ListenerShared {
     bind: SocketAddr,
+    /// `None`: it does not listen yet, or not any more.
+    accepting: Mutex<Option<TcpListener>>,
     pub(super) tls: Option<TlsServer>,
     pub(super) gate: Arc<Gate>,
     policy: RwLock<Arc<Policy>>,
@@ -82,6 +93,20 @@ impl ListenerShared {
     pub(super) fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.policy.read())
     }
+
+    /// The next connection; `None` when it was closed. Only one may wait here.
+    async fn accept(&self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        poll_fn(|context| match &*self.accepting.lock() {
+            Some(listener) => listener.poll_accept(context).map(Some),
+            None => Poll::Ready(None),
+        })
+        .await
+    }
+
+    /// The address is free when this returns.
+    fn close(&self) {
+        *self.accepting.lock() = None;
+    }
 }
 
 /// What can change of a listener while it runs.
@@ -92,6 +117,11 @@ pub(crate) struct LiveListener {
 }
 
 impl LiveListener {
+    /// Accepts nobody any more. The address is free when this returns; who is connected stays.
+    pub(crate) fn close(&self) {
+        self.shared.close();
+    }
+
     /// Reads the files that the configuration now names for the listener at this address. Connections that are there stay.
     ///
     /// # Errors
@@ -138,20 +168,26 @@ pub(crate) enum BindError {
     Tls(TlsError),
 }
 
-/// Binds the address and loads the certificates; nothing is accepted yet.
+/// Loads the certificates and reserves the address; nobody can connect yet.
 pub(crate) fn bind(config: &ListenerConfig, gate: Arc<Gate>) -> Result<BoundListener, BindError> {
     let tls = match &config.transport {
         Transport::Tcp => None,
         Transport::Tls(tls) => Some(TlsServer::load(tls).map_err(BindError::Tls)?),
     };
-    let listener = listen(config.bind).map_err(BindError::Io)?;
-    let local_addr = listener.local_addr().map_err(BindError::Io)?;
+    let socket = reserve(config.bind).map_err(BindError::Io)?;
+    let local_addr = local_addr(&socket).map_err(BindError::Io)?;
     let policy = RwLock::new(Arc::new(Policy::new(config)));
-    let shared = ListenerShared { bind: config.bind, tls, gate, policy };
-    Ok(BoundListener { listener, local_addr, shared: Arc::new(shared) })
+    let shared = ListenerShared { bind: config.bind, accepting: Mutex::default(), tls, gate, policy };
+    Ok(BoundListener { socket, local_addr, shared: Arc::new(shared) })
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("the socket has no address"))
+}
+
+/// A socket of this address. As long as it does not listen, another that asks for the address in
+/// the same way may get it as well; of the two, the first one listens.
+fn reserve(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // "[::]:1883" and "0.0.0.0:1883" are two listeners, wherever the system's default stands.
@@ -161,8 +197,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 impl BoundListener {
@@ -171,15 +206,37 @@ impl BoundListener {
         LiveListener { shared: Arc::clone(&self.shared), place }
     }
 
+    /// From now on clients can connect.
+    ///
+    /// # Errors
+    /// If somebody else listens on the address by now.
+    pub(crate) fn listen(self) -> io::Result<Listener> {
+        self.socket.listen(BACKLOG)?;
+        *self.shared.accepting.lock() = Some(TcpListener::from_std(self.socket.into())?);
+        Ok(Listener { local_addr: self.local_addr, shared: self.shared })
+    }
+}
+
+impl Listener {
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
     /// Accepts until the broker shuts down.
     pub(crate) async fn run(self, core: Arc<Core>) {
+        self.accept_all(core).await;
+        self.shared.close();
+    }
+
+    async fn accept_all(&self, core: Arc<Core>) {
         let mut back_off = BackOff::default();
         let mut full = false;
         loop {
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+                accepted = self.shared.accept() => accepted,
                 () = core.shut_down() => return,
             };
+            let Some(accepted) = accepted else { return };
             match accepted {
                 Ok((stream, peer)) => {
                     back_off.succeeded(self.local_addr);

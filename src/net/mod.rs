@@ -17,5 +17,5 @@ mod tls;
 mod tls_stream;
 mod worker;
 
-pub(crate) use listener::{BindError, LiveListener, bind};
+pub(crate) use listener::{BindError, BoundListener, LiveListener, bind};
 pub use tls::TlsError;

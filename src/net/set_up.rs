@@ -16,8 +16,8 @@ use super::handshake::read_connect;
 use super::listener::{ListenerShared, Policy};
 use super::rate::PublishRate;
 use super::stream::Stream;
-use crate::auth::gate::{Admitted, Certificate, Login, Refused, time_until};
-use crate::broker::{Attached, Cause, ConnectRequest, Core, Handle};
+use crate::auth::gate::{Admitted, Certificate, Login, Refused};
+use crate::broker::{Attached, Cause, ConnectRequest, Core, Handle, unix_millis};
 use crate::escape::escape;
 use crate::protocol::encode::{self, ConnackProperties};
 use crate::protocol::{
@@ -115,7 +115,7 @@ pub(super) async fn set_up(
         limits: &limits,
         peer,
         user: admitted.user,
-        login_ends_in: admitted.until.map(time_until),
+        login_until: admitted.until.map(unix_millis),
         login_entry: admitted.entry,
         socket: stream.shared_socket(),
         handle: Arc::clone(&gone.0),

@@ -16,13 +16,15 @@ use super::{Place, Route, Router, Subscriber, head_of};
 
 /// A list of subscribers that is not longer is always taken as a whole.
 const LIST_AT_ONCE: usize = 64;
-/// So many bytes compared with a topic, or looked through for its levels, count as one step more.
+/// With each of so many bytes of the topic a node counts as one step more: they may all be looked at there.
 const BYTES_PER_STEP: usize = 256;
 
 /// How far a match has come; for one topic.
 #[derive(Debug)]
 pub struct RouteCursor<S> {
     place: WalkPlace,
+    /// Lists that have to be finished before the walk goes on.
+    long: Vec<Long>,
     is_walked: bool,
     runs: Runs<S>,
 }
@@ -32,8 +34,6 @@ pub struct RouteCursor<S> {
 struct WalkPlace {
     phase: Phase,
     path: Vec<Choice>,
-    /// Lists that have to be finished first.
-    long: Vec<Long>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
@@ -55,7 +55,7 @@ pub(super) enum Choice {
 
 /// A list of subscribers that did not fit into a slice.
 #[derive(Debug)]
-struct Long {
+pub(super) struct Long {
     filter: String,
     /// The key that was taken last.
     after: Option<u64>,
@@ -63,51 +63,72 @@ struct Long {
 
 /// What one call may still do, and what it has found.
 pub(super) struct Slice<'a, S> {
-    left: usize,
+    /// Steps; below zero if the last one was more than there were.
+    left: isize,
+    /// Steps that a node costs, where no more bytes are looked at than the topic has.
+    node: isize,
     into: &'a mut Vec<Route<S>>,
     /// Lists in `into`: one alone needs no merging.
     lists: usize,
-    long: Vec<Long>,
+    long: &'a mut Vec<Long>,
 }
 
 impl<'a, S: Subscriber> Slice<'a, S> {
-    pub(super) fn new(steps: usize, into: &'a mut Vec<Route<S>>) -> Self {
-        Self { left: steps, into, lists: 0, long: Vec::new() }
+    pub(super) fn new(
+        topic: &str,
+        steps: usize,
+        into: &'a mut Vec<Route<S>>,
+        long: &'a mut Vec<Long>,
+    ) -> Self {
+        let left = isize::try_from(steps).unwrap_or(isize::MAX).max(1);
+        Self { left, node: (1 + topic.len() / BYTES_PER_STEP) as isize, into, lists: 0, long }
     }
 
-    /// Counts a node or a tail, and the bytes that are looked at there.
+    /// Counts a node; `true` if it was the last for this time.
     #[inline]
-    pub(super) fn spend(&mut self, bytes: usize) {
-        self.left = self.left.saturating_sub(1 + bytes / BYTES_PER_STEP);
+    pub(super) fn spend(&mut self) -> bool {
+        // Nothing is looked at behind the end, so it never goes far below zero; to ask costs more.
+        self.left = self.left.wrapping_sub(self.node);
+        self.is_over()
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.left == 0
+        self.left <= 0
     }
 
     /// Takes the subscribers of a filter that matches, or notes the filter if they are too many.
     #[inline]
     pub(super) fn take(&mut self, subscribers: &Subscribers<S>, filter: impl FnOnce() -> String) {
-        if let Subscribers::Many(_) = subscribers {
-            let len = subscribers.len();
-            if len > self.left.max(LIST_AT_ONCE) {
+        match subscribers {
+            Subscribers::One(one) => self.into.push(one.clone()),
+            Subscribers::Many(_) if self.is_too_long(subscribers.len()) => {
                 self.long.push(Long { filter: filter(), after: None });
-                self.left = 0;
                 return;
             }
-            self.left = self.left.saturating_sub(len);
+            Subscribers::Many(_) => subscribers.append_to(self.into),
         }
-        subscribers.append_to(self.into);
         self.lists += 1;
+    }
+
+    /// Spends what a list costs, or all that is left.
+    #[inline(never)]
+    fn is_too_long(&mut self, len: usize) -> bool {
+        let is_too_long = len > LIST_AT_ONCE && len > self.left();
+        self.left = if is_too_long { 0 } else { self.left.saturating_sub_unsigned(len) };
+        is_too_long
+    }
+
+    fn left(&self) -> usize {
+        usize::try_from(self.left).unwrap_or(0)
     }
 
     /// Takes more of a long list; `true` if that was the rest.
     fn take_after(&mut self, subscribers: Option<&Subscribers<S>>, after: &mut Option<u64>) -> bool {
         let Some(subscribers) = subscribers else { return true };
-        let (before, wanted) = (self.into.len(), self.left.max(1));
+        let (before, wanted) = (self.into.len(), self.left().max(1));
         subscribers.append_after(*after, wanted, self.into);
         let taken = self.into.len() - before;
-        self.left = self.left.saturating_sub(taken);
+        self.left = self.left.saturating_sub_unsigned(taken);
         self.lists += 1;
         *after = self.into.last().map(|route| route.subscriber.key());
         taken < wanted
@@ -122,8 +143,12 @@ impl<S: Subscriber> Router<S> {
     /// A filter that begins with a wildcard does not match a topic that begins with `$` (section 4.7.2).
     pub fn route(&self, topic: &str, into: &mut Vec<Route<S>>) {
         let start = into.len();
-        let mut slice = Slice::new(usize::MAX, into);
-        self.walk(topic, &mut WalkPlace::default(), &mut slice);
+        let mut long = Vec::new();
+        let mut slice = Slice::new(topic, usize::MAX, into, &mut long);
+        let path = &mut Vec::new();
+        self.take_exact(topic, &mut slice);
+        self.match_shard(topic, path, &mut slice);
+        self.match_broad(topic, path, &mut slice);
         if slice.lists > 1 {
             merge(into, start);
         }
@@ -148,9 +173,9 @@ impl<S: Subscriber> Router<S> {
             return cursor.runs.merge_into(allowed, into);
         }
         let start = into.len();
-        let mut slice = Slice::new(allowed, into);
+        let mut slice = Slice::new(topic, allowed, into, &mut cursor.long);
         let is_whole = self.walk(topic, &mut cursor.place, &mut slice);
-        *steps = slice.left;
+        *steps = slice.left();
         if slice.lists > 1 {
             merge(into, start);
         }
@@ -163,40 +188,49 @@ impl<S: Subscriber> Router<S> {
     }
 
     /// `true` if it has come to the end.
+    #[inline]
     fn walk(&self, topic: &str, place: &mut WalkPlace, slice: &mut Slice<'_, S>) -> bool {
         while !slice.is_over()
-            && let Some(Long { filter, after }) = place.long.last_mut()
+            && let Some(mut long) = slice.long.pop()
         {
-            if self.look_up(filter, |subscribers| slice.take_after(subscribers, after)) {
-                place.long.pop();
+            let Long { filter, after } = &mut long;
+            if !self.look_up(filter, |subscribers| slice.take_after(subscribers, after)) {
+                slice.long.push(long);
             }
         }
         if place.phase == Phase::Exact && !slice.is_over() {
-            slice.spend(topic.len());
-            let hash = self.hash(topic);
-            if let Some(subscribers) = self.exact_shard(hash).read().get(hash, topic) {
-                slice.take(subscribers, || topic.to_owned());
-            }
+            slice.spend();
+            self.take_exact(topic, slice);
             place.phase = Phase::Shard;
         }
-        if place.phase == Phase::Shard && !slice.is_over() {
-            // A filter of the shards has two literal levels, so a topic of one level has nothing there.
-            let is_whole = !topic.contains('/') || {
-                let shard = self.shard(self.hash(head_of(topic))).read();
-                shard.matches(topic, true, &mut place.path, slice)
-            };
-            if is_whole {
-                place.phase = Phase::Broad;
-            }
+        if place.phase == Phase::Shard && !slice.is_over() && self.match_shard(topic, &mut place.path, slice)
+        {
+            place.phase = Phase::Broad;
         }
-        if place.phase == Phase::Broad && !slice.is_over() {
-            let is_whole = self.broad.read().matches(topic, !topic.starts_with('$'), &mut place.path, slice);
-            if is_whole {
-                place.phase = Phase::Lists;
-            }
+        if place.phase == Phase::Broad && !slice.is_over() && self.match_broad(topic, &mut place.path, slice)
+        {
+            place.phase = Phase::Lists;
         }
-        place.long.append(&mut slice.long);
-        place.phase == Phase::Lists && place.long.is_empty()
+        place.phase == Phase::Lists && slice.long.is_empty()
+    }
+
+    #[inline]
+    fn take_exact(&self, topic: &str, slice: &mut Slice<'_, S>) {
+        let hash = self.hash(topic);
+        if let Some(subscribers) = self.exact_shard(hash).read().get(hash, topic) {
+            slice.take(subscribers, || topic.to_owned());
+        }
+    }
+
+    #[inline]
+    fn match_shard(&self, topic: &str, path: &mut Vec<Choice>, slice: &mut Slice<'_, S>) -> bool {
+        // A filter of the shards has two literal levels, so a topic of one level has nothing there.
+        !topic.contains('/') || self.shard(self.hash(head_of(topic))).read().matches(topic, true, path, slice)
+    }
+
+    #[inline]
+    fn match_broad(&self, topic: &str, path: &mut Vec<Choice>, slice: &mut Slice<'_, S>) -> bool {
+        self.broad.read().matches(topic, !topic.starts_with('$'), path, slice)
     }
 
     /// Hands over the subscribers of this very filter, under the lock they are kept under.
@@ -211,7 +245,7 @@ impl<S: Subscriber> Router<S> {
 
 impl<S> Default for RouteCursor<S> {
     fn default() -> Self {
-        Self { place: WalkPlace::default(), is_walked: false, runs: Runs::default() }
+        Self { place: WalkPlace::default(), long: Vec::new(), is_walked: false, runs: Runs::default() }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Broker, StartError};
+use super::{Broker, Closed, StartError};
 use crate::auth::acl::{self, Acl};
 use crate::auth::gate::{Gate, Methods};
 use crate::auth::throttle::ThrottleLimits;
@@ -98,7 +98,11 @@ impl Broker {
     /// What is read from files is taken up as a whole or, if something is wrong with it, not at all; returned is what was not. As long as there
     /// is such a fault the settings of listeners, limits and logins stay too: they may count on the file that cannot be used. Reads
     /// files: blocks for a moment.
-    pub fn reload(&self, config: &Config) -> Vec<String> {
+    ///
+    /// # Errors
+    /// The broker has been shut down.
+    pub fn reload(&self, config: &Config) -> Result<Vec<String>, Closed> {
+        self.is_open()?;
         let mut failures = Vec::new();
         let replaced =
             methods(config).and_then(|methods| self.gate.replace(methods).map_err(|error| error.to_string()));
@@ -121,7 +125,7 @@ impl Broker {
             self.core.set_limits(&config.limits);
             self.listeners.iter().for_each(|listener| listener.set_policy(&config.listeners));
         }
-        failures
+        Ok(failures)
     }
 }
 

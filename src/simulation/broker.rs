@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::auth::gate::{Gate, Methods};
 use crate::auth::throttle::ThrottleLimits;
-use crate::broker::{Core, Security};
+use crate::broker::{Core, Security, WallClock};
 use crate::config::{AuthConfig, Limits, ListenerConfig};
 use crate::ledger::Position;
 use crate::net;
@@ -36,17 +36,27 @@ pub(super) struct TestBroker {
 impl TestBroker {
     /// Opens what is there, then listens.
     pub(super) fn start(files: Arc<dyn Files>, options: LogOptions, limits: Limits) -> io::Result<Self> {
+        Self::start_at(files, options, limits, WallClock::system())
+    }
+
+    /// The same at any time of day.
+    pub(super) fn start_at(
+        files: Arc<dyn Files>,
+        options: LogOptions,
+        limits: Limits,
+        wall: WallClock,
+    ) -> io::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let inside = runtime.enter();
-        let core = Core::open_with(files, options, limits, Security::default())?;
+        let core = Core::open_with(files, options, limits, Security::default(), wall)?;
         let config = ListenerConfig::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let gate = Methods::load(&AuthConfig::default(), false)
             .and_then(|methods| Gate::new(methods, ThrottleLimits::default()));
         let gate = Arc::new(gate.map_err(io::Error::other)?);
         let listener = net::bind(&config, gate).map_err(|error| io::Error::other(format!("{error:?}")))?;
         let addr = listener.local_addr;
-        runtime.spawn(listener.run(Arc::clone(&core)));
+        runtime.spawn(listener.listen()?.run(Arc::clone(&core)));
         runtime.spawn(Arc::clone(&core).run_timers());
         runtime.spawn(Arc::clone(&core).run_hand_overs());
         drop(inside);
@@ -88,7 +98,6 @@ impl TestBroker {
     /// The end, in order: everything is written.
     pub(super) fn shut_down(self) {
         self.core.begin_shutdown();
-        self.core.end_clients();
         let gone = std::time::Instant::now() + Duration::from_secs(10);
         while self.core.metrics.sockets.get() > 0 && std::time::Instant::now() < gone {
             std::thread::yield_now();

@@ -109,6 +109,7 @@ fn open_only(files: SimulatedFiles) {
         SMALL,
         sample::limits(),
         crate::broker::Security::default(),
+        crate::broker::WallClock::system(),
     );
     core.unwrap().log.as_ref().unwrap().close();
 }

@@ -126,9 +126,10 @@ fn while_the_disk_fails_nothing_is_acknowledged_and_others_are_served() {
     broker.kill();
 }
 
-/// Else nobody would know after a crash that it was sent: it would come again without DUP, or go to another member of a group.
+/// It is the client that makes room on a full disk, by acknowledging: what waits for it is sent although its connection cannot be put on record,
+/// also if that was found out only after it had begun to wait for that.
 #[test]
-fn what_waited_for_a_client_is_sent_when_its_connection_is_on_record() {
+fn what_waited_for_a_client_is_sent_when_the_disk_begins_to_fail() {
     let bench = Bench::new();
     let mut subscriber = RawClient::persistent(bench.addr(), "subscriber");
     subscriber.subscribe("kept/#", 2);
@@ -138,13 +139,36 @@ fn what_waited_for_a_client_is_sent_when_its_connection_is_on_record() {
     publisher.publish("kept/2", 2, "at QoS 2");
     bench.break_disk(true);
     let mut subscriber = RawClient::resume(bench.addr(), "subscriber");
-    subscriber.expect_nothing();
-    bench.wait_until_failing();
-    subscriber.expect_nothing();
-    bench.break_disk(false);
     subscriber.expect_message_and_ack("kept/1", "at QoS 1");
     subscriber.expect_message("kept/2", "at QoS 2");
+    bench.wait_until_failing();
     bench.broker.kill();
+}
+
+/// The same for the first one after a restart.
+#[test]
+fn the_first_connection_after_a_restart_on_a_full_disk_gets_its_queue() {
+    let bench = Bench::new();
+    let mut subscriber = RawClient::persistent(bench.addr(), "subscriber");
+    subscriber.subscribe("kept/#", 2);
+    let mut publisher = RawClient::clean(bench.addr(), "publisher");
+    publisher.publish("kept/0", 2, "completed");
+    let begun = subscriber.expect_message("kept/0", "completed");
+    subscriber.send(&wire::pubrec(begun.id()));
+    subscriber.expect(&wire::pubrel(begun.id()));
+    subscriber.disconnect();
+    publisher.publish("kept/1", 1, "at QoS 1");
+    publisher.publish("kept/2", 2, "at QoS 2");
+    bench.broker.kill();
+    let files = bench.files.after_power_cut(3);
+    let broker = TestBroker::start(Arc::new(files.clone()), SMALL, Limits::default()).unwrap();
+    // The system's disk is full from now on, whatever is written.
+    files.on_step(|_| Some(Fault::Full));
+    let mut subscriber = RawClient::resume(broker.addr, "subscriber");
+    subscriber.expect(&wire::pubrel(begun.id()));
+    subscriber.expect_message_and_ack("kept/1", "at QoS 1");
+    subscriber.expect_message("kept/2", "at QoS 2");
+    broker.kill();
 }
 
 #[test]

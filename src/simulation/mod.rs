@@ -8,14 +8,17 @@
 
 mod account;
 mod broker;
+mod clock;
 mod copying;
 mod corruption;
 mod failures;
 mod fixture;
+mod hands;
 mod power_cut;
 mod publisher;
 mod receiver;
 mod sample;
+mod slow_disk;
 mod support;
 mod will;
 mod wire_client;

@@ -73,6 +73,21 @@ pub(super) fn write_whole(
     Ok(file)
 }
 
+/// Makes the file of a new segment. Names were looked at when the log was opened, and the directory
+/// is ours, so one that is there by now and empty was made by a call that failed nevertheless (a
+/// network file system that asks twice): it is taken. One with something in it stays as it is and
+/// the log waits: another number would not do, for the positions of what is to be written were
+/// given out, and are in use.
+pub(super) fn create_segment(files: &Directory, name: &str) -> io::Result<Arc<dyn LogFile>> {
+    match files.create(name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let file = files.open(name)?;
+            if file.len()? == 0 { Ok(file) } else { Err(error) }
+        }
+        created => created,
+    }
+}
+
 /// Appends a part of one file to another; what cannot be read is zeros in the copy.
 pub(super) fn copy(
     from: &dyn LogFile,

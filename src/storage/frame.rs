@@ -45,7 +45,7 @@ pub(super) const FRAME_HEADER: usize = 12;
 /// Bytes of zeros that may follow the last frame of a segment.
 pub(super) const ROOM: usize = 64 * 1024;
 const MAGIC: [u8; 8] = *b"TernMQ\r\n";
-const FORMAT_VERSION: u16 = 1;
+pub(super) const FORMAT_VERSION: u16 = 1;
 /// A batch that held one large message gives the memory back.
 const BATCH_CAPACITY_KEPT: usize = 64 * 1024;
 
@@ -66,12 +66,17 @@ pub(super) struct FileHeader {
 }
 
 /// Why a file's first bytes are no header.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HeaderFault {
     /// Damaged or not there.
+    #[error("its header is damaged")]
     Unreadable,
     /// Whole, of another version of the format.
+    #[error("it is of format version {0}")]
     Version(u16),
+    /// Whole, of this version, and a kind of file that is not known here.
+    #[error("it is a file of kind {0}")]
+    Kind(u8),
 }
 
 impl FileHeader {
@@ -97,14 +102,14 @@ impl FileHeader {
             return Err(HeaderFault::Unreadable);
         }
         let format = u16::from_le_bytes([bytes[8], bytes[9]]);
-        let kind = match bytes[10] {
-            1 => Kind::Segment,
-            2 => Kind::Checkpoint,
-            _ => return Err(HeaderFault::Version(format)),
-        };
         if format != FORMAT_VERSION {
             return Err(HeaderFault::Version(format));
         }
+        let kind = match bytes[10] {
+            1 => Kind::Segment,
+            2 => Kind::Checkpoint,
+            kind => return Err(HeaderFault::Kind(kind)),
+        };
         let (segment, offset, tag) = (number(bytes, 12), number(bytes, 16), number(bytes, 20));
         Ok(Self { kind, segment, offset, tag })
     }

@@ -4,6 +4,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
@@ -113,11 +114,26 @@ impl Log {
         visitor: &mut dyn Visitor,
     ) -> io::Result<(Arc<Self>, Report)> {
         let (log, mut writer, report) = Self::open_idle(files, options, Timing::default(), ledger, visitor)?;
+        let shared = Arc::clone(&log.shared);
         let thread = std::thread::Builder::new().name("storage".to_owned());
         let thread = thread.spawn(move || {
-            while let Some(next) = writer.work(Instant::now()) {
-                writer.park(next);
+            let write = AssertUnwindSafe(|| {
+                while let Some(next) = writer.work(Instant::now()) {
+                    writer.park(next);
+                }
+            });
+            if let Err(panic) = catch_unwind(write) {
+                shared.panicked.store(true, Ordering::Release);
+                let what = panic.downcast_ref::<String>().map(String::as_str);
+                let what = what.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                tracing::error!(
+                    what,
+                    "the thread that writes the log has panicked: nothing can be stored any more"
+                );
+                shared.closed();
             }
+            drop(writer);
+            shared.files.release();
         })?;
         *log.thread.lock() = Some(thread);
         Ok((log, report))
@@ -218,6 +234,36 @@ impl Log {
             // Woken at once if it came meanwhile.
             Poll::Pending
         })
+    }
+
+    /// The same; `false` if the log is closed before.
+    pub(crate) fn wait_unless_closed(&self, end: Position) -> impl Future<Output = bool> + Send + '_ {
+        poll_fn(move |context| {
+            if self.committed() >= end {
+                return Poll::Ready(true);
+            }
+            // Registered before it is asked: the closing wakes everybody who stands there.
+            self.wake_at(end, context.waker());
+            if self.is_closed() { Poll::Ready(self.committed() >= end) } else { Poll::Pending }
+        })
+    }
+
+    /// Waits until it is closed, by [`close`](Self::close) or by a panic of its thread.
+    pub(crate) fn until_closed(&self) -> impl Future<Output = ()> + Send + '_ {
+        poll_fn(move |context| {
+            self.wake_at(Position::from_u64(u64::MAX), context.waker());
+            if self.is_closed() { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
+    /// Nothing is written any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.pending.lock().closed
+    }
+
+    /// It was closed by a panic of its thread.
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.shared.panicked.load(Ordering::Acquire)
     }
 
     /// So much is in memory and not yet safe on the disk that nobody should submit more: stop reading sockets.
@@ -369,19 +415,28 @@ impl Log {
         }
     }
 
-    /// Writes and syncs what is pending, or gives up at the first failure; ends the writer's thread and waits for it.
+    /// Writes and syncs what is pending, or gives up at the first failure; ends the writer's thread
+    /// and waits for it: as long as the disk takes for that. Then nothing can be written any more,
+    /// and the directory is free for the next one.
     pub(crate) fn close(&self) {
         {
             let mut pending = self.shared.pending.lock();
             pending.closing = true;
             self.shared.work.notify_one();
         }
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that writes the log has panicked");
-            self.shared.closed();
+        // Kept until it has ended: another call waits as well.
+        let mut thread = self.thread.lock();
+        let Some(thread) = thread.take() else { return };
+        // The last handle may go in a waker that the thread itself calls; it ends by itself then.
+        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+            tracing::error!("the thread that writes the log has ended out of order");
         }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

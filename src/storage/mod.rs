@@ -9,12 +9,15 @@
 //! Invariants:
 //! - what [`Log::committed`] covers is found again at its position after a crash (after a power cut: with [`Sync::Always`]);
 //! - after a crash, what is found of the log is a beginning of what was submitted: nothing behind a hole, unless bytes rotted;
-//! - bytes that could not be read are never deleted, and never keep the log from opening.
+//! - bytes that could not be read are never deleted, and never keep the log from opening;
+//! - a directory of a later format is not opened and not changed (`format.rs`);
+//! - nothing is written after [`Log::close`], which the end of the last handle implies.
 
 mod aside;
 mod checkpoint;
 mod directory;
 mod files;
+mod format;
 mod frame;
 mod log;
 mod open;
@@ -25,7 +28,6 @@ mod segments;
 mod shared;
 #[cfg(test)]
 pub(crate) mod simulated;
-mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -34,11 +36,12 @@ mod writer;
 
 pub(crate) use checkpoint::CheckpointWriter;
 pub(crate) use files::{DirFiles, Files};
+pub(crate) use format::UnknownFormat;
 pub(crate) use frame::{Batch, FrameAt};
 pub(crate) use log::{Log, LogOptions, LogStatus, Sync, Urgency};
 pub(crate) use open::Damage;
 pub(crate) use record::{
-    Begun, DeliverRecord, MessageRecord, Numbers, Record, Records, SessionRecord, SourceRecord,
+    Begun, ClockRecord, DeliverRecord, MessageRecord, Numbers, Record, Records, SessionRecord, SourceRecord,
     SubscribeRecord, WillRecord,
 };
 pub(crate) use recovered::{OwnedMessage, Recovered, RecoveredSession, RecoveredWill};

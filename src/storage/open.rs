@@ -14,6 +14,7 @@ use super::aside::Aside;
 use super::checkpoint::Checkpoints;
 use super::directory::Directory;
 use super::files::LogFile;
+use super::format;
 use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, HeaderFault, Kind, new_tag, number};
 use super::scan::{Found, Scan};
 use super::segments::{Segment, SegmentFile};
@@ -97,9 +98,10 @@ struct Recovery<'a> {
 /// See the module's documentation.
 ///
 /// # Errors
-/// If the directory cannot be listed.
+/// If the directory cannot be listed, or is not for this version: see `format.rs`.
 pub(super) fn recover(files: &Directory, visitor: &mut dyn Visitor) -> io::Result<Recovered> {
     let names = files.list()?;
+    format::check(files, &names)?;
     let next_segment =
         names.iter().filter_map(|name| segment_in(name)).max().map_or(1, |id| id.saturating_add(1));
     let mut recovery = Recovery {
@@ -163,8 +165,9 @@ impl Recovery<'_> {
                     loaded.push(Loaded { header, file, len });
                 }
                 Ok(header) => self.set_aside(name, len, format!("is in truth {}", header.name())),
-                Err(HeaderFault::Version(version)) => {
-                    self.set_aside(name, len, format!("is of format version {version}, not known here"));
+                // It could not be read a moment ago. It is not damaged, so it keeps its name.
+                Err(fault @ (HeaderFault::Version(_) | HeaderFault::Kind(_))) => {
+                    self.damaged(name, 0, len, fault.to_string(), None);
                 }
                 Err(HeaderFault::Unreadable) => {
                     without_header.push((name, Loaded { header: named, file, len }));

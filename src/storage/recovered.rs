@@ -12,8 +12,8 @@ use ahash::RandomState;
 
 use super::open::Visitor;
 use super::record::{
-    Begun, DeliverRecord, Keep, MessageRecord, Numbers, Record, Records, SessionRecord, SourceRecord,
-    SubscribeRecord, WillRecord,
+    Begun, ClockRecord, DeliverRecord, Keep, MessageRecord, Numbers, Record, Records, SessionRecord,
+    SourceRecord, SubscribeRecord, WillRecord,
 };
 use crate::ledger::Position;
 use crate::protocol::QoS;
@@ -33,6 +33,10 @@ pub(crate) struct Recovered {
     pub(crate) next_key: u64,
     /// Above every revision of a retained message that is on record.
     pub(crate) next_revision: u64,
+    /// What the clock showed last.
+    pub(crate) clock: Option<ClockRecord>,
+    /// The newest time that something is on record to have happened at.
+    pub(crate) newest_stamp: u64,
     checkpoint: Position,
     /// Revisions that the checkpoint knows to be live.
     live_revisions: HashSet<u64, RandomState>,
@@ -182,6 +186,7 @@ impl Recovered {
                 self.sessions.remove(&session);
             }
             Record::Detached { session, since, keep, begun } => {
+                self.newest_stamp = self.newest_stamp.max(since);
                 if let Some(session) = self.sessions.get_mut(&session) {
                     session.keep = keep;
                     session.detached = Some((since, begun));
@@ -232,6 +237,14 @@ impl Recovered {
             Record::Counters { next_key, next_revision } => {
                 self.next_key = self.next_key.max(next_key);
                 self.next_revision = self.next_revision.max(next_revision);
+            }
+            Record::Clock(clock) => {
+                self.newest_stamp = self.newest_stamp.max(clock.log_time);
+                // A checkpoint is read first, and was written later than some of what stands behind
+                // its position.
+                if self.clock.is_none_or(|known| known.log_time <= clock.log_time) {
+                    self.clock = Some(clock);
+                }
             }
             // These belong to a message and its frame.
             Record::Message(_) | Record::Deliver(_) | Record::Retain { .. } | Record::Unretain { .. } => {}

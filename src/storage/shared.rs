@@ -102,6 +102,8 @@ pub(super) struct Shared {
     written: AtomicU64,
     synced: AtomicU64,
     pub(super) failing: AtomicBool,
+    /// The writer's thread has ended by a panic.
+    pub(super) panicked: AtomicBool,
     /// Bytes submitted and still needed in memory.
     held: AtomicUsize,
     not_full: Mutex<HashMap<Identity, Waker>>,
@@ -133,6 +135,7 @@ impl Shared {
             written: watermark(),
             synced: watermark(),
             failing: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             not_full: Mutex::default(),
             counters: Counters::default(),

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::task::Waker;
 
-use super::sync::{AtomicU64, Mutex, Ordering};
 use crate::ledger::Position;
+use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// See the module's documentation.
 #[derive(Debug)]

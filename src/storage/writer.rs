@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::directory::{copy, write_whole};
+use super::directory::{copy, create_segment, write_whole};
 use super::files::LogFile;
 use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, mark, own_mark};
 use super::log::Sync;
@@ -218,7 +218,7 @@ impl Writer {
             Some(file) => Arc::clone(file),
             None => {
                 tail.name_since = self.shared.files.failures();
-                let file = self.shared.files.create(&name).map_err(failed("create", &name))?;
+                let file = create_segment(&self.shared.files, &name).map_err(failed("create", &name))?;
                 self.shared.segments.add_file(tail.header, 0);
                 tail.file = Some(Arc::clone(&file));
                 file

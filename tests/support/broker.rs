@@ -144,7 +144,7 @@ impl TestBroker {
     /// Has TernMQ take up what has changed; returns what it could not.
     pub fn reload(&self, config: &Config) -> Vec<String> {
         match &self.process {
-            Process::Inside { broker, .. } => broker.reload(config),
+            Process::Inside { broker, .. } => broker.reload(config).expect("it runs"),
             Process::Mosquitto(_) => panic!("only TernMQ is asked to reload"),
         }
     }

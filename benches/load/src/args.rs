@@ -9,12 +9,17 @@ use crate::error::{Error, Result, fault};
 pub const USAGE: &str = "\
 load SCENARIO --broker ADDR:PORT --pid PID [options]
 load fan-in|fan-out|pairs --relay [options]
+load hostile-all|hostile-CASE --program FILE [options]
 
 Scenarios: fan-in fan-out pairs rate idle connect churn stalled filters retained offline
 Of scale and fairness: connections flood reconnect retained-storm
 Of durable state, QoS 1: fill drain fill-sessions drain-sessions rewrite ack-latency
   `drain` and `drain-sessions` take the options of the fill before them, perhaps from another run of the broker.
+Of clients that want too much, and what uninvolved ones wait meanwhile; MQTT 5:
+  hostile-all, or one of hostile-nobody filters filters-200k unsubscribe subscribe subscribe-persistent group
+  group-busy receivers wait ends expired expiry replay
 
+  --program FILE         hostile: start this broker, TernMQ or mosquitto, on a free port for each case
   --v5                   MQTT 5 instead of 3.1.1
   --tls --ca FILE        TLS 1.3 to a broker whose certificate is for `localhost`, signed by one of FILE
   --relay                no broker: a second process of this program that passes packets on and knows no protocol
@@ -47,6 +52,8 @@ pub struct Args {
     pub broker: SocketAddrV4,
     /// Its process.
     pub pid: u32,
+    /// A broker to start.
+    pub program: Option<PathBuf>,
     /// QoS of publishers and subscribers.
     pub qos: Option<u8>,
     /// Bytes of payload.
@@ -97,6 +104,7 @@ impl Args {
             scenario,
             broker: SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0),
             pid: 0,
+            program: None,
             qos: None,
             payload: 64,
             count: None,
@@ -144,15 +152,22 @@ impl Args {
                 "--window" => args.window = Some(number(&name, &value)?),
                 "--burst" => args.burst = number(&name, &value)?,
                 "--ca" => args.ca = Some(value.into()),
+                "--program" => args.program = Some(value.into()),
                 "--dir" => args.dir = Some(value.into()),
                 "--outstanding" => args.outstanding = Some(number(&name, &value)?),
                 _ => return fault(format!("unknown option {name}")),
             }
         }
-        match (broker, pid, args.relay) {
-            (Some(broker), Some(pid), false) => (args.broker, args.pid) = (broker, pid),
-            (None, None, true) => {}
-            _ => return fault("either --relay, or --broker and --pid, are needed"),
+        let is_hostile = args.scenario.starts_with("hostile-");
+        match (broker, pid, args.relay, &args.program) {
+            (Some(broker), Some(pid), false, None) => (args.broker, args.pid) = (broker, pid),
+            (None, None, true, None) => {}
+            (None, None, false, Some(_)) if is_hostile => {}
+            _ => {
+                return fault(
+                    "either --relay, or --broker and --pid, are needed; or --program for hostile-*",
+                );
+            }
         }
         if args.tls != args.ca.is_some() {
             return fault("--tls and --ca go together");
@@ -193,6 +208,8 @@ mod tests {
         assert_eq!((args.persistent, args.dir.as_deref()), (true, Some("a/b".as_ref())));
         let args = parse("pairs --relay --v5").unwrap();
         assert!(args.relay && args.v5 && !args.tls);
+        let args = parse("hostile-all --program a/b").unwrap();
+        assert_eq!(args.program.as_deref(), Some("a/b".as_ref()));
         let args = parse("connect --broker 127.0.0.1:99 --pid 7 --tls --ca c.pem --bare").unwrap();
         assert_eq!((args.tls, args.bare, args.ca.as_deref()), (true, true, Some("c.pem".as_ref())));
     }
@@ -201,7 +218,7 @@ mod tests {
     fn what_cannot_be_used_is_refused() {
         let good = "fan-in --broker 127.0.0.1:99 --pid 7";
         assert!(parse(good).is_ok());
-        for bad in ["", "fan-in", "fan-in --pid 7", "fan-in --broker x --pid 7"] {
+        for bad in ["", "fan-in", "fan-in --pid 7", "fan-in --broker x --pid 7", "fan-in --program x"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         for bad in [

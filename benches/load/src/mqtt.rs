@@ -78,6 +78,10 @@ pub enum Packet<'a> {
     Pubcomp(u16),
     /// SUBACK, true if no filter was refused.
     Suback(bool),
+    /// UNSUBACK.
+    Unsuback,
+    /// PINGRESP.
+    Pingresp,
 }
 
 /// A message from the server.
@@ -100,6 +104,8 @@ pub struct Publish<'a> {
 /// Seconds that a session of version 5 outlives its connection, where it has to.
 const SESSION_EXPIRY: u32 = 86_400;
 const SESSION_EXPIRY_ID: u8 = 0x11;
+const RECEIVE_MAXIMUM_ID: u8 = 0x21;
+const MESSAGE_EXPIRY_ID: u8 = 0x02;
 /// Reason codes from here on are failures.
 const FAILURE: u8 = 0x80;
 
@@ -178,6 +184,8 @@ fn packet(first: u8, body: &[u8], version: Version) -> Option<Packet<'_>> {
         6 => Packet::Pubrel(acknowledged()?),
         7 => Packet::Pubcomp(acknowledged()?),
         9 => Packet::Suback(body.get(after_properties(2)?..)?.iter().all(|code| *code <= 2)),
+        11 => Packet::Unsuback,
+        13 => Packet::Pingresp,
         _ => return None,
     })
 }
@@ -186,6 +194,60 @@ const DISCONNECT: u8 = 0xe0;
 
 /// Seconds: longer than any run, so that nobody has to ping, and not zero, which some brokers refuse.
 const KEEP_ALIVE: u16 = 3_600;
+
+/// What a CONNECT of version 5 asks for beside an identifier.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wishes {
+    /// No session from before.
+    pub clean_start: bool,
+    /// Seconds the session outlives its connection.
+    pub expiry: u32,
+    /// Unacknowledged deliveries, if not as many as the broker likes.
+    pub receive_maximum: Option<u16>,
+}
+
+/// CONNECT of version 5 without login.
+pub fn connect_v5(out: &mut Output, client_id: &str, wishes: Wishes) {
+    let mut properties = vec![SESSION_EXPIRY_ID];
+    properties.extend(wishes.expiry.to_be_bytes());
+    if let Some(receive_maximum) = wishes.receive_maximum {
+        properties.push(RECEIVE_MAXIMUM_ID);
+        properties.extend(receive_maximum.to_be_bytes());
+    }
+    out.header(0x10, 13 + properties.len() + client_id.len());
+    out.text("MQTT");
+    out.bytes.extend_from_slice(&[5, u8::from(wishes.clean_start) << 1]);
+    out.bytes.extend_from_slice(&KEEP_ALIVE.to_be_bytes());
+    out.bytes.push(properties.len() as u8);
+    out.bytes.extend(properties);
+    out.text(client_id);
+}
+
+/// UNSUBSCRIBE from all of `filters`.
+pub fn unsubscribe(out: &mut Output, packet_id: u16, filters: &[String]) {
+    let fixed = 2 + usize::from(out.is_v5());
+    out.header(0xa2, fixed + filters.iter().map(|filter| filter.len() + 2).sum::<usize>());
+    out.bytes.extend_from_slice(&packet_id.to_be_bytes());
+    out.no_properties();
+    for filter in filters {
+        out.text(filter);
+    }
+}
+
+/// PUBLISH of version 5 at QoS 1 that is to be forgotten after so many seconds.
+pub fn publish_expiring(out: &mut Output, topic: &str, packet_id: u16, seconds: u32, payload: &[u8]) {
+    out.header(0x32, 2 + topic.len() + 2 + 6 + payload.len());
+    out.text(topic);
+    out.bytes.extend_from_slice(&packet_id.to_be_bytes());
+    out.bytes.extend_from_slice(&[5, MESSAGE_EXPIRY_ID]);
+    out.bytes.extend_from_slice(&seconds.to_be_bytes());
+    out.bytes.extend_from_slice(payload);
+}
+
+/// PINGREQ.
+pub fn ping(out: &mut Output) {
+    out.bytes.extend_from_slice(&[0xc0, 0]);
+}
 
 /// CONNECT without login.
 pub fn connect(out: &mut Output, client_id: &str, clean_session: bool) {
@@ -292,6 +354,17 @@ mod tests {
         let kept = b"\x10\x13\0\x04MQTT\x05\0\x0e\x10\x05\x11\0\x01\x51\x80\0\x01c";
         let subscribe = b"\x82\x07\0\x07\0\0\x01t\x01";
         assert_eq!(out.bytes, [clean.as_slice(), kept, subscribe].concat());
+    }
+
+    #[test]
+    fn wishes_are_written_as_properties() {
+        let mut out = Output::new(Version::V5);
+        connect_v5(&mut out, "c", Wishes { clean_start: true, expiry: 2, receive_maximum: Some(1) });
+        publish_expiring(&mut out, "t", 7, 1, b"x");
+        unsubscribe(&mut out, 8, &["a".to_owned()]);
+        let connect = b"\x10\x16\0\x04MQTT\x05\x02\x0e\x10\x08\x11\0\0\0\x02\x21\0\x01\0\x01c";
+        let publish = b"\x32\x0c\0\x01t\0\x07\x05\x02\0\0\0\x01x";
+        assert_eq!(out.bytes, [connect.as_slice(), publish, b"\xa2\x06\0\x08\0\0\x01a"].concat());
     }
 
     #[test]

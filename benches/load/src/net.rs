@@ -105,15 +105,20 @@ impl Net {
 
     /// Starts to connect; bytes may be appended at once.
     pub fn open(&mut self) -> Result<Id> {
+        self.open_to(self.link.address)
+    }
+
+    /// The same to somebody else who sends what a broker could.
+    pub fn open_to(&mut self, address: SocketAddrV4) -> Result<Id> {
         let tls = self.link.tls.as_ref().map(Tls::new).transpose()?.map(Box::new);
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
-        if self.link.address.ip().is_loopback() {
+        if address.ip().is_loopback() {
             let last = 1 + (self.opened % SOURCES) as u8;
             bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 1, last), 0))?;
         }
-        match connect(&socket, &self.link.address) {
+        match connect(&socket, &address) {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }

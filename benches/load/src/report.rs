@@ -36,6 +36,11 @@ impl Span {
         Ok(Self { broker, own, broker_cpu, own_cpu, began: std::time::Instant::now() })
     }
 
+    /// When they were started.
+    pub fn began(&self) -> std::time::Instant {
+        self.began
+    }
+
     /// Reads the clocks.
     pub fn end(self) -> Result<Spent> {
         let wall = self.began.elapsed();
@@ -63,6 +68,11 @@ impl Report {
     /// Adds a number; its name ends in its unit.
     pub fn number(&mut self, name: impl Into<String>, value: f64) {
         self.numbers.push((name.into(), value));
+    }
+
+    /// A number that was added before.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.numbers.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
 
     /// CPU of broker and generator per `unit`, and units per second.

@@ -40,6 +40,9 @@ mod session;
 #[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/storage/mod.rs"]
 mod storage;
+#[allow(clippy::all, dead_code, unused_imports)]
+#[path = "../../../src/sync.rs"]
+mod sync;
 
 mod cases;
 

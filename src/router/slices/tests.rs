@@ -15,6 +15,11 @@ fn options(qos: QoS, id: u32) -> SubscriptionOptions {
     SubscriptionOptions { subscription_id: NonZeroU32::new(id), ..SubscriptionOptions::with_qos(qos) }
 }
 
+/// With an identifier, so that what is found twice is not put together.
+fn alone() -> SubscriptionOptions {
+    options(QoS::AtMostOnce, 1)
+}
+
 /// Key and options of each route, in the order given.
 fn plain(routes: &[Route<Peer>]) -> Vec<(u64, SubscriptionOptions)> {
     routes.iter().map(|route| (route.subscriber.0, route.options)).collect()
@@ -89,7 +94,7 @@ fn any_topics() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
     fn slices_find_what_one_piece_finds(
         subscriptions in prop::collection::vec((dense(), 0u64..40, 0u32..3, 0u8..3), 0..120),
@@ -121,7 +126,7 @@ proptest! {
             let next = keys.len() as u64;
             *keys.entry(filter.to_owned()).or_insert(next)
         };
-        let option = options(QoS::AtMostOnce, 0);
+        let option = alone();
         for filter in &first {
             router.subscribe(filter, Peer(key_of(filter)), option);
         }
@@ -163,7 +168,7 @@ proptest! {
             filters.into_iter().map(|(plus, subtree)| matching(200, plus, subtree)).collect();
         let filters: Vec<String> = filters.into_iter().collect();
         for (key, filter) in filters.iter().enumerate() {
-            router.subscribe(filter, Peer(key as u64), options(QoS::AtMostOnce, 0));
+            router.subscribe(filter, Peer(key as u64), alone());
         }
         let topic = deep(if dollar { "$a" } else { "a" }, 200);
         prop_assert_eq!(sliced(&router, &topic, &sizes, |_| {}).0, whole(&router, &topic));
@@ -233,11 +238,11 @@ fn a_long_list_is_cut_by_its_keys() {
     // In the table, as a tail, at the end of a node, in `#` below it, and in `#` of all.
     let lists = ["a/b/c/d", "a/b/+/d", "a/b/c/#", "a/b/#", "+/b/c/d", "#"];
     let router = Router::new();
-    router.subscribe("a/b/c/+", Peer(u64::MAX), options(QoS::AtMostOnce, 0));
+    router.subscribe("a/b/c/+", Peer(u64::MAX), alone());
     for (number, filter) in lists.iter().enumerate() {
         for n in 0..EACH {
             let key = n * lists.len() as u64 + number as u64;
-            router.subscribe(filter, Peer(2 * key), options(QoS::AtMostOnce, 0));
+            router.subscribe(filter, Peer(2 * key), alone());
         }
     }
     let expected = whole(&router, "a/b/c/d");
@@ -257,7 +262,7 @@ fn a_long_list_is_cut_by_its_keys() {
             let key = (state >> 33) % (EACH * lists.len() as u64);
             let filter = lists[(key % lists.len() as u64) as usize];
             if state >> 32 & 1 == 0 {
-                router.subscribe(filter, Peer(2 * key + 1), options(QoS::AtMostOnce, 0));
+                router.subscribe(filter, Peer(2 * key + 1), alone());
                 come.insert(2 * key + 1);
             } else {
                 router.unsubscribe(filter, 2 * key);
@@ -275,6 +280,22 @@ fn a_long_list_is_cut_by_its_keys() {
     assert!(found.iter().all(|key| stayed.contains(key) || gone.contains(key) || come.contains(key)));
 }
 
+/// The way leads to nothing any more, and the next trie is walked through from its root all the same.
+#[test]
+fn a_way_that_is_gone_does_not_lead_into_another_trie() {
+    let router = Router::new();
+    let filters = ["a/a/a/+/b", "a/a/a/+/+", "+/a/a/a/+", "+/#"];
+    for (key, filter) in filters.into_iter().enumerate() {
+        router.subscribe(filter, Peer(key as u64), alone());
+    }
+    let (found, _) = sliced(&router, "a/a/a/a/a", &[1], |calls| {
+        if calls == 3 {
+            assert!(router.unsubscribe(filters[0], 0) && router.unsubscribe(filters[1], 1));
+        }
+    });
+    assert_eq!(found.iter().map(|(key, _)| *key).collect::<Vec<u64>>(), [2, 3]);
+}
+
 /// A tail that was looked at and becomes a node afterwards is not looked at again, and one that was not is.
 #[test]
 fn a_tail_that_becomes_a_node_meanwhile_is_found_once() {
@@ -283,13 +304,13 @@ fn a_tail_that_becomes_a_node_meanwhile_is_found_once() {
             let router = Router::new();
             let filters = ["+/a/#", "a/+/a/+", "a/a/+/a", "a/a/a/a", "+/+/+/+", "a/#", "a/+/#", "a/a/a/+"];
             for (key, filter) in filters.into_iter().enumerate() {
-                router.subscribe(filter, Peer(key as u64), options(QoS::AtMostOnce, 0));
+                router.subscribe(filter, Peer(key as u64), alone());
             }
             let (found, _) = sliced(&router, "a/a/a/a", &[size], |calls| {
                 if calls == after {
                     // Each shares a level more with one of them.
                     for filter in ["+/a/x", "a/+/a/x", "a/a/+/x", "+/+/+/x", "a/+/x", "a/a/a/x/y"] {
-                        router.subscribe(filter, Peer(99), options(QoS::AtMostOnce, 0));
+                        router.subscribe(filter, Peer(99), alone());
                     }
                 }
             });

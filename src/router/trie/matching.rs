@@ -1,7 +1,7 @@
 //! The filters that match a topic, in slices.
 
 use super::node::{Child, Link, rest_matches};
-use super::{ROOT, Trie};
+use super::{ROOT, Tail, Trie};
 use crate::router::Subscriber;
 use crate::router::slices::{Choice, Slice};
 
@@ -26,7 +26,8 @@ impl<S: Subscriber> Trie<S> {
         let mut waiting: Waiting<'_> = Vec::new();
         let (mut at, mut text) = (ROOT, topic.as_bytes());
         if !path.is_empty() {
-            match self.descend(path, topic, &mut waiting) {
+            // It is used up, wherever it leads: the next trie begins at its root.
+            match self.descend(&std::mem::take(path), topic, &mut waiting) {
                 Some(reached) => (at, text) = reached,
                 None => return true,
             }
@@ -38,7 +39,6 @@ impl<S: Subscriber> Trie<S> {
                 self.take(node.subtree_filter, slice);
             }
             let (level, rest) = self.split(at, text);
-            slice.spend(level.len());
             let literal = if node.literals > 0 { self.literal(at, level) } else { None };
             let plus = if wildcards && node.plus != Link::NONE { Some(node.plus) } else { None };
             let mut next = None;
@@ -46,7 +46,6 @@ impl<S: Subscriber> Trie<S> {
                 match child.child() {
                     Child::Tail(number) => {
                         let filter = self.texts.get(self.tail(number).rest);
-                        slice.spend(filter.len());
                         let (_, below) = self.split(at, filter);
                         if rest_matches(below, rest) {
                             self.take(number, slice);
@@ -65,12 +64,11 @@ impl<S: Subscriber> Trie<S> {
             }
             let Some(following) = next.or_else(|| waiting.pop()) else { break };
             (at, text) = following;
-            if slice.is_over() {
+            if slice.spend() {
                 *path = self.path_to(at, waiting);
                 return false;
             }
         }
-        path.clear();
         true
     }
 
@@ -78,8 +76,14 @@ impl<S: Subscriber> Trie<S> {
     fn take(&self, number: u32, slice: &mut Slice<'_, S>) {
         // No tail has the number NONE.
         if let Some(tail) = self.tails.get(number as usize) {
-            slice.take(&tail.subscribers, || self.filter_of(number));
+            self.take_tail(tail, number, slice);
         }
+    }
+
+    /// Not part of the loop, which has enough to keep at hand.
+    #[inline(never)]
+    fn take_tail(&self, tail: &Tail<S>, number: u32, slice: &mut Slice<'_, S>) {
+        slice.take(&tail.subscribers, || self.filter_of(number));
     }
 
     /// The choices that lead to a node, and where a sibling waits on the way.

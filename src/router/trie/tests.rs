@@ -17,8 +17,9 @@ fn trie() -> Trie<Peer> {
 }
 
 fn found(trie: &Trie<Peer>, topic: &str) -> usize {
-    let mut routes = Vec::new();
-    assert!(trie.matches(topic, true, &mut Vec::new(), &mut Slice::new(usize::MAX, &mut routes)));
+    let (mut routes, mut long) = (Vec::new(), Vec::new());
+    let mut slice = Slice::new(topic, usize::MAX, &mut routes, &mut long);
+    assert!(trie.matches(topic, true, &mut Vec::new(), &mut slice));
     routes.len()
 }
 

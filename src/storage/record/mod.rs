@@ -7,7 +7,7 @@
 //!
 //! | kind | record | fields |
 //! |---|---|---|
-//! | 1 | Message | QoS u8, expiry n (Unix ms, 0: never), topic text, properties bytes (wire form), payload bytes |
+//! | 1 | Message | QoS u8, expiry n (log time, 0: never), topic text, properties bytes (wire form), payload bytes |
 //! | 2 | Deliver | session n, sequence n, flags u8 (bits 0-1 QoS, 2 RETAIN, 3 shared), ids: count n and each n, [filter text] |
 //! | 3 | Retain | revision n, client id text (empty: nobody's, also if it is missing), user name (none if it is missing): the frame's Message is its topic's retained message, and was stored by them |
 //! | 4 | Unretain | revision n, topic text |
@@ -19,17 +19,24 @@
 //! | 10 | SessionEnd | session n |
 //! | 11 | Subscribe | session n, flags u8 (bits 0-1 QoS, 2 No Local, 3 Retain As Published), identifier n (0: none), filter text |
 //! | 12 | Unsubscribe | session n, filter text |
-//! | 13 | Detached | session n, since n (Unix ms), keep n, begun n, begun2 n (`begun` if it is missing): its connection ended; sequences below `begun`, at QoS 2 below `begun2`, were sent |
+//! | 13 | Detached | session n, since n (log time), keep n, begun n, begun2 n (`begun` if it is missing): its connection ended; sequences below `begun`, at QoS 2 below `begun2`, were sent |
 //! | 14 | Will | will n, session n (0: none that lasts), flags u8 (bits 0-1 QoS, 2 RETAIN), delay n (s), expiry n (s + 1, 0: none), topic text, properties bytes, payload bytes, client id text (empty if it is missing), user name (none if it is missing) |
 //! | 15 | WillEnd | will n: published, or not to be |
 //! | 16 | Snapshot | session n, next sequence n, live: count n and pairs (first n, length n), received: count n and ids n each |
 //! | 17 | Revisions | count n, retained revisions n each, every one as the difference to the one before |
 //! | 18 | Counters | next session or will n, next retained revision n |
+//! | 19 | Clock | log time n (ms), wall clock n (Unix ms) at that moment |
 //!
 //! Kinds 16 to 18 stand in checkpoints only, with 9, 11, 13, 8 and 14 for the rest of what a checkpoint tells. Bodies of messages
 //! never do: a Deliver or Retain in an older segment counts while the checkpoint says that its sequence is live, or its revision.
 //! A sequence is never used twice in a session, a revision never in a broker, so records say the same in whatever order they are read,
 //! but for those of one filter and of one packet id, which the log has in their order.
+//!
+//! Times of kinds 1 and 13 are *log time*: milliseconds that never jump while the broker runs,
+//! begun with the wall clock of the first start. Kind 19 says what the wall clock showed then
+//! (`broker/clock.rs` has the reasons). It was added to format 1 without a new number: versions
+//! that do not know it pass over it and take log time for the wall clock, which is what they wrote
+//! themselves; a new number would have them refuse the whole directory for that.
 
 mod read;
 #[cfg(test)]
@@ -46,7 +53,7 @@ use crate::protocol::QoS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MessageRecord<'a> {
     pub(crate) qos: QoS,
-    /// Milliseconds of the Unix epoch.
+    /// Log time.
     pub(crate) expires_at: Option<u64>,
     pub(crate) topic: &'a str,
     /// Properties passed on unchanged, in wire form.
@@ -114,6 +121,14 @@ pub(crate) struct SubscribeRecord<'a> {
     pub(crate) filter: &'a str,
 }
 
+/// What the wall clock showed at a moment of log time, both in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClockRecord {
+    pub(crate) log_time: u64,
+    /// Of the Unix epoch.
+    pub(crate) wall: u64,
+}
+
 /// Below which positions deliveries may have been sent, at QoS 1 and at QoS 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Begun {
@@ -148,6 +163,7 @@ pub(crate) enum Record<'a> {
     /// Each as the difference to the one before.
     Revisions { differences: Numbers<'a, u64> },
     Counters { next_key: u64, next_revision: u64 },
+    Clock(ClockRecord),
 }
 
 /// Numbers of a record: to be written from a slice, or read where they stand.
@@ -204,6 +220,7 @@ impl Record<'_> {
             Self::Snapshot { .. } => 16,
             Self::Revisions { .. } => 17,
             Self::Counters { .. } => 18,
+            Self::Clock(_) => 19,
         }
     }
 
@@ -314,6 +331,10 @@ impl Record<'_> {
             Self::Counters { next_key, next_revision } => {
                 number(out, next_key);
                 number(out, next_revision);
+            }
+            Self::Clock(ClockRecord { log_time, wall }) => {
+                number(out, log_time);
+                number(out, wall);
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Begun, DeliverRecord, Keep, MessageRecord, NO_LOCAL, Numbers, RETAIN, RETAIN_AS_PUBLISHED, Record,
-    SHARED, SessionRecord, SourceRecord, SubscribeRecord, WillRecord,
+    Begun, ClockRecord, DeliverRecord, Keep, MessageRecord, NO_LOCAL, Numbers, RETAIN, RETAIN_AS_PUBLISHED,
+    Record, SHARED, SessionRecord, SourceRecord, SubscribeRecord, WillRecord,
 };
 use crate::protocol::QoS;
 
@@ -41,7 +41,7 @@ impl<'a> Iterator for Records<'a> {
                 self.whole = false;
                 return None;
             };
-            if !(1..=18).contains(&kind) {
+            if !(1..=19).contains(&kind) {
                 continue;
             }
             match read_record(kind, Reader(fields)) {
@@ -132,6 +132,7 @@ fn read_record<'a>(kind: u8, mut r: Reader<'a>) -> Option<Record<'a>> {
         },
         17 => Record::Revisions { differences: r.numbers()? },
         18 => Record::Counters { next_key: r.number()?, next_revision: r.number()? },
+        19 => Record::Clock(ClockRecord { log_time: r.number()?, wall: r.number()? }),
         _ => return None,
     })
 }

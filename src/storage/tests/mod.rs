@@ -5,6 +5,8 @@ mod checkpoints;
 mod corruption;
 mod directory;
 mod disk_full;
+mod ends;
+mod format;
 mod frames;
 mod group_commit;
 mod model;

@@ -5,6 +5,7 @@ mod durable;
 mod filters;
 mod flood;
 mod flow;
+mod hostile;
 mod offline;
 mod pair;
 mod rate;
@@ -46,6 +47,9 @@ pub struct Bench {
 /// # Errors
 /// An unknown name, or a run that could not be made to its end.
 pub fn run(args: Args) -> Result<Report> {
+    if args.scenario.starts_with(hostile::PREFIX) {
+        return hostile::run(&args);
+    }
     let relay = if args.relay { Some(start_relay(&args)?) } else { None };
     let (address, pid) = relay.as_ref().map_or((args.broker, args.pid), |r| (r.address, r.pid()));
     let version = if args.v5 { Version::V5 } else { Version::V3 };

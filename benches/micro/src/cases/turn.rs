@@ -69,7 +69,7 @@ impl Connected {
                 connect: &Connect { clean_start: true, ..Connect::new(V311, client_id) },
                 peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
                 user: None,
-                login_ends_in: None,
+                login_until: None,
                 login_entry: None,
                 socket: Some(socket),
                 authentication: None,

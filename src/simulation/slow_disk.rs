@@ -1,0 +1,103 @@
+//! A disk that takes its time: whatever waits for it goes when it is done, and nobody has to ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::broker::{SMALL, TestBroker};
+use super::support::raw_client::RawClient;
+use super::support::server_packet::ServerPacket;
+use super::support::wire::{self, Connect};
+use crate::config::Limits;
+use crate::storage::simulated::SimulatedFiles;
+
+fn start() -> (SimulatedFiles, TestBroker) {
+    let files = SimulatedFiles::new(1);
+    let broker = TestBroker::start(Arc::new(files.clone()), SMALL, Limits::default()).unwrap();
+    (files, broker)
+}
+
+/// Else nobody would know after a crash that it was sent: it would come again without DUP, or go to another member of a group.
+#[test]
+fn what_waited_for_a_client_is_sent_when_its_connection_is_on_record() {
+    let (files, broker) = start();
+    let mut subscriber = RawClient::persistent(broker.addr, "subscriber");
+    subscriber.subscribe("kept/#", 2);
+    subscriber.disconnect();
+    let mut publisher = RawClient::clean(broker.addr, "publisher");
+    publisher.publish("kept/1", 1, "at QoS 1");
+    publisher.publish("kept/2", 2, "at QoS 2");
+    files.hold_syncs();
+    let mut subscriber = RawClient::resume(broker.addr, "subscriber");
+    files.wait_for_held_sync();
+    subscriber.expect_nothing();
+    files.release_syncs();
+    subscriber.expect_message_and_ack("kept/1", "at QoS 1");
+    subscriber.expect_message("kept/2", "at QoS 2");
+    broker.kill();
+}
+
+/// A message at QoS 2 goes when it is on disk. The connection that gets it has not been there when it was queued.
+#[test]
+fn a_message_under_way_to_the_disk_goes_to_the_connection_of_that_moment() {
+    let (files, broker) = start();
+    let mut subscriber = RawClient::persistent(broker.addr, "subscriber");
+    subscriber.subscribe("kept/#", 2);
+    let mut publisher = RawClient::clean(broker.addr, "publisher");
+    files.hold_syncs();
+    publisher.send(&wire::publish_qos2(1, "kept/1", "first"));
+    files.wait_for_held_sync();
+    publisher.send(&wire::publish_qos2(2, "kept/2", "second"));
+    publisher.expect_nothing();
+    // It takes over while both wait.
+    let mut successor = RawClient::resume(broker.addr, "subscriber");
+    assert!(subscriber.packets_until_closed().is_empty());
+    successor.expect_nothing();
+    files.release_syncs();
+    successor.expect_message("kept/1", "first");
+    successor.expect_message("kept/2", "second");
+    broker.kill();
+}
+
+/// The answers of a client that has gone on are sent when the disk is done; its successor does not wait for that.
+#[test]
+fn a_client_that_has_left_is_answered_when_the_disk_is_done() {
+    let (files, broker) = start();
+    RawClient::persistent(broker.addr, "leaves").disconnect();
+    files.hold_syncs();
+    let mut ends = Vec::new();
+    for is_fin in [false, true] {
+        let mut client = RawClient::connect(broker.addr);
+        client.send(&Connect::persistent("leaves").bytes());
+        client.send(&wire::raw_publish(3, "t", Some(7), "m"));
+        client.send(&wire::subscribe(8, &[("u", 0)]));
+        if is_fin {
+            client.finish_sending();
+        } else {
+            client.send(&wire::DISCONNECT);
+        }
+        assert_eq!(client.expect_packet(), ServerPacket::ConnAck(true, 0));
+        client.stays_silent_and_open(Duration::from_millis(20));
+        ends.push(client);
+    }
+    let mut successor = RawClient::resume(broker.addr, "leaves");
+    successor.expect_nothing();
+    files.release_syncs();
+    for mut client in ends {
+        let expected = [ServerPacket::PubAck(7), ServerPacket::SubAck(8, vec![0])];
+        assert_eq!(client.packets_until_closed(), expected);
+    }
+    broker.kill();
+}
+
+/// But not for ever.
+#[test]
+fn a_client_that_has_left_is_not_kept_for_a_disk_that_hangs() {
+    let (files, broker) = start();
+    files.hold_syncs();
+    let mut client = RawClient::clean(broker.addr, "leaves");
+    client.send(&wire::raw_publish(3, "t", Some(7), "m"));
+    client.send(&wire::DISCONNECT);
+    client.expect_closed();
+    files.release_syncs();
+    broker.kill();
+}
