@@ -198,6 +198,7 @@ impl Core {
         client: &Arc<Client>,
         state: &mut ClientState,
         is_durable: bool,
+        begun: Begun,
         filters: Subscriptions,
     ) -> Option<Position> {
         // Before the registry forgets it: a checkpoint finds it here or there.
@@ -209,15 +210,15 @@ impl Core {
             return None;
         }
         let mut turn_log = TurnLog::default();
-        turn_log.record(&self.kept_for_no_time(client), true);
+        turn_log.record(&self.kept_for_no_time(client, begun), true);
         turn_log.commit(self)
     }
 
-    /// What the log has of a session that ends in slices.
-    pub(super) fn kept_for_no_time(&self, client: &Client) -> Record<'static> {
+    /// What the log has of a session that ends in slices: also what it had begun, for that ends with it at QoS 2 ([MQTT-4.8.2-5]).
+    pub(super) fn kept_for_no_time(&self, client: &Client, begun: Begun) -> Record<'static> {
         let (session, since) = (client.key, self.log_time(self.now()));
         let keep = Some(std::time::Duration::ZERO);
-        Record::Detached { session, since, keep, begun: Begun { at_least_once: 0, exactly_once: 0 } }
+        Record::Detached { session, since, keep, begun }
     }
 
     /// Goes on with the end of a session at which the last run was stopped.

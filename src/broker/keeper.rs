@@ -18,7 +18,7 @@ use super::{Client, ClientState, Core};
 use crate::ledger::Position;
 use crate::session::Snapshot;
 use crate::storage::{
-    Batch, DeliverRecord, FrameAt, Freed, Log, MessageRecord, Numbers, Record, Records, SegmentInfo,
+    Batch, Begun, DeliverRecord, FrameAt, Freed, Log, MessageRecord, Numbers, Record, Records, SegmentInfo,
     SubscribeRecord, Urgency,
 };
 use crate::turns::BarrierSeat;
@@ -215,7 +215,9 @@ impl Core {
             self.tell_session(client, state, body);
         } else if let Some(leaving) = state.leaving.as_deref().filter(|leaving| leaving.ends_on_record()) {
             client.record(state, Some(Duration::ZERO)).write(body);
-            self.kept_for_no_time(client).write(body);
+            // What it had begun at QoS 2 is not among what it gives away, and not told.
+            let begun = Begun { at_least_once: 0, exactly_once: 0 };
+            self.kept_for_no_time(client, begun).write(body);
             tell_live(client.key, Snapshot::default(), leaving.sequences(), body);
         }
         let session = if durable { client.key } else { 0 };

@@ -173,12 +173,13 @@ impl Core {
     /// such things ends here.
     fn end_locked(&self, client: &Arc<Client>, state: &mut ClientState) -> LeftBehind {
         let is_durable = state.session.is_durable();
+        let begun = begun(&state.session);
         let unacknowledged = state.session.take_shared(|_| true, true);
         let filters = state.session.end();
         let will = state.delayed_will.take();
         self.give_away(client, state, unacknowledged);
         if state.leaving.is_some() || filters.len() > SLICE_FILTERS {
-            if let Some(end) = self.end_in_slices(client, state, is_durable, filters) {
+            if let Some(end) = self.end_in_slices(client, state, is_durable, begun, filters) {
                 state.on_record = end;
             }
         } else {

@@ -80,7 +80,11 @@ impl Core {
     /// A session that was about to end. What it had not given to other members yet is given now.
     fn restore_end(&self, turn_log: &mut TurnLog, key: u64, recovered: RecoveredSession) {
         let mut messages = Vec::new();
+        let begun = recovered.detached.map_or(0, |(_, begun)| begun.exactly_once);
         for message in recovered.messages {
+            if message.qos == QoS::ExactlyOnce && message.sequence < begun {
+                continue;
+            }
             if let Some(shared) = message.extra.and_then(|extra| extra.shared) {
                 messages.push(SharedMessage {
                     filter: Arc::from(shared),

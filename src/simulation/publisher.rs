@@ -136,7 +136,9 @@ impl Publisher {
         let mut payload = Vec::new();
         if !is_retained || random.below(4) > 0 {
             payload.extend(text_of(&uid).bytes());
-            payload.resize(payload.len() + random.below(120), b'.');
+            // At times more than a segment holds.
+            let padding = if random.below(12) == 0 { 1_500 + random.below(3_000) } else { random.below(120) };
+            payload.resize(payload.len() + padding, b'.');
         }
         let value = is_retained.then(|| retained.entry(topic.clone()).or_default().sent(&payload));
         let id = (1..).find(|id| self.flights.iter().all(|flight| flight.id != *id)).unwrap_or(1);

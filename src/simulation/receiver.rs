@@ -67,6 +67,16 @@ impl Receiver {
         mine.map_or(Known::No, |subscription| subscription.known)
     }
 
+    /// Whether it surely has its session and all its subscriptions.
+    pub(super) fn is_sure(&self) -> bool {
+        let is_sure = |subscription: &Subscription| subscription.known == Known::Yes;
+        self.session == Known::Yes && self.subscriptions.iter().all(is_sure)
+    }
+
+    fn ends_with_session(&self, topic: &str) -> bool {
+        self.subscriptions.iter().any(|known| known.qos == 2 && matches(known.filter, topic))
+    }
+
     pub(super) fn dies(&mut self) {
         self.wire = None;
     }
@@ -155,7 +165,8 @@ impl Receiver {
     /// CleanSession 1: after CONNACK there is nothing of the old session, for ever.
     pub(super) fn begin_anew(&mut self, life: &Life, account: &mut Account) -> Result<(), Dead> {
         account.note(format!("{} begins anew", self.name));
-        account.waive(self.name, |_| true);
+        // What it had begun at QoS 2 ends with its session ([MQTT-4.8.2-5]); the rest goes to another member.
+        account.waive(self.account_name(), |topic| !self.is_member || self.ends_with_session(topic));
         self.session = Known::Maybe;
         for subscription in &mut self.subscriptions {
             if subscription.known == Known::Yes {

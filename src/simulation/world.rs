@@ -109,6 +109,18 @@ impl World {
         let Some(mut life) = self.start(files, plan) else { return };
         let result = self.work(&mut life, operations);
         self.account.note(format!("the end: {result:?}"));
+        if result.is_ok() && self.random.below(3) == 0 {
+            // In order, while a checkpoint is being written; the power may go in the midst of it.
+            self.account.note("shutdown".to_owned());
+            let Life { mut broker, power } = life;
+            broker.tend();
+            broker.shut_down();
+            if power.is_on() {
+                power.cut(files);
+            }
+            self.everybody_dies();
+            return;
+        }
         if life.power.is_on() {
             life.power.cut(files);
         }
@@ -153,7 +165,7 @@ impl World {
     fn operate(&mut self, life: &mut Life) -> Result<(), Dead> {
         let Self { random, account, receivers, publishers, will, .. } = self;
         let who = random.below(receivers.len());
-        let what = random.below(24);
+        let what = random.below(27);
         match what {
             0..=6 => {
                 let publisher = &mut publishers[who % 2];
@@ -167,6 +179,10 @@ impl World {
             15 => receivers[who].leave(account, random.coin())?,
             16..=17 => receivers[1 + who % 2].unsubscribe(account, random)?,
             18 if who == 2 => receivers[who].begin_anew(life, account)?,
+            // What it leaves is the other member's.
+            24..=26 if who >= 3 && receivers[7 - who].is_sure() => {
+                receivers[who].begin_anew(life, account)?
+            }
             19 => will.connect(life, account, receivers)?,
             20 => will.leave(account, random.coin())?,
             21 => self.probe(life)?,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::broker::Kind;
-use crate::faults;
+use crate::mutants;
 
 /// How to call the program.
 pub const USAGE: &str = "\
@@ -17,12 +17,20 @@ crash [options]
   --no-kill           the control: the same traffic, nobody kills the broker
   --calm              subscribers and publishers keep their connections and answer at once
   --must-lose         the run is good if the checker reports a loss (I1)
-  --fault NAME        run a broker built with planted faults with this one, and expect that it is found
-  --faults            the same for every fault in turn, each for at most 100 cycles
+  --heavy PERCENT     of the cycles are heavy: long, with megabytes of traffic (default 8)
+  --only INVARIANT    asks nothing but this (again for more of them)
+  --mutant NAME       builds this mutant of TernMQ and expects that it is found (again for more of them)
+  --mutants           the same for every mutant in turn, each for at most 100 cycles
+  --first N           begins with the N-th mutant, of so many as there are, and goes round
+  --minutes N         begins no further mutant after this time
+  --tree DIR          the tree that mutants are made of (default: the working directory)
   --keep DIR          leave data, log and history of a failure here (default: a directory below the system's for
                       temporary files, named in the report)
 
 Exit code: 0 if the outcome is as it should be, 1 if not, 2 if the run could not be made.";
+
+/// Of a hundred cycles so many are heavy.
+const HEAVY: u32 = 8;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -41,8 +49,18 @@ pub struct Args {
     pub calm: bool,
     /// Whether a loss is what is expected.
     pub must_lose: bool,
-    /// Planted faults to be found.
-    pub faults: Vec<&'static faults::Fault>,
+    /// Of a hundred cycles so many are heavy.
+    pub heavy: u32,
+    /// What is asked, if not everything.
+    pub only: Vec<String>,
+    /// Mutants to be found: these, or all if there are no names.
+    pub mutants: Option<Vec<String>>,
+    /// Which comes first.
+    pub first: u32,
+    /// When no further one is begun.
+    pub minutes: Option<u32>,
+    /// What they are made of.
+    pub tree: PathBuf,
     /// Where failures are left.
     pub keep: Option<PathBuf>,
 }
@@ -61,7 +79,12 @@ impl Args {
             kills: true,
             calm: false,
             must_lose: false,
-            faults: Vec::new(),
+            heavy: HEAVY,
+            only: Vec::new(),
+            mutants: None,
+            first: 0,
+            minutes: None,
+            tree: ".".into(),
             keep: None,
         };
         let mut cycles = None;
@@ -70,7 +93,7 @@ impl Args {
                 "--no-kill" => args.kills = false,
                 "--calm" => args.calm = true,
                 "--must-lose" => args.must_lose = true,
-                "--faults" => args.faults = faults::ALL.iter().collect(),
+                "--mutants" => args.mutants = Some(Vec::new()),
                 _ => {
                     let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;
                     match name.as_str() {
@@ -79,14 +102,19 @@ impl Args {
                         "--cycles" => cycles = Some(number(&name, &value)?),
                         "--round" => args.round = number(&name, &value)?,
                         "--seed" => args.seed = number(&name, &value)?,
-                        "--fault" => args.faults.push(faults::named(&value)?),
+                        "--heavy" => args.heavy = number(&name, &value)?,
+                        "--only" => args.only.push(value),
+                        "--mutant" => args.mutants.get_or_insert_default().push(value),
+                        "--first" => args.first = number(&name, &value)?,
+                        "--minutes" => args.minutes = Some(number(&name, &value)?),
+                        "--tree" => args.tree = value.into(),
                         "--keep" => args.keep = Some(value.into()),
                         _ => return Err(format!("cannot use {name} {value}")),
                     }
                 }
             }
         }
-        args.cycles = cycles.unwrap_or(if args.faults.is_empty() { 50 } else { faults::CYCLES_MAX });
+        args.cycles = cycles.unwrap_or(if args.mutants.is_none() { 50 } else { mutants::CYCLES_MAX });
         if args.round == 0 || args.cycles == 0 {
             return Err("a run without cycles shows nothing".to_owned());
         }
@@ -112,14 +140,14 @@ mod tests {
         assert_eq!((args.cycles, args.seed, args.kills, args.round, args.must_lose), (7, 3, false, 2, true));
         assert!(matches!(args.kind, Kind::Ternmq(path) if path == *"x"));
         assert!(matches!(parse("--peer mosquitto").unwrap().kind, Kind::Mosquitto));
-        assert_eq!(parse("--faults").unwrap().cycles, 100);
-        assert_eq!(parse("--faults --cycles 9").unwrap().cycles, 9);
+        assert_eq!(parse("--mutants").unwrap().cycles, 100);
+        assert_eq!(parse("--mutants --cycles 9").unwrap().cycles, 9);
     }
 
     #[test]
     fn what_cannot_be_used_is_refused() {
         for bad in
-            ["--cycles", "--cycles x", "--cycles 0", "--round 0", "--peer rabbit", "--fault none", "--what 1"]
+            ["--cycles", "--cycles x", "--cycles 0", "--round 0", "--peer rabbit", "--heavy x", "--what 1"]
         {
             assert!(parse(bad).is_err(), "{bad}");
         }

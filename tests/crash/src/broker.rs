@@ -24,7 +24,6 @@ pub enum Kind {
 pub struct Program {
     kind: Kind,
     directory: PathBuf,
-    environment: Vec<(String, String)>,
     dies_with_us: bool,
 }
 
@@ -41,7 +40,7 @@ impl Program {
     ///
     /// # Errors
     /// The directory cannot be made.
-    pub fn new(kind: Kind, directory: &Path, environment: Vec<(String, String)>) -> io::Result<Self> {
+    pub fn new(kind: Kind, directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory.join("data"))?;
         // Kept to the end of ours if this is a system that can do it; otherwise only our own orderly end stops it.
         let dies_with_us = Command::new("setpriv")
@@ -49,7 +48,12 @@ impl Program {
             .stderr(Stdio::null())
             .status()
             .is_ok_and(|status| status.success());
-        Ok(Self { kind, directory: directory.to_owned(), environment, dies_with_us })
+        Ok(Self { kind, directory: directory.to_owned(), dies_with_us })
+    }
+
+    /// Where its files are.
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
     }
 
     /// Where the broker's log lines go.
@@ -63,7 +67,7 @@ impl Program {
     /// The program cannot be started.
     pub fn start(&self) -> io::Result<Process> {
         let addr = free_addr()?;
-        let data = self.directory.join("data");
+        let data = self.data();
         let (program, arguments) = match &self.kind {
             Kind::Ternmq(program) => {
                 let bind = addr.to_string();
@@ -84,12 +88,7 @@ impl Program {
             Command::new(program)
         };
         let log: File = OpenOptions::new().create(true).append(true).open(self.log())?;
-        command
-            .args(arguments)
-            .envs(self.environment.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(Process { child: command.spawn()?, addr })
     }
 }

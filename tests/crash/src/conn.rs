@@ -27,6 +27,7 @@ pub struct Conn {
     client: Client,
     id: ConnId,
     stream: TcpStream,
+    is_v5: bool,
     buffer: Vec<u8>,
 }
 
@@ -56,7 +57,8 @@ impl Conn {
         let _ = stream.set_nodelay(true);
         let client = Rc::clone(&connect.client_id);
         let id = world.next_conn();
-        let mut conn = Self { world: Rc::clone(world), client, id, stream, buffer: Vec::new() };
+        let is_v5 = connect.expiry.is_some();
+        let mut conn = Self { world: Rc::clone(world), client, id, stream, is_v5, buffer: Vec::new() };
         conn.send(Packet::Connect(connect)).await?;
         match conn.recv_within(PATIENCE).await? {
             Some(Packet::ConnAck { present, code: 0 }) => Ok((conn, present)),
@@ -72,7 +74,21 @@ impl Conn {
     /// # Errors
     /// The connection has ended.
     pub async fn send(&mut self, packet: Packet) -> Result<(), Gone> {
-        let bytes = packet.encode();
+        let bytes = packet.encode(self.is_v5);
+        self.record(|client, id| What::Sent(client, id, packet));
+        match timeout(PATIENCE, self.stream.write_all(&bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(self.end()),
+        }
+    }
+
+    /// Sends a packet, and behind it in one piece so many others that are no part of the history.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub async fn send_with(&mut self, packet: Packet, other: &Packet, count: usize) -> Result<(), Gone> {
+        let mut bytes = packet.encode(self.is_v5);
+        bytes.extend(other.encode(self.is_v5).repeat(count));
         self.record(|client, id| What::Sent(client, id, packet));
         match timeout(PATIENCE, self.stream.write_all(&bytes)).await {
             Ok(Ok(())) => Ok(()),
@@ -102,7 +118,7 @@ impl Conn {
     }
 
     fn decode(&mut self) -> Result<Option<Packet>, Gone> {
-        match Packet::decode(&self.buffer) {
+        match Packet::decode(&self.buffer, self.is_v5) {
             Ok(None) => Ok(None),
             Ok(Some((packet, length))) => {
                 self.buffer.drain(..length);
@@ -124,8 +140,13 @@ impl Conn {
     }
 
     /// DISCONNECT, and waits until the broker has closed.
-    pub async fn disconnect(mut self) {
-        if self.send(Packet::Disconnect).await.is_ok() {
+    pub async fn disconnect(self) {
+        self.end_by(Packet::Disconnect).await;
+    }
+
+    /// The same with this packet.
+    pub async fn end_by(mut self, packet: Packet) {
+        if self.send(packet).await.is_ok() {
             while let Ok(Some(_)) = self.recv_within(PATIENCE).await {}
         }
     }
@@ -133,7 +154,7 @@ impl Conn {
     /// Watches an older connection after its successor has got CONNACK: the broker must have closed it and answer
     /// nothing any more. What it had sent before is lost on the way, as it were.
     pub async fn bury(mut self) {
-        let bytes = Packet::PingReq.encode();
+        let bytes = Packet::PingReq.encode(self.is_v5);
         self.record(|client, id| What::Sent(client, id, Packet::PingReq));
         // That it cannot be written is as good as that it is not answered.
         let _ = self.stream.write_all(&bytes).await;
@@ -157,6 +178,11 @@ impl Conn {
     /// Notes that nothing more came.
     pub fn record_quiet(&self) {
         self.record(What::Quiet);
+    }
+
+    /// Notes that nothing has come for [`IDLE`](crate::history::IDLE), that nothing was sent, and that something is missing.
+    pub fn record_idle(&self) {
+        self.record(What::Idle);
     }
 
     fn end(&self) -> Gone {

@@ -17,6 +17,9 @@ pub type ConnId = u32;
 /// Where an event stands in the history.
 pub type Index = usize;
 
+/// So long a client that misses something says nothing before it does (invariant I19).
+pub const IDLE: Duration = Duration::from_secs(4);
+
 /// One thing that happened.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -41,12 +44,17 @@ pub enum What {
     Closed(Client, ConnId),
     /// The client has waited for more than comes at once, and nothing came any more.
     Quiet(Client, ConnId),
+    /// The client has read all there was, has answered it, has sent nothing for [`IDLE`], got nothing, and misses something. What
+    /// it sends after this may be what wakes the broker.
+    Idle(Client, ConnId),
     /// The client cannot go on with the connection: these bytes are no packet.
     Garbage(Client, ConnId, String),
     /// The broker got SIGKILL.
     Killed,
     /// The broker is being started.
     Started,
+    /// A file of the data directory has appeared or gone, and the broker's death was waiting for that.
+    File(String),
     /// The broker ended, or did not start, without our doing.
     Died(String),
 }
@@ -60,8 +68,9 @@ impl What {
             | Self::Cut(client, conn)
             | Self::Closed(client, conn)
             | Self::Quiet(client, conn)
+            | Self::Idle(client, conn)
             | Self::Garbage(client, conn, _) => Some((client, *conn)),
-            Self::Killed | Self::Started | Self::Died(_) => None,
+            Self::Killed | Self::Started | Self::File(_) | Self::Died(_) => None,
         }
     }
 }
@@ -75,9 +84,13 @@ impl fmt::Display for Event {
             What::Cut(client, conn) => write!(f, "{client}#{conn} cuts the connection"),
             What::Closed(client, conn) => write!(f, "{client}#{conn} sees the end of the connection"),
             What::Quiet(client, conn) => write!(f, "{client}#{conn} gets nothing more"),
+            What::Idle(client, conn) => {
+                write!(f, "{client}#{conn} has waited in silence, and something is missing")
+            }
             What::Garbage(client, conn, text) => write!(f, "{client}#{conn} <- {text}"),
             What::Killed => write!(f, "---- broker: SIGKILL"),
             What::Started => write!(f, "---- broker: started"),
+            What::File(text) => write!(f, "---- {text}"),
             What::Died(text) => write!(f, "---- broker: {text}"),
         }
     }

@@ -1,10 +1,15 @@
-//! The packets of MQTT 3.1.1 as values, written and read without the codec of the broker.
+//! The packets of MQTT 3.1.1 and, as far as sessions with an expiry need it, MQTT 5 as values, written and read without the
+//! codec of the broker.
 //!
 //! It writes what a client sends and reads what a server sends, one filter per SUBSCRIBE and UNSUBSCRIBE. Payloads are
 //! text: all of ours are, and one that is not comes out as another text than was sent, which the checker reports.
+//! Properties and reasons of MQTT 5 are passed over: nobody here asks for any.
 
 use std::fmt;
 use std::rc::Rc;
+
+use crate::payload;
+pub use crate::payload::short;
 
 /// A control packet (section 2.2.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +62,10 @@ pub enum Packet {
     PingReq,
     /// The answer.
     PingResp,
-    /// The clean end: no will.
+    /// The clean end: no will. From a server: it closes (MQTT 5).
     Disconnect,
+    /// The clean end with session expiry 0: the session ends as well (MQTT 5).
+    DisconnectForGood,
 }
 
 /// CONNECT without user name; keep alive is off, so that a busy machine ends no connection.
@@ -70,6 +77,8 @@ pub struct Connect {
     pub clean: bool,
     /// What the broker is to publish if the connection ends otherwise than by DISCONNECT.
     pub will: Option<Will>,
+    /// MQTT 5: how many seconds the session outlives the connection.
+    pub expiry: Option<u32>,
 }
 
 /// The will of a connection.
@@ -104,8 +113,9 @@ pub struct Publish {
 
 impl Packet {
     /// The bytes of a packet that a client sends; empty for one that only servers send.
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self, is_v5: bool) -> Vec<u8> {
         let mut body = Vec::new();
+        let no_properties = |body: &mut Vec<u8>| body.extend([0].iter().take(usize::from(is_v5)));
         let first = match self {
             Self::Connect(connect) => {
                 text(&mut body, "MQTT");
@@ -113,9 +123,14 @@ impl Packet {
                 if let Some(will) = &connect.will {
                     flags |= 4 | will.qos << 3 | u8::from(will.retain) << 5;
                 }
-                body.extend([4, flags, 0, 0]);
+                body.extend([4 + u8::from(connect.expiry.is_some()), flags, 0, 0]);
+                if let Some(expiry) = connect.expiry {
+                    body.extend([5, 0x11]);
+                    body.extend(expiry.to_be_bytes());
+                }
                 text(&mut body, &connect.client_id);
                 if let Some(will) = &connect.will {
+                    no_properties(&mut body);
                     text(&mut body, &will.topic);
                     text(&mut body, &will.payload);
                 }
@@ -126,7 +141,8 @@ impl Packet {
                 if publish.qos > 0 {
                     body.extend(publish.id.to_be_bytes());
                 }
-                body.extend(publish.payload.as_bytes());
+                no_properties(&mut body);
+                payload::write(&publish.payload, &mut body);
                 0x30 | u8::from(publish.dup) << 3 | publish.qos << 1 | u8::from(publish.retain)
             }
             Self::PubAck(id) => with_id(&mut body, 0x40, *id),
@@ -135,17 +151,23 @@ impl Packet {
             Self::PubComp(id) => with_id(&mut body, 0x70, *id),
             Self::Subscribe { id, filter, qos } => {
                 body.extend(id.to_be_bytes());
+                no_properties(&mut body);
                 text(&mut body, filter);
                 body.push(*qos);
                 0x82
             }
             Self::Unsubscribe { id, filter } => {
                 body.extend(id.to_be_bytes());
+                no_properties(&mut body);
                 text(&mut body, filter);
                 0xA2
             }
             Self::PingReq => 0xC0,
             Self::Disconnect => 0xE0,
+            Self::DisconnectForGood => {
+                body.extend([0, 5, 0x11, 0, 0, 0, 0]);
+                0xE0
+            }
             Self::ConnAck { .. } | Self::SubAck { .. } | Self::UnsubAck(_) | Self::PingResp => return body,
         };
         let mut bytes = vec![first];
@@ -163,7 +185,7 @@ impl Packet {
     ///
     /// # Errors
     /// The bytes are no packet a server sends.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, String> {
+    pub fn decode(bytes: &[u8], is_v5: bool) -> Result<Option<(Self, usize)>, String> {
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
         let (mut length, mut header) = (0usize, 1);
         loop {
@@ -178,16 +200,20 @@ impl Packet {
             }
         }
         let Some(body) = bytes.get(header..header + length) else { return Ok(None) };
-        match decode_body(first, body) {
+        match decode_body(first, body, is_v5) {
             Some(packet) => Ok(Some((packet, header + length))),
-            None => Err(format!("a packet that cannot be read: first byte {first:#04x}, body {body:?}")),
+            None => Err(format!(
+                "a packet that cannot be read: first byte {first:#04x}, body {:?}",
+                &body[..body.len().min(64)]
+            )),
         }
     }
 }
 
-fn decode_body(first: u8, body: &[u8]) -> Option<Packet> {
+fn decode_body(first: u8, body: &[u8], is_v5: bool) -> Option<Packet> {
     let number = |at: usize| Some(u16::from_be_bytes([*body.get(at)?, *body.get(at + 1)?]));
-    let has_length = |length: usize| (body.len() == length).then_some(());
+    // What comes behind in MQTT 5 are reasons and properties.
+    let has_length = |length: usize| (body.len() == length || is_v5 && body.len() > length).then_some(());
     let packet = match first {
         0x20 => {
             has_length(2)?;
@@ -198,18 +224,19 @@ fn decode_body(first: u8, body: &[u8]) -> Option<Packet> {
             let end = 2 + usize::from(number(0)?);
             let topic = Rc::from(std::str::from_utf8(body.get(2..end)?).ok()?);
             let id = if qos > 0 { number(end)? } else { 0 };
-            let payload = body.get(if qos > 0 { end + 2 } else { end }..)?;
-            let payload = Rc::from(String::from_utf8_lossy(payload));
+            let rest = body.get(if qos > 0 { end + 2 } else { end }..)?;
+            let payload = payload::read(if is_v5 { behind_properties(rest)? } else { rest });
             Packet::Publish(Publish { qos, dup: first & 8 != 0, retain: first & 1 != 0, id, topic, payload })
         }
         0x90 => {
             has_length(3)?;
-            Packet::SubAck { id: number(0)?, code: *body.get(2)? }
+            Packet::SubAck { id: number(0)?, code: *body.last()? }
         }
         0xD0 => {
             has_length(0)?;
             Packet::PingResp
         }
+        0xE0 if is_v5 => Packet::Disconnect,
         _ => {
             has_length(2)?;
             let kind = match first {
@@ -226,6 +253,19 @@ fn decode_body(first: u8, body: &[u8]) -> Option<Packet> {
     Some(packet)
 }
 
+/// What stands behind the properties.
+fn behind_properties(bytes: &[u8]) -> Option<&[u8]> {
+    let (mut length, mut at) = (0, 0);
+    loop {
+        let byte = *bytes.get(at)?;
+        length |= usize::from(byte & 0x7F) << (7 * at);
+        at += 1;
+        if byte & 0x80 == 0 {
+            return bytes.get(at + length..);
+        }
+    }
+}
+
 fn text(out: &mut Vec<u8>, text: &str) {
     out.extend((text.len() as u16).to_be_bytes());
     out.extend(text.as_bytes());
@@ -239,8 +279,11 @@ fn with_id(body: &mut Vec<u8>, first: u8, id: u16) -> u8 {
 impl fmt::Display for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect(Connect { clean, will, .. }) => {
+            Self::Connect(Connect { clean, will, expiry, .. }) => {
                 write!(f, "CONNECT{}", if *clean { " clean" } else { "" })?;
+                if let Some(expiry) = expiry {
+                    write!(f, " expiry {expiry}")?;
+                }
                 let Some(will) = will else { return Ok(()) };
                 let retain = if will.retain { " retain" } else { "" };
                 write!(f, " will {} q{}{retain} \"{}\"", will.topic, will.qos, short(&will.payload))
@@ -264,17 +307,19 @@ impl fmt::Display for Packet {
             Self::PingReq => write!(f, "PINGREQ"),
             Self::PingResp => write!(f, "PINGRESP"),
             Self::Disconnect => write!(f, "DISCONNECT"),
+            Self::DisconnectForGood => write!(f, "DISCONNECT, expiry 0"),
         }
     }
 }
 
-/// What tells a payload apart, without its padding.
-pub fn short(payload: &str) -> &str {
-    payload.split(' ').next().unwrap_or(payload)
+/// The filter of a shared subscription without the name of its group (MQTT 5 section 4.8.2); none of another one.
+pub fn shared(filter: &str) -> Option<&str> {
+    Some(filter.strip_prefix("$share/")?.split_once('/')?.1)
 }
 
-/// Whether a filter matches a topic name (section 4.7); the names here do not begin with `$`.
+/// Whether a filter, of a shared subscription as well, matches a topic name (section 4.7); the names here do not begin with `$`.
 pub fn matches(filter: &str, topic: &str) -> bool {
+    let filter = shared(filter).unwrap_or(filter);
     let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
     loop {
         match (filter.next(), topic.next()) {
@@ -301,38 +346,74 @@ mod tests {
                 topic: "a/b".into(),
                 payload: "x".repeat(length).into(),
             });
-            let mut wire = publish.encode();
-            for end in 0..wire.len() {
-                assert_eq!(Packet::decode(&wire[..end]), Ok(None));
+            let mut wire = publish.encode(false);
+            for end in (0..wire.len()).step_by(1 + length / 100) {
+                assert_eq!(Packet::decode(&wire[..end], false), Ok(None));
             }
             wire.push(0xD0);
-            assert_eq!(Packet::decode(&wire), Ok(Some((publish, wire.len() - 1))));
+            assert_eq!(Packet::decode(&wire, false), Ok(Some((publish, wire.len() - 1))));
         }
+    }
+
+    #[test]
+    fn a_session_with_expiry_as_the_standard_draws_it() {
+        let connect = Connect { client_id: "c".into(), clean: false, will: None, expiry: Some(258) };
+        let expected = [&[16, 19, 0, 4][..], b"MQTT", &[5, 0, 0, 0, 5, 0x11, 0, 0, 1, 2, 0, 1], b"c"];
+        assert_eq!(Packet::Connect(connect).encode(true), expected.concat());
+        assert_eq!(Packet::DisconnectForGood.encode(true), [0xE0, 7, 0, 5, 0x11, 0, 0, 0, 0]);
+        let subscribe = Packet::Subscribe { id: 1, filter: "f".into(), qos: 1 };
+        assert_eq!(subscribe.encode(true), [0x82, 7, 0, 1, 0, 0, 1, b'f', 1]);
+        let connack = Packet::ConnAck { present: true, code: 0 };
+        assert_eq!(Packet::decode(&[0x20, 6, 1, 0, 3, 0x21, 0, 9], true), Ok(Some((connack, 8))));
+        let publish =
+            Publish { qos: 1, dup: false, retain: false, id: 7, topic: "t".into(), payload: "x".into() };
+        let wire = [0x32, 12, 0, 1, b't', 0, 7, 5, 2, 0, 0, 0, 9, b'x'];
+        assert_eq!(Packet::decode(&wire, true), Ok(Some((Packet::Publish(publish), 14))));
+        assert_eq!(
+            Packet::decode(&[0x90, 4, 0, 1, 0, 1], true),
+            Ok(Some((Packet::SubAck { id: 1, code: 1 }, 6)))
+        );
+        assert_eq!(Packet::decode(&[0xE0, 2, 0x8E, 0], true), Ok(Some((Packet::Disconnect, 4))));
     }
 
     #[test]
     fn connect_with_will_as_the_standard_draws_it() {
         let will = Will { topic: "w".into(), payload: "x".into(), qos: 2, retain: true };
-        let connect = Packet::Connect(Connect { client_id: "c".into(), clean: true, will: Some(will) });
+        let connect =
+            Packet::Connect(Connect { client_id: "c".into(), clean: true, will: Some(will), expiry: None });
         let expected =
             [&[16, 19, 0, 4][..], b"MQTT", &[4, 0x36, 0, 0, 0, 1], b"c", &[0, 1], b"w", &[0, 1], b"x"];
-        assert_eq!(connect.encode(), expected.concat());
+        assert_eq!(connect.encode(false), expected.concat());
     }
 
     #[test]
     fn what_is_no_packet_is_refused() {
-        assert!(Packet::decode(&[0x10, 0]).is_err());
-        assert!(Packet::decode(&[0x40, 3, 0, 1, 0]).is_err());
-        assert!(Packet::decode(&[0x60, 2, 0, 1]).is_err());
-        assert!(Packet::decode(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF, 1]).is_err());
+        assert!(Packet::decode(&[0x10, 0], false).is_err());
+        assert!(Packet::decode(&[0x40, 3, 0, 1, 0], false).is_err());
+        assert!(Packet::decode(&[0x60, 2, 0, 1], false).is_err());
+        assert!(Packet::decode(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF, 1], false).is_err());
     }
 
     #[test]
     fn filters() {
-        for (filter, topic) in [("a/b", "a/b"), ("a/+", "a/b"), ("a/#", "a/b/c"), ("a/#", "a"), ("#", "a")] {
+        for (filter, topic) in [
+            ("a/b", "a/b"),
+            ("a/+", "a/b"),
+            ("a/#", "a/b/c"),
+            ("a/#", "a"),
+            ("#", "a"),
+            ("$share/g/a/#", "a/b"),
+        ] {
             assert!(matches(filter, topic), "{filter} {topic}");
         }
-        for (filter, topic) in [("a/b", "a"), ("a/+", "a/b/c"), ("a/+", "a"), ("b/#", "a/b"), ("a", "a/b")] {
+        for (filter, topic) in [
+            ("a/b", "a"),
+            ("a/+", "a/b/c"),
+            ("a/+", "a"),
+            ("b/#", "a/b"),
+            ("a", "a/b"),
+            ("$share/g/a", "a/b"),
+        ] {
             assert!(!matches(filter, topic), "{filter} {topic}");
         }
     }

@@ -3,6 +3,7 @@
 //! Everything runs on one thread, so cells do. No borrow lives across an `.await`.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -22,12 +23,36 @@ pub enum Stage {
     Finish,
     /// Subscribers take what there is for them until the sentinels arrive.
     Drain,
+    /// Nobody has anything to do but a few, who look whether messages come by themselves.
+    Rest,
     /// The retained messages are read once more.
     Probe,
     /// Everybody disconnects.
     Part,
     /// The run is over.
     Stop,
+}
+
+/// How the traffic is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// Of all kinds.
+    Usual,
+    /// Megabytes within a second, so that checkpoints are due and segments are freed.
+    Load,
+    /// Sessions end, connections are lost and retained messages are replaced, and nobody else gives the broker a reason to write.
+    Quiet,
+}
+
+/// What keeps the segments of a heavy cycle alive until it is quiet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Focus {
+    /// What members of groups hold.
+    Groups,
+    /// Retained messages.
+    Retained,
+    /// Both.
+    Both,
 }
 
 /// The stage, and the broker.
@@ -39,6 +64,8 @@ pub struct Now {
     pub addr: Option<SocketAddr>,
     /// How often it has been started.
     pub epoch: u32,
+    /// How the traffic is.
+    pub mood: Mood,
 }
 
 /// Packets that can be the last thing the broker says before it is killed.
@@ -60,10 +87,15 @@ pub enum Aim {
     Publish,
     /// PUBREL to a subscriber.
     PubRel,
+    /// CONNACK to a member of a group, whose older session may have ended by this.
+    MemberConnAck,
 }
 
 impl Aim {
-    fn is_met_by(self, packet: &Packet) -> bool {
+    fn is_met_by(self, client: &str, packet: &Packet) -> bool {
+        if self == Self::MemberConnAck {
+            return matches!(packet, Packet::ConnAck { .. }) && client.starts_with(MEMBER);
+        }
         matches!(
             (self, packet),
             (Self::PubAck, Packet::PubAck(_))
@@ -77,6 +109,9 @@ impl Aim {
         )
     }
 }
+
+/// How the names of members of groups begin.
+pub const MEMBER: &str = "gm";
 
 /// What the clients share.
 #[derive(Debug)]
@@ -94,7 +129,12 @@ pub struct World {
     pub broker: RefCell<Option<Process>>,
     now: watch::Sender<Now>,
     trigger: Cell<Option<(Aim, u32)>>,
-    /// Rings when the trigger has killed the broker, and at the first CONNACK of an epoch.
+    struck: Cell<bool>,
+    /// The time from the trigger to the kill.
+    pub linger: Cell<Duration>,
+    /// How long the last start took until the first CONNACK.
+    pub start_time: Cell<Duration>,
+    /// Rings when the trigger has gone off, and at the first CONNACK of an epoch.
     pub bell: Notify,
     acks: Cell<u32>,
     connacks: Cell<u32>,
@@ -106,12 +146,22 @@ pub struct World {
     pub sentinels: RefCell<Vec<(Rc<str>, Rc<str>)>>,
     /// The last epoch in which retained messages were probed.
     pub probed: Cell<u32>,
+    /// Retained topics that have had a value since an acknowledgement, and always will have one.
+    pub kept: RefCell<HashSet<Rc<str>>>,
+    /// Messages to groups: acknowledged to their publishers, answered by a member.
+    pub owed: RefCell<HashSet<Rc<str>>>,
+    /// Bytes of load acknowledged in this heavy cycle.
+    pub loaded: Cell<u64>,
+    /// What the load of this heavy cycle is about.
+    pub focus: Cell<Focus>,
+    /// See [`owed`](Self::owed).
+    pub answered: RefCell<HashSet<Rc<str>>>,
 }
 
 impl World {
     /// A world without broker.
     pub fn new(seed: u64, calm: bool) -> Rc<Self> {
-        let now = watch::Sender::new(Now { stage: Stage::Traffic, addr: None, epoch: 0 });
+        let now = watch::Sender::new(Now { stage: Stage::Traffic, addr: None, epoch: 0, mood: Mood::Usual });
         Rc::new(Self {
             start: Instant::now(),
             seed,
@@ -121,6 +171,9 @@ impl World {
             broker: RefCell::new(None),
             now,
             trigger: Cell::new(None),
+            struck: Cell::new(false),
+            linger: Cell::new(Duration::ZERO),
+            start_time: Cell::new(Duration::from_millis(50)),
             bell: Notify::new(),
             acks: Cell::new(0),
             connacks: Cell::new(0),
@@ -129,13 +182,18 @@ impl World {
             done_bell: Notify::new(),
             sentinels: RefCell::default(),
             probed: Cell::new(0),
+            kept: RefCell::default(),
+            loaded: Cell::new(0),
+            focus: Cell::new(Focus::Both),
+            owed: RefCell::default(),
+            answered: RefCell::default(),
         })
     }
 
     /// Writes an event down. If it is what the trigger waits for, the broker dies now.
     pub fn record(&self, what: What) {
         let mut is_aimed_at = false;
-        if let What::Received(_, _, packet) = &what {
+        if let What::Received(client, _, packet) = &what {
             match packet {
                 Packet::PubAck(_) | Packet::PubRec(_) => self.acks.set(self.acks.get() + 1),
                 Packet::ConnAck { .. } => {
@@ -145,15 +203,19 @@ impl World {
                 _ => {}
             }
             if let Some((aim, count)) = self.trigger.get()
-                && aim.is_met_by(packet)
+                && aim.is_met_by(client, packet)
             {
                 is_aimed_at = count <= 1;
                 self.trigger.set(Some((aim, count.saturating_sub(1))));
             }
         }
         self.push(what);
-        if is_aimed_at {
+        if is_aimed_at && self.linger.get().is_zero() {
             self.kill();
+        } else if is_aimed_at {
+            self.trigger.set(None);
+            self.struck.set(true);
+            self.bell.notify_one();
         }
     }
 
@@ -167,13 +229,46 @@ impl World {
         self.trigger.set(Some((aim, count)));
     }
 
+    /// Whether the trigger has gone off and the broker is to die after [`linger`](Self::linger).
+    pub fn is_struck(&self) -> bool {
+        self.struck.get()
+    }
+
+    /// How the traffic is from now on.
+    pub fn set_mood(&self, mood: Mood) {
+        if self.mood() != mood {
+            self.now.send_modify(|now| now.mood = mood);
+        }
+    }
+
+    /// How the traffic is.
+    pub fn mood(&self) -> Mood {
+        self.now().mood
+    }
+
+    /// Returns when the traffic is not quiet.
+    pub async fn noise(&self) {
+        while self.mood() == Mood::Quiet && self.is(Stage::Traffic) {
+            self.change().await;
+        }
+    }
+
+    /// Whether every message that was acknowledged to a publisher to a group has been answered by a member.
+    pub fn is_group_served(&self) -> bool {
+        self.owed.borrow().is_subset(&self.answered.borrow())
+    }
+
     /// SIGKILL, if it lives.
     pub fn kill(&self) {
         self.trigger.set(None);
+        self.struck.set(false);
         let Some(mut broker) = self.broker.borrow_mut().take() else { return };
         broker.kill();
         self.push(What::Killed);
-        self.now.send_modify(|now| now.addr = None);
+        self.now.send_modify(|now| {
+            now.addr = None;
+            now.mood = Mood::Usual;
+        });
         self.bell.notify_one();
     }
 

@@ -7,7 +7,7 @@ use super::Actor;
 use super::receiver::Receiver;
 use crate::conn::Gone;
 use crate::rng::Rng;
-use crate::world::{Stage, World};
+use crate::world::{Mood, Stage, World};
 
 /// The client.
 #[derive(Debug)]
@@ -23,6 +23,10 @@ impl Alternator {
 
     /// One connection.
     async fn step(&mut self) -> Result<(), Gone> {
+        while self.receiver.world.mood() == Mood::Quiet && self.receiver.conn.is_some() {
+            self.receiver.take(Duration::from_millis(20), 0).await?;
+        }
+        self.receiver.world.noise().await;
         let is_clean = self.rng.percent(50);
         if self.receiver.conn.is_some() {
             self.receiver.take_over(is_clean).await?;

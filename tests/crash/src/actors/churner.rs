@@ -7,7 +7,7 @@ use super::Actor;
 use super::receiver::Receiver;
 use crate::conn::Gone;
 use crate::rng::Rng;
-use crate::world::{Stage, World};
+use crate::world::{Mood, Stage, World};
 
 /// How many filters there are to subscribe to.
 pub(super) const FILTERS: u32 = 8;
@@ -31,6 +31,9 @@ impl Churner {
 
     async fn step(&mut self) -> Result<(), Gone> {
         self.receiver.connect(false).await?;
+        while self.receiver.world.mood() == Mood::Quiet {
+            self.receiver.take(Duration::from_millis(20), 0).await?;
+        }
         let filter = filter(self.rng.range(0, FILTERS - 1));
         if self.receiver.sure.contains_key(&filter) {
             self.receiver.unsubscribe(&filter).await?;

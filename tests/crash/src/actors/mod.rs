@@ -7,7 +7,10 @@
 
 mod alternator;
 mod churner;
+mod member;
+mod pairs;
 mod publisher;
+mod reader;
 mod receiver;
 mod retained;
 mod subscriber;
@@ -20,6 +23,7 @@ use std::rc::Rc;
 use tokio::task::spawn_local;
 
 use crate::world::{Stage, World};
+use member::{Life, Member};
 use publisher::{Publisher, Work};
 use subscriber::{Profile, Subscriber};
 
@@ -33,6 +37,10 @@ trait Actor: 'static {
     }
     /// Takes everything that is there for it.
     fn drain(&mut self) -> impl Future<Output = ()> {
+        async {}
+    }
+    /// Looks, while nobody else has anything to do, whether messages come by themselves.
+    fn rest(&mut self) -> impl Future<Output = ()> {
         async {}
     }
     /// Reads the retained messages.
@@ -50,6 +58,7 @@ async fn act(mut actor: impl Actor, world: Rc<World>) {
             Stage::Traffic => actor.traffic().await,
             Stage::Finish => actor.finish().await,
             Stage::Drain => actor.drain().await,
+            Stage::Rest => actor.rest().await,
             Stage::Probe => actor.probe().await,
             Stage::Part => actor.part().await,
             Stage::Stop => return,
@@ -90,6 +99,27 @@ pub fn spawn_all(world: &Rc<World>) -> usize {
     for (name, window, qos) in [("r1", 3, 1), ("r2", 3, 2)] {
         spawn!(Publisher::new(world, name, window, Work::retained(name, qos)));
     }
+    // QoS 2 from several to one.
+    for (name, window) in [("s1", 4), ("s2", 4), ("s3", 1)] {
+        spawn!(Publisher::new(world, name, window, Work::Messages(topics(&[(&format!("s/{name}"), 2)]))));
+    }
+    let bulk = |list: &[(&str, u8)], sizes, budget| Work::Bulk(topics(list), sizes, budget);
+    spawn!(Publisher::new(world, "pg1", 60, bulk(&[("gs/1/a", 1)], (2_000, 12_000), 10 << 20)));
+    spawn!(Publisher::new(world, "pg2", 20, bulk(&[("gs/2/a", 2), ("gs/2/b", 1)], (2_000, 12_000), 4 << 20)));
+    spawn!(Publisher::new(world, "pb", 10, bulk(&[("big/1", 1), ("big/2", 2)], (0, 100_000), 8 << 20)));
+    spawn!(Publisher::new(world, "rb", 2, Work::kept("rb", 8, 3_000_000)));
+    spawn!(Publisher::new(world, "rm", 20, Work::kept("rm", 150, 6_000)));
+    for (name, life) in [
+        ("gm1", Life::Silent),
+        ("gm2", Life::Clean),
+        ("gm3", Life::Expires),
+        ("gm4", Life::Silent),
+        ("gm0", Life::Takes),
+    ] {
+        spawn!(Member::new(world, name, life));
+    }
+    spawn!(reader::Reader::new(world, "reader"));
+    spawn!(pairs::Pairs::new(world, "pairs"));
     spawn!(twice::Twice::new(world, "q0"));
     for (name, filters, profile) in [
         ("steady", &[("t/#", 2)][..], Profile { late: 5, ..Profile::CALM }),
@@ -110,6 +140,8 @@ pub fn spawn_all(world: &Rc<World>) -> usize {
             Profile { takeover: 80, lag: 80, ..Profile::CALM },
         ),
         ("late", &[("t/+/a", 2)], Profile { late: 80, cut: 20, lag: 30, ..Profile::CALM }),
+        ("sole", &[("s/#", 2)], Profile { cut: 30, lag: 30, ..Profile::CALM }),
+        ("bulky", &[("big/#", 2)], Profile { cut: 10, ..Profile::CALM }),
         ("rsub", &[("r/#", 2)], Profile { cut: 30, late: 20, ..Profile::CALM }),
         ("wsub", &[("w/#", 2)], Profile { cut: 20, late: 20, ..Profile::CALM }),
     ] {

@@ -9,8 +9,14 @@ use super::Actor;
 use crate::conn::{Conn, Gone, PATIENCE};
 use crate::history::Client;
 use crate::mqtt::{Connect, Packet, Publish};
+use crate::payload::{padded, size};
 use crate::rng::Rng;
-use crate::world::{Stage, World};
+use crate::world::{Focus, Mood, Stage, World};
+
+/// How the topics of groups begin.
+pub(super) const GROUP: &str = "gs/";
+/// Retained messages of more bytes than this are large.
+const LARGE: u32 = 100_000;
 
 /// What a publisher publishes.
 #[derive(Debug)]
@@ -19,6 +25,10 @@ pub(super) enum Work {
     Messages(Vec<(Rc<str>, u8)>),
     /// Retained messages to these topics, set, overwritten and deleted.
     Retained(Vec<(Rc<str>, u8)>),
+    /// Retained messages that are never deleted, of up to so many bytes under load; overwritten at QoS 0 as well.
+    Kept(Vec<(Rc<str>, u8)>, u32),
+    /// Messages to a group, or others of which there are many under load: of these sizes, and so many bytes at most.
+    Bulk(Vec<(Rc<str>, u8)>, (u32, u32), u32),
 }
 
 impl Work {
@@ -27,9 +37,21 @@ impl Work {
         Self::Retained((0..3).map(|n| (Rc::from(format!("r/{name}/{n}")), qos)).collect())
     }
 
+    /// So many retained topics below `NAME/`, with values of up to so many bytes.
+    pub(super) fn kept(name: &str, count: u32, bytes: u32) -> Self {
+        Self::Kept((0..count).map(|n| (Rc::from(format!("{name}/{n}")), 1)).collect(), bytes)
+    }
+
     fn topics(&self) -> &[(Rc<str>, u8)] {
-        let (Self::Messages(topics) | Self::Retained(topics)) = self;
+        let (Self::Messages(topics)
+        | Self::Retained(topics)
+        | Self::Kept(topics, _)
+        | Self::Bulk(topics, ..)) = self;
         topics
+    }
+
+    fn is_retained(&self) -> bool {
+        matches!(self, Self::Retained(_) | Self::Kept(..))
     }
 }
 
@@ -52,6 +74,8 @@ pub(super) struct Publisher {
     conn: Option<Conn>,
     unfinished: VecDeque<Unfinished>,
     sequence: u32,
+    /// Of the load of this epoch: how many messages and bytes were sent.
+    load: (u32, u32, u32),
 }
 
 impl Publisher {
@@ -65,6 +89,7 @@ impl Publisher {
             conn: None,
             unfinished: VecDeque::new(),
             sequence: 0,
+            load: (0, 0, 0),
         }
     }
 
@@ -77,7 +102,7 @@ impl Publisher {
         if self.conn.is_some() {
             return Ok(());
         }
-        let connect = Connect { client_id: Rc::clone(&self.name), clean: false, will: None };
+        let connect = Connect { client_id: Rc::clone(&self.name), clean: false, will: None, expiry: None };
         let (conn, _) = Conn::open(&self.world, connect).await?;
         self.conn = Some(conn);
         let again: Vec<Packet> = self
@@ -104,27 +129,109 @@ impl Publisher {
     }
 
     async fn publish(&mut self, topic: Rc<str>, qos: u8, payload: Rc<str>) -> Result<(), Gone> {
-        let retain = matches!(self.work, Work::Retained(_));
-        let publish = Publish { qos, dup: false, retain, id: self.free_id(), topic, payload };
-        self.unfinished.push_back(Unfinished { publish: publish.clone(), is_received: false });
+        let retain = self.work.is_retained();
+        let id = if qos > 0 { self.free_id() } else { 0 };
+        let publish = Publish { qos, dup: false, retain, id, topic, payload };
+        if qos > 0 {
+            self.unfinished.push_back(Unfinished { publish: publish.clone(), is_received: false });
+        }
         self.send(Packet::Publish(publish)).await
     }
 
     fn payload(&mut self) -> Rc<str> {
-        self.sequence += 1;
-        let padding = match self.rng.range(0, 99) {
-            0..=49 => 0,
-            50..=97 => self.rng.range(1, 300),
-            _ => self.rng.range(2_000, 20_000),
+        let padding = match self.rng.range(0, 199) {
+            0..=94 => 0,
+            95..=184 => self.rng.range(1, 300),
+            185..=197 => self.rng.range(2_000, 20_000),
+            _ => self.rng.range(20_000, 100_000),
         };
-        format!("{}.{} {}", self.name, self.sequence, "x".repeat(padding as usize)).into()
+        self.payload_of(padding)
+    }
+
+    fn payload_of(&mut self, padding: u32) -> Rc<str> {
+        self.sequence += 1;
+        padded(&format!("{}.{}", self.name, self.sequence), padding)
     }
 
     async fn publish_something(&mut self) -> Result<(), Gone> {
         let (topic, qos) = self.rng.pick(self.work.topics()).clone();
-        let is_deletion = matches!(self.work, Work::Retained(_)) && self.rng.percent(35);
-        let payload = if is_deletion { "".into() } else { self.payload() };
+        let payload = match self.work {
+            Work::Retained(_) if self.rng.percent(35) => "".into(),
+            // Cannot be told apart, and has to be survived.
+            Work::Messages(_) if self.rng.percent(1) => "".into(),
+            Work::Kept(_, most) if most <= LARGE => {
+                let size = self.rng.range(most / 3, most);
+                self.payload_of(size)
+            }
+            _ => self.payload(),
+        };
+        let qos = if matches!(self.work, Work::Kept(..)) && self.rng.percent(40) { 0 } else { qos };
         self.publish(topic, qos, payload).await
+    }
+
+    /// What this publisher has to do with a heavy cycle, if anything is left to do; `false` if it goes on as usual.
+    async fn heave(&mut self) -> Result<bool, Gone> {
+        let now = self.world.now();
+        if self.load.0 != now.epoch {
+            self.load = (now.epoch, 0, 0);
+        }
+        let (_, count, bytes) = self.load;
+        let has_part = match (&self.work, self.world.focus.get()) {
+            (Work::Kept(_, most), Focus::Groups) => *most <= LARGE,
+            (Work::Bulk(topics, ..), Focus::Retained) => !topics[0].0.starts_with(GROUP),
+            _ => true,
+        };
+        let room = self.unfinished.len() < self.window && has_part;
+        match (&self.work, now.mood) {
+            (_, Mood::Usual) | (Work::Messages(_) | Work::Retained(_), Mood::Load) => return Ok(false),
+            (Work::Kept(topics, most), Mood::Load) if room && (count as usize) < topics.len() => {
+                let (topic, qos) = topics[count as usize].clone();
+                let size = self.rng.range(if *most > LARGE { most / 30 } else { most / 3 }, *most);
+                self.load.1 += 1;
+                let payload = self.payload_of(size);
+                self.publish(topic, qos, payload).await?;
+            }
+            // Now none of them has a value that can be found anywhere but in its old segment or in this message.
+            (Work::Kept(topics, most), Mood::Quiet)
+                if has_part && *most > LARGE && (count as usize) < 2 * topics.len() =>
+            {
+                let topic = Rc::clone(&topics[count as usize % topics.len()].0);
+                self.load.1 += 1;
+                let payload = self.payload_of(0);
+                self.publish(topic, 0, payload).await?;
+                let pause = self.rng.millis(20, 220);
+                self.take(pause).await?;
+            }
+            (Work::Bulk(topics, (least, most), budget), Mood::Load) if room && bytes < *budget => {
+                let (topic, qos) = self.rng.pick(topics).clone();
+                let size = self.rng.range(*least, *most);
+                self.load.2 += size;
+                let payload = self.payload_of(size);
+                self.publish(topic, qos, payload).await?;
+                if self.unfinished.len() < self.window {
+                    return Ok(true);
+                }
+            }
+            _ => {}
+        }
+        self.take(Duration::from_millis(5)).await?;
+        Ok(true)
+    }
+
+    /// It is acknowledged for good.
+    fn done(&mut self, publish: &Publish) {
+        if self.world.mood() != Mood::Usual {
+            self.world.loaded.set(self.world.loaded.get() + size(&publish.payload));
+        }
+        match self.work {
+            Work::Kept(..) => {
+                self.world.kept.borrow_mut().insert(Rc::clone(&publish.topic));
+            }
+            Work::Bulk(..) if publish.topic.starts_with(GROUP) => {
+                self.world.owed.borrow_mut().insert(Rc::clone(&publish.payload));
+            }
+            _ => {}
+        }
     }
 
     /// Takes one packet, waiting so long for it at most.
@@ -143,7 +250,7 @@ impl Publisher {
     async fn handle(&mut self, packet: &Packet) -> Result<(), Gone> {
         match *packet {
             Packet::PubAck(id) => {
-                self.unfinished.retain(|message| message.publish.id != id || message.publish.qos != 1);
+                self.end(|message| message.publish.id == id && message.publish.qos == 1);
             }
             Packet::PubRec(id) => {
                 let found = self.unfinished.iter_mut().find(|message| message.publish.id == id);
@@ -152,16 +259,27 @@ impl Publisher {
                 return self.send(Packet::PubRel(id)).await;
             }
             Packet::PubComp(id) => {
-                self.unfinished.retain(|message| message.publish.id != id || !message.is_received);
+                self.end(|message| message.publish.id == id && message.is_received);
             }
             _ => {}
         }
         Ok(())
     }
 
+    fn end(&mut self, is_it: impl Fn(&Unfinished) -> bool) {
+        if let Some(place) = self.unfinished.iter().position(is_it)
+            && let Some(message) = self.unfinished.remove(place)
+        {
+            self.done(&message.publish);
+        }
+    }
+
     /// A burst within the window, then a while for the answers.
     async fn step(&mut self) -> Result<(), Gone> {
         self.connect().await?;
+        if self.heave().await? {
+            return Ok(());
+        }
         let room = self.window.saturating_sub(self.unfinished.len());
         if room > 0 {
             for _ in 0..self.rng.range(1, room as u32) {
@@ -176,10 +294,10 @@ impl Publisher {
             return Err(Gone);
         }
         let most = if self.window == 1 { 5 } else { 3 * self.window as u32 };
-        let until = Instant::now() + self.rng.millis(1, most);
+        let (until, mood) = (Instant::now() + self.rng.millis(1, most), self.world.mood());
         while self.world.is(Stage::Traffic) {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.world.mood() != mood {
                 break;
             }
             self.take(left).await?;

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::conn::{self, Conn, Gone, PATIENCE};
-use crate::history::Client;
+use crate::history::{Client, IDLE};
 use crate::mqtt::{Connect, Packet, Publish, matches};
 use crate::world::{Stage, World};
 
-/// After so long without a packet the broker is asked whether it has read everything.
-const SILENCE: Duration = Duration::from_millis(500);
-/// It has, and nothing came so often: nothing will come.
-const SILENCES_MAX: u32 = 4;
+/// It has been idle so often, and nothing came when it spoke: nothing will come.
+const IDLES_MAX: u32 = 2;
+/// A broker that has answered somebody else has had so much time more.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// A subscribing client.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Receiver {
     pub(super) conn: Option<Conn>,
     /// What is still to be answered, in order.
     answers: VecDeque<Packet>,
+    /// Payloads of what is still to be answered.
+    unanswered: BTreeMap<u16, Rc<str>>,
     /// QoS 2 messages received and not released.
     open: BTreeSet<u16>,
     /// Payloads received since the last clean part.
@@ -31,6 +33,10 @@ pub(super) struct Receiver {
     packet_id: u16,
     /// Packets received.
     received: u64,
+    /// How long the session outlives the connection: of MQTT 5 clients.
+    pub(super) expiry: Option<u32>,
+    /// A member of a group: what it answers is served.
+    pub(super) is_member: bool,
 }
 
 impl Receiver {
@@ -40,11 +46,14 @@ impl Receiver {
             name: name.into(),
             conn: None,
             answers: VecDeque::new(),
+            unanswered: BTreeMap::new(),
             open: BTreeSet::new(),
             seen: HashSet::new(),
             sure: BTreeMap::new(),
             packet_id: 0,
             received: 0,
+            expiry: None,
+            is_member: false,
         }
     }
 
@@ -66,7 +75,7 @@ impl Receiver {
             self.forget();
         }
         self.answers.clear();
-        let connect = Connect { client_id: Rc::clone(&self.name), clean, will: None };
+        let connect = Connect { client_id: Rc::clone(&self.name), clean, will: None, expiry: self.expiry };
         let (conn, is_present) = Conn::open(&self.world, connect).await?;
         if !is_present {
             self.forget();
@@ -91,7 +100,8 @@ impl Receiver {
         result
     }
 
-    fn forget(&mut self) {
+    /// Its session is gone, or may be.
+    pub(super) fn forget(&mut self) {
         self.sure.clear();
         self.open.clear();
     }
@@ -120,6 +130,9 @@ impl Receiver {
         match &packet {
             Some(Packet::Publish(Publish { qos, id, payload, .. })) => {
                 self.seen.insert(Rc::clone(payload));
+                if self.is_member && *qos > 0 {
+                    self.unanswered.insert(*id, Rc::clone(payload));
+                }
                 if *qos == 2 {
                     self.open.insert(*id);
                 }
@@ -142,6 +155,11 @@ impl Receiver {
         while self.answers.len() > keep
             && let Some(answer) = self.answers.pop_front()
         {
+            if let Packet::PubAck(id) | Packet::PubRec(id) = answer
+                && let Some(payload) = self.unanswered.remove(&id)
+            {
+                self.world.answered.borrow_mut().insert(payload);
+            }
             self.send(answer).await?;
         }
         Ok(())
@@ -152,10 +170,14 @@ impl Receiver {
         self.answers.len()
     }
 
-    async fn await_packet(&mut self, expected: impl Fn(&Packet) -> bool) -> Result<Packet, Gone> {
+    async fn await_packet(
+        &mut self,
+        expected: impl Fn(&Packet) -> bool,
+        keep: usize,
+    ) -> Result<Packet, Gone> {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
-            if let Some(packet) = self.take(Duration::from_millis(50), 0).await?
+            if let Some(packet) = self.take(Duration::from_millis(50), keep).await?
                 && expected(&packet)
             {
                 return Ok(packet);
@@ -177,9 +199,23 @@ impl Receiver {
     /// # Errors
     /// The connection has ended: nobody knows whether there is a subscription.
     pub(super) async fn subscribe(&mut self, filter: &Rc<str>, qos: u8) -> Result<(), Gone> {
+        self.subscribe_keeping(filter, qos, 0).await
+    }
+
+    /// The same, while answers are held back.
+    ///
+    /// # Errors
+    /// The connection has ended: nobody knows whether there is a subscription.
+    pub(super) async fn subscribe_keeping(
+        &mut self,
+        filter: &Rc<str>,
+        qos: u8,
+        keep: usize,
+    ) -> Result<(), Gone> {
         let id = self.next_packet_id();
         self.send(Packet::Subscribe { id, filter: Rc::clone(filter), qos }).await?;
-        self.await_packet(|packet| matches!(packet, Packet::SubAck { id: got, .. } if *got == id)).await?;
+        let is_answer = |packet: &Packet| matches!(packet, Packet::SubAck { id: got, .. } if *got == id);
+        self.await_packet(is_answer, keep).await?;
         self.sure.insert(Rc::clone(filter), qos);
         Ok(())
     }
@@ -192,7 +228,7 @@ impl Receiver {
         let id = self.next_packet_id();
         self.sure.remove(filter);
         self.send(Packet::Unsubscribe { id, filter: Rc::clone(filter) }).await?;
-        self.await_packet(|packet| *packet == Packet::UnsubAck(id)).await?;
+        self.await_packet(|packet| *packet == Packet::UnsubAck(id), 0).await?;
         Ok(())
     }
 
@@ -202,7 +238,7 @@ impl Receiver {
     /// The connection has ended.
     pub(super) async fn ping(&mut self) -> Result<(), Gone> {
         self.send(Packet::PingReq).await?;
-        self.await_packet(|packet| *packet == Packet::PingResp).await?;
+        self.await_packet(|packet| *packet == Packet::PingResp, 0).await?;
         Ok(())
     }
 
@@ -215,24 +251,53 @@ impl Receiver {
             && awaited.all(|(_, payload)| self.seen.contains(payload))
     }
 
-    /// Takes everything that is there for a persistent session, until the sentinels of its subscriptions have come, or
-    /// nothing comes any more.
+    /// Takes everything that is there for a persistent session, until the sentinels of its subscriptions have come. It says
+    /// nothing but its answers: what it is owed has to come by itself.
     pub(super) async fn drain(&mut self) {
-        let (mut silences, mut last, mut received) = (0, Instant::now(), self.received);
-        while silences < SILENCES_MAX && self.world.is(Stage::Drain) {
-            if self.connect(false).await.is_err() || self.take(Duration::from_millis(20), 0).await.is_err() {
+        let (mut idles, mut last) = (0, Instant::now());
+        while idles < IDLES_MAX && self.world.is(Stage::Drain) {
+            if self.connect(false).await.is_err() {
                 continue;
             }
-            if self.is_complete() && self.ping().await.is_ok() && self.is_complete() {
-                return;
+            match self.take(Duration::from_millis(20), 0).await {
+                Err(Gone) => continue,
+                Ok(Some(_)) => last = Instant::now(),
+                Ok(None) => {}
             }
-            if last.elapsed() > SILENCE {
-                // The answer itself is one packet.
-                let _ = self.ping().await;
-                silences = if self.received > received + 1 { 0 } else { silences + 1 };
-                (last, received) = (Instant::now(), self.received);
+            if self.is_served(last) {
+                // Nothing comes behind.
+                if self.ping().await.is_ok() && self.is_served(last) {
+                    return;
+                }
+            } else if last.elapsed() > IDLE {
+                self.note_idle().await;
+                idles += 1;
+                last = Instant::now();
             }
         }
+    }
+
+    /// Whether all that is owed has come. Of a group that is asked in silence only: it takes longer.
+    fn is_served(&self, last: Instant) -> bool {
+        match self.is_member {
+            true => {
+                self.answers.is_empty()
+                    && last.elapsed() > Duration::from_millis(20)
+                    && self.world.is_group_served()
+            }
+            false => self.is_complete(),
+        }
+    }
+
+    /// After a long silence: sees that the broker answers others, waits once more, notes that something is missing, and speaks.
+    pub(super) async fn note_idle(&mut self) {
+        if !herald(&self.world, &self.name).await || !matches!(self.take(GRACE, 0).await, Ok(None)) {
+            return;
+        }
+        if let Some(conn) = &self.conn {
+            conn.record_idle();
+        }
+        let _ = self.ping().await;
     }
 
     /// DISCONNECT.
@@ -244,6 +309,13 @@ impl Receiver {
         }
     }
 
+    /// The connection was ended by somebody else.
+    pub(super) fn lost(&mut self) {
+        self.answers.clear();
+        self.unanswered.clear();
+        self.forget();
+    }
+
     /// Drops the connection.
     pub(super) fn cut(&mut self, hard: bool) {
         self.answers.clear();
@@ -251,4 +323,13 @@ impl Receiver {
             conn.cut(hard);
         }
     }
+}
+
+/// Whether the broker takes a new connection. On a busy machine it may be that nothing comes because nothing goes on.
+pub(super) async fn herald(world: &Rc<World>, name: &str) -> bool {
+    let client_id = format!("herald-{name}").into();
+    let connect = Connect { client_id, clean: true, will: None, expiry: None };
+    let Ok((conn, _)) = Conn::open(world, connect).await else { return false };
+    conn.disconnect().await;
+    true
 }

@@ -8,7 +8,7 @@ use super::receiver::Receiver;
 use crate::conn::Gone;
 use crate::mqtt::Packet;
 use crate::rng::Rng;
-use crate::world::{Stage, World};
+use crate::world::{Mood, Stage, World};
 
 /// What it does in so many of a hundred cases.
 #[derive(Clone, Copy, Debug)]
@@ -77,11 +77,12 @@ impl Subscriber {
     async fn wait_for_its_time(&mut self) {
         let world = Rc::clone(&self.receiver.world);
         let (epoch, cycle) = (world.now().epoch, world.cycle.get());
-        if self.met_cycle == cycle || self.receiver.conn.is_some() {
+        if self.met_cycle == cycle || self.receiver.conn.is_some() || world.mood() != Mood::Usual {
             return;
         }
         self.met_cycle = cycle;
-        let is_over = || !world.is(Stage::Traffic) || world.now().epoch != epoch;
+        let is_over =
+            || !world.is(Stage::Traffic) || world.now().epoch != epoch || world.mood() != Mood::Usual;
         // Whoever has not subscribed yet has nothing to be late for.
         if self.receiver.sure.is_empty() {
             return;
@@ -108,6 +109,10 @@ impl Subscriber {
             if !self.receiver.sure.contains_key(&filter) {
                 self.receiver.subscribe(&filter, qos).await?;
             }
+        }
+        if self.receiver.world.mood() != Mood::Usual {
+            // What it has not taken would keep every segment of the log alive.
+            return self.take_messages(0, 50).await;
         }
         let keep = match self.rng.percent(self.profile.lag) {
             true => *self.rng.pick(&[1, 3, 10, 19, 100]),

@@ -76,7 +76,8 @@ impl Twice {
 
     async fn connect(&mut self) -> Result<(), Gone> {
         if self.conn.is_none() {
-            let connect = Connect { client_id: Rc::clone(&self.name), clean: false, will: None };
+            let connect =
+                Connect { client_id: Rc::clone(&self.name), clean: false, will: None, expiry: None };
             self.conn = Some(Conn::open(&self.world, connect).await?.0);
             if self.step == Step::Released {
                 self.release().await?;
@@ -136,6 +137,7 @@ impl Twice {
 impl Actor for Twice {
     async fn traffic(&mut self) {
         while self.world.is(Stage::Traffic) {
+            self.world.noise().await;
             if self.advance().await.is_err() {
                 continue;
             }

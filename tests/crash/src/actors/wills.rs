@@ -49,7 +49,7 @@ impl Mortal {
         self.sequence += 1;
         let payload = self.payload();
         let will = Will { topic: Rc::clone(&self.topic), payload, qos: self.qos, retain: false };
-        let connect = Connect { client_id: Rc::clone(&self.name), clean, will: Some(will) };
+        let connect = Connect { client_id: Rc::clone(&self.name), clean, will: Some(will), expiry: None };
         Ok(Conn::open(&self.world, connect).await?.0)
     }
 
@@ -92,6 +92,7 @@ impl Mortal {
 impl Actor for Mortal {
     async fn traffic(&mut self) {
         while self.world.is(Stage::Traffic) {
+            self.world.noise().await;
             let _ = self.step().await;
         }
     }
@@ -162,7 +163,8 @@ impl Available {
             self.sequence += 1;
             let payload = format!("offline.{}.{}", self.name, self.sequence).into();
             let will = Will { topic: Rc::clone(&self.topic), payload, qos: 1, retain: true };
-            let connect = Connect { client_id: Rc::clone(&self.name), clean: true, will: Some(will) };
+            let connect =
+                Connect { client_id: Rc::clone(&self.name), clean: true, will: Some(will), expiry: None };
             let mut conn = Conn::open(&self.world, connect).await?.0;
             let payload = format!("online.{}.{}", self.name, self.sequence).into();
             let topic = Rc::clone(&self.topic);
@@ -186,6 +188,7 @@ impl Available {
 impl Actor for Available {
     async fn traffic(&mut self) {
         while self.world.is(Stage::Traffic) {
+            self.world.noise().await;
             let _ = self.step().await;
         }
     }

@@ -34,6 +34,8 @@ pub struct Analysis<'a> {
     pub sessions: HashMap<Client, Presence>,
     /// Which session each client has had last, counted as in [`Receipt::session`].
     pub last_sessions: HashMap<Client, usize>,
+    /// Clients with shared subscriptions, and with nothing else: what one of them does not answer, another one may get.
+    pub members: HashSet<Client>,
     by_payload: HashMap<Rc<str>, usize>,
 }
 
@@ -68,6 +70,7 @@ impl<'a> Analysis<'a> {
             starts: Vec::new(),
             sessions: before.sessions.clone(),
             last_sessions: HashMap::new(),
+            members: HashSet::new(),
             by_payload: HashMap::new(),
         };
         let mut gathering = Gathering::default();
@@ -96,10 +99,12 @@ impl<'a> Analysis<'a> {
                 }
                 What::Killed => analysis.kills.push(at),
                 What::Started => analysis.starts.push(at),
-                What::Quiet(..) | What::Garbage(..) | What::Died(_) => {}
+                What::Quiet(..) | What::Idle(..) | What::Garbage(..) | What::File(_) | What::Died(_) => {}
             }
         }
         analysis.last_sessions = gathering.sessions;
+        let subscriptions = analysis.subscriptions.iter().filter(|s| s.is_shared());
+        analysis.members = subscriptions.map(|subscription| Rc::clone(&subscription.client)).collect();
         for receipt in &mut analysis.receipts {
             receipt.message = analysis.by_payload.get(&receipt.publish.payload).copied();
         }
@@ -110,6 +115,10 @@ impl<'a> Analysis<'a> {
         match packet {
             Packet::Connect(connect) => self.connect(g, at, conn, connect),
             Packet::Publish(publish) if publish.qos > 0 => self.publish(g, at, client, publish),
+            // Nobody is told whether it took effect; but it may have.
+            Packet::Publish(publish) if publish.retain => {
+                self.push_message(client, publish.clone(), at, false, false);
+            }
             Packet::Subscribe { id, filter, qos } => {
                 g.asked.insert((conn, *id), Rc::clone(filter));
                 let key = (Rc::clone(client), Rc::clone(filter));
@@ -132,11 +141,11 @@ impl<'a> Analysis<'a> {
                     self.subscriptions[*standing].doubt(at);
                 }
             }
-            Packet::Disconnect => {
+            Packet::Disconnect | Packet::DisconnectForGood => {
                 if let Some(conn) = g.conns.get(&conn) {
                     let conn = &mut self.connections[*conn];
                     conn.disconnect = Some(at);
-                    if conn.is_clean {
+                    if conn.is_clean || conn.expires {
                         self.doubt_all(g, client, at);
                     }
                 }
@@ -179,6 +188,7 @@ impl<'a> Analysis<'a> {
             connect: at,
             epoch: self.starts.len(),
             is_clean: connect.clean,
+            expires: connect.expiry.is_some(),
             starts_anew,
             will: connect.will.clone(),
             expected,
@@ -316,6 +326,10 @@ impl<'a> Analysis<'a> {
         let (is_clean, client) =
             (self.connections[index].is_clean, Rc::clone(&self.connections[index].client));
         let is_last = self.connections.iter().rfind(|c| c.client == client).is_some_and(|c| c.id == conn);
+        if self.connections[index].expires && is_last {
+            self.doubt_all(g, &client, at);
+            self.sessions.insert(Rc::clone(&client), Presence::Unknown);
+        }
         if is_clean && is_last {
             self.doubt_all(g, &client, at);
             self.abandon(g, &client);
@@ -358,7 +372,7 @@ impl<'a> Analysis<'a> {
     /// The time in which this subscription stood, if it did so from the first sending of this message to its last
     /// acknowledgement: then the message belongs to it.
     pub fn must(&self, subscription: &Subscription, message: &Message) -> Option<(Index, Index)> {
-        let done = message.done?;
+        let done = message.done.filter(|_| !subscription.is_shared())?;
         let mut times =
             subscription.sure.iter().filter(|_| matches(&subscription.filter, &message.publish.topic));
         times.find(|(from, to)| *from <= message.sends[0] && done <= *to).copied()
@@ -394,8 +408,11 @@ impl<'a> Analysis<'a> {
     /// stored yet: it has promised nothing to the publisher, who sends the message again, and nothing to the receiver, who
     /// may get it twice. At QoS 2 it must know what it has sent.
     pub fn is_forgettable(&self, receipt: &Receipt) -> bool {
-        let Some(message) = receipt.message.map(|message| &self.messages[message]) else { return false };
         let is_last = receipt.epoch == self.starts.len();
+        let Some(message) = receipt.message.map(|message| &self.messages[message]) else {
+            // One without payload cannot be told from others.
+            return receipt.publish.payload.is_empty() && receipt.publish.qos == 1 && !is_last;
+        };
         let is_stored = if message.is_will {
             self.messages.iter().any(|later| {
                 later.sends[0] > receipt.at
@@ -408,9 +425,10 @@ impl<'a> Analysis<'a> {
         receipt.publish.qos == 1 && !is_last && !is_stored
     }
 
-    /// The receipts of live messages of this round, with their messages.
+    /// The receipts of live messages of this round, with their messages; not those of members of groups, who are not alone in it.
     pub fn deliveries(&self) -> impl Iterator<Item = (&Receipt, usize, &Message)> {
-        self.receipts.iter().filter(|receipt| !receipt.publish.retain).filter_map(|receipt| {
+        let live = |receipt: &&Receipt| !receipt.publish.retain && !self.members.contains(&receipt.client);
+        self.receipts.iter().filter(live).filter_map(|receipt| {
             let index = receipt.message?;
             Some((receipt, index, &self.messages[index]))
         })

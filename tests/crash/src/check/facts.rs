@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::history::{Client, ConnId, Index};
-use crate::mqtt::{Publish, Will};
+use crate::mqtt::{Publish, Will, shared};
 
 /// Never, as an index.
 pub const NEVER: Index = Index::MAX;
@@ -109,6 +109,8 @@ pub struct Connection {
     pub epoch: usize,
     /// Clean session.
     pub is_clean: bool,
+    /// MQTT 5: the session may end any time after the connection.
+    pub expires: bool,
     /// Nothing of an earlier session can be in it: it is clean, or the one before was.
     pub starts_anew: bool,
     /// Its will.
@@ -133,6 +135,11 @@ impl Connection {
 }
 
 impl Subscription {
+    /// Whether it is one of a group's.
+    pub fn is_shared(&self) -> bool {
+        shared(&self.filter).is_some()
+    }
+
     /// From here on it is not certain any more.
     pub(super) fn doubt(&mut self, at: Index) {
         if let Some((_, end)) = self.sure.last_mut() {

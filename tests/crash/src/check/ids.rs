@@ -10,6 +10,7 @@ use crate::mqtt::{Packet, Publish, short};
 
 /// I8, ids ([MQTT-2.3.1-1], [MQTT-2.3.1-2], [MQTT-2.3.1-4]): no packet id is 0, and no two unfinished messages of a
 /// session share one, on whatever connections they came. A message is unfinished until its receiver sends PUBACK or PUBCOMP.
+/// (What a member of a group has not answered may have gone to another one, and its id with it.)
 pub(super) fn i8_ids(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut bound: HashMap<&Client, HashMap<u16, &Receipt>> = HashMap::new();
@@ -21,7 +22,9 @@ pub(super) fn i8_ids(a: &Analysis<'_>) -> Vec<Violation> {
                     bound.remove(client);
                 }
             }
-            What::Received(client, _, Packet::Publish(publish)) if publish.qos > 0 => {
+            What::Received(client, _, Packet::Publish(publish))
+                if publish.qos > 0 && !a.members.contains(client) =>
+            {
                 let bound = bound.entry(client).or_default();
                 if publish.id == 0 {
                     let violation = Violation::new("I8", client, "packet id 0".to_owned(), &[at]);
@@ -95,7 +98,9 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
                 let session = sessions.entry(client).or_default();
                 session.retain(|old| old.receipt.epoch == epoch || !a.is_forgettable(old.receipt));
             }
-            What::Received(_, _, Packet::Publish(publish)) if publish.qos > 0 => {
+            What::Received(_, _, Packet::Publish(publish))
+                if publish.qos > 0 && !a.members.contains(client) =>
+            {
                 let receipt = receipts[&at];
                 let session = sessions.entry(client).or_default();
                 let is_first = !first.contains_key(&(client, publish.id, &*publish.payload));

@@ -1,12 +1,13 @@
 //! The checker: judges a history of one round, at whose end everything was to be acknowledged and delivered.
 //!
-//! One function per invariant, numbered as in the reliability notes: I1 to I13, I15, I16, I18. (I14, keep alive, and I17,
+//! One function per invariant, numbered as in the reliability notes: I1 to I13, I15, I16, I18 to I20. (I14, keep alive, and I17,
 //! authorization, are no matter of crashes and have tests of their own.) Whatever is not certain, because a packet was
 //! never answered, counts for the broker.
 
 mod analysis;
 mod delivery;
 mod facts;
+mod group;
 mod ids;
 mod inbound;
 mod liveness;
@@ -55,7 +56,7 @@ impl Violation {
 /// Judges a round, and says what the next one has to know.
 pub fn judge(events: &[Event], before: &Before) -> (Vec<Violation>, Before) {
     let analysis = Analysis::of(events, before);
-    let rules: [fn(&Analysis<'_>) -> Vec<Violation>; 16] = [
+    let rules: [fn(&Analysis<'_>) -> Vec<Violation>; 18] = [
         delivery::i1_no_acknowledged_loss,
         delivery::i2_no_invention,
         delivery::i3_no_stray,
@@ -72,6 +73,8 @@ pub fn judge(events: &[Event], before: &Before) -> (Vec<Violation>, Before) {
         session::i15_clean_session,
         liveness::i16_liveness,
         session::i18_take_over,
+        liveness::i19_by_itself,
+        group::i20_groups,
     ];
     let violations = rules.iter().flat_map(|rule| rule(&analysis)).collect();
     let mut after = analysis.after();

@@ -83,6 +83,9 @@ pub(super) fn i5_repeats_justified(a: &Analysis<'_>) -> Vec<Violation> {
     for receipt in
         a.receipts.iter().filter(|r| r.publish.qos == 1 && !r.publish.retain && r.message.is_none())
     {
+        if a.members.contains(&receipt.client) {
+            continue;
+        }
         let payload = &receipt.publish.payload;
         let is_old = a.before.received.contains(&(receipt.client.clone(), payload.clone()));
         let is_excused = receipt.publish.dup && a.kills.iter().any(|kill| *kill < receipt.at);

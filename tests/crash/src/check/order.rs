@@ -32,17 +32,22 @@ pub(super) fn i6_order(a: &Analysis<'_>) -> Vec<Violation> {
             let message = &a.messages[*index];
             message.sends.len() == 1 || a.is_covered(client, message)
         });
-        let stands = a.subscriptions.iter().any(|subscription| {
-            let last = subscription.sure.last();
-            let stands = !subscription.is_clean && last.is_some_and(|(_, end)| *end == NEVER);
-            stands && subscription.client == *client && matches(&subscription.filter, topic)
+        let since = a.subscriptions.iter().filter_map(|subscription| {
+            let (from, end) = *subscription.sure.last()?;
+            let stands = !subscription.is_clean && end == NEVER;
+            (stands && subscription.client == *client && matches(&subscription.filter, topic)).then_some(from)
         });
         // Of a session that was given up as well.
-        let stands = stands && a.last_sessions.get(client).copied().unwrap_or(0) == session;
+        let is_last = a.last_sessions.get(client).copied().unwrap_or(0) == session;
+        let since = since.min().filter(|_| is_last);
         let receipts: Vec<_> = receipts.into_iter().collect();
-        for (word, which) in [("first", 0), ("last", 1)].into_iter().take(1 + usize::from(stands)) {
+        for (word, which) in [("first", 0), ("last", 1)] {
             for pair in receipts.windows(2) {
                 let (earlier, later) = (&pair[0], &pair[1]);
+                let stood = since.is_some_and(|since| since <= earlier.1[0].min(later.1[0]));
+                if which == 1 && !stood {
+                    continue;
+                }
                 if earlier.1[which] > later.1[which] {
                     let name = |index: usize| short(&a.messages[index].publish.payload);
                     let (one, other) = (name(earlier.0), name(later.0));
@@ -63,7 +68,7 @@ pub(super) fn i7_acknowledgement_order(a: &Analysis<'_>) -> Vec<Violation> {
     let mut asked: HashMap<(ConnId, &'static str), VecDeque<(u16, Index)>> = HashMap::new();
     for (at, event) in a.events.iter().enumerate() {
         match &event.what {
-            What::Sent(_, conn, Packet::Publish(publish)) => {
+            What::Sent(_, conn, Packet::Publish(publish)) if publish.qos > 0 => {
                 let kind = if publish.qos == 1 { "PUBACK" } else { "PUBREC" };
                 asked.entry((*conn, kind)).or_default().push_back((publish.id, at));
             }

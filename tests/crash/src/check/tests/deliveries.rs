@@ -176,6 +176,12 @@ fn i6_order_of_first_and_of_last_receipts() {
         s#3 -> PUBACK 1
     ";
     breaks(&[BOTH, PAIR, in_order, CRASH, again], &["I6", "I9"]);
+    // The second copy of the later one was not to come any more: the subscription that stands is a new one.
+    let answered = "s#1 -> PUBACK 1\ns#1 -> PUBACK 2\n";
+    let gives_up = "s#3 -> UNSUBSCRIBE 8 t/#\n";
+    let anew = "s#3 <- UNSUBACK 8\ns#3 -> SUBSCRIBE 9 t/# q2\ns#3 <- SUBACK 9 2\n";
+    keeps(&[BOTH, PAIR, in_order, answered, CRASH, gives_up, again, anew]);
+    breaks(&[BOTH, PAIR, in_order, answered, CRASH, again], &["I6"]);
     // A repetition that was broken off, in a session that was then given up.
     let given_up = "
         s#3 <- PUBLISH 1 q1 t/a one DUP

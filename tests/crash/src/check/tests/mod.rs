@@ -1,9 +1,10 @@
 //! Hand-written histories: for every invariant one that keeps it and one that breaks it.
 //!
 //! A line is `client#connection -> packet`, `<-` for one received; `cut`, `end`, `quiet`, and for the broker `KILL`,
-//! `START`. Blank lines and `//` are skipped.
+//! `START`. `WAIT` is a long time. Blank lines and `//` are skipped.
 
 mod deliveries;
+mod groups;
 mod sessions;
 mod state;
 
@@ -12,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Before, judge};
-use crate::history::{Event, What};
+use crate::history::{Event, IDLE, What};
 use crate::mqtt::{Connect, Packet, Publish, Will};
 
 /// A subscriber `s` on connection 1 with `t/#` at QoS 2, and a publisher `p` on connection 2.
@@ -27,12 +28,18 @@ const BOTH: &str = "
 
 fn history(text: &str) -> Vec<Event> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
-    let events = lines.enumerate().map(|(at, line)| Event {
-        at: Duration::from_millis(at as u64),
-        cycle: 1,
-        what: what(line).unwrap_or_else(|| panic!("cannot read {line:?}")),
-    });
-    events.collect()
+    let mut events = Vec::new();
+    let mut at = Duration::ZERO;
+    for line in lines {
+        if line == "WAIT" {
+            at += IDLE;
+            continue;
+        }
+        let what = what(line).unwrap_or_else(|| panic!("cannot read {line:?}"));
+        events.push(Event { at, cycle: 1, what });
+        at += Duration::from_millis(1);
+    }
+    events
 }
 
 fn what(line: &str) -> Option<What> {
@@ -49,6 +56,7 @@ fn what(line: &str) -> Option<What> {
         "cut" => What::Cut(client, conn),
         "end" => What::Closed(client, conn),
         "quiet" => What::Quiet(client, conn),
+        "idle" => What::Idle(client, conn),
         "garbage" => What::Garbage(client, conn, line.to_owned()),
         "->" => {
             let packet = packet(&client, &words[2..])?;
@@ -72,7 +80,9 @@ fn packet(client: &Rc<str>, words: &[&str]) -> Option<Packet> {
                 let (topic, payload) = (Rc::from(words[at + 1]), Rc::from(words[at + 2]));
                 Some(Will { topic, payload, qos: qos(at + 3)?, retain: has("RETAIN") })
             });
-            Packet::Connect(Connect { client_id: Rc::clone(client), clean: has("clean"), will })
+            let expiry =
+                words.iter().position(|word| *word == "expiry").and_then(|at| words[at + 1].parse().ok());
+            Packet::Connect(Connect { client_id: Rc::clone(client), clean: has("clean"), will, expiry })
         }
         "CONNACK" => Packet::ConnAck { present: has("present"), code: 0 },
         "PUBLISH" => Packet::Publish(Publish {
@@ -93,6 +103,7 @@ fn packet(client: &Rc<str>, words: &[&str]) -> Option<Packet> {
         "UNSUBACK" => Packet::UnsubAck(number(1)?),
         "PINGREQ" => Packet::PingReq,
         "PINGRESP" => Packet::PingResp,
+        "DISCONNECT" if has("0") => Packet::DisconnectForGood,
         "DISCONNECT" => Packet::Disconnect,
         _ => return None,
     })
