@@ -3,6 +3,7 @@
 //! Exit codes: 0 stopped as asked or `check` found nothing, 1 the broker could not start, 2 faults in the flags or the
 //! configuration, 128 + n a second signal ended a shutdown under way. Those of `passwd` are in its module. `acl explain`: 0 allowed, 1 denied, 2 faults.
 
+mod allocator;
 mod cli;
 mod passwd;
 mod process;
@@ -22,6 +23,7 @@ use self::process::{Asked, Signals};
 use self::reload::Reloader;
 
 fn main() -> ExitCode {
+    allocator::give_large_blocks_back();
     let arguments = cli::Arguments::read();
     if let Some(arguments) = arguments.passwd() {
         return passwd::run(arguments);

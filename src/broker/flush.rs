@@ -82,6 +82,7 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
         if written > 0 {
             link.progress = now;
         }
+        state.session.out.released(output.take_released());
         match result {
             Ok(_) => {
                 give_spare(output.into_spare());

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::client::{ClientState, Link};
 use super::flush::{By, flush, take_spare};
 use super::{Client, Core};
+use crate::accounts::{Account, Accounts, Charge};
 use crate::ledger::Position;
 
 /// The answers of one connection that wait.
@@ -23,9 +24,17 @@ pub(crate) struct Held {
     bytes: usize,
     /// The watermark at which the connection is woken.
     woken_at: Position,
+    /// What the answers are charged with.
+    charge: Option<Charge>,
 }
 
 impl Held {
+    /// Brings the charge up to date.
+    fn settle(&mut self, accounts: &Arc<Accounts>) {
+        let charge = self.charge.get_or_insert_with(|| Charge::new(accounts, Account::Answers, 0));
+        charge.follow(self.bytes);
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -54,6 +63,7 @@ impl Core {
             Some(last) if last.0 == until => last.1.append(answers),
             _ => held.answers.push_back((until, std::mem::take(answers))),
         }
+        held.settle(&self.accounts);
         true
     }
 
@@ -99,6 +109,9 @@ fn release_due(state: &mut ClientState, epoch: u64, committed: Position) -> Opti
         && let Some((_, answers)) = held.answers.pop_front()
     {
         held.bytes -= answers.len();
+        if let Some(charge) = &mut held.charge {
+            charge.follow(held.bytes);
+        }
         state.session.out.lend(take_spare);
         state.session.send_acks(&answers);
     }

@@ -107,7 +107,7 @@ impl Core {
             let durable = state.session.is_durable();
             let taken =
                 state.session.take_shared(|filter| served.iter().any(|served| **served == **filter), true);
-            self.settle(client, &state);
+            self.settle(client, &mut state);
             (durable, taken)
         };
         self.hand_over(turn, durable.then_some(client.key), messages);

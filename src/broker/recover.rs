@@ -135,7 +135,7 @@ impl Core {
                 retain_as_published: options.retain_as_published,
                 subscription_id: NonZeroU32::new(options.subscription_id),
             };
-            if self.add_subscription(&client, state, &filter, options).is_err() {
+            if self.restore_subscription(&client, state, &filter, options).is_err() {
                 tracing::warn!(
                     client_id = %escape(&client.id),
                     filter = %escape(&filter),
@@ -167,7 +167,7 @@ impl Core {
             tokio::time::sleep(Duration::from_millis(300)).await;
             for (filter, options) in filters {
                 let options = SubscriptionOptions::with_qos(options.qos);
-                let _ = core.add_subscription(&client, &mut client.lock(), &filter, options);
+                let _ = core.restore_subscription(&client, &mut client.lock(), &filter, options);
             }
         });
     }
@@ -184,7 +184,9 @@ impl Core {
             delay: recovered.delay,
             forwarded: recovered.message.properties.clone(),
             expiry_seconds: recovered.expiry_seconds,
+            charge: None,
         };
+        let will = will.charged(&self.accounts);
         if !will.delay.is_zero()
             && let Some(client) = self.client_by_key(recovered.session)
         {

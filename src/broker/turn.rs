@@ -75,7 +75,6 @@ impl Turn {
         core.shed_if_over();
         if !self.touched.is_empty() {
             self.write_touched(core);
-            core.memory.add(std::mem::take(&mut self.held));
         }
     }
 
@@ -95,8 +94,8 @@ impl Turn {
                 flush::flush(core, &client, self.now, flush::By::Publisher);
             } else {
                 direct = DIRECT_FLUSHES_MAX;
-                let state = client.lock();
-                self.held += client.charge(state.session.memory_bytes());
+                let mut state = client.lock();
+                core.settle(&client, &mut state);
                 if let Some(link) = &state.link {
                     link.signal(signal::FLUSH);
                 }

@@ -175,9 +175,10 @@ impl Connection {
         if self.durable || self.holding {
             self.poll_log(cx)?;
         }
-        if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
-            // A peer that asks and does not read its answers is not asked for more.
-            if signals & signal::KEEP_ALIVE != 0 {
+        let socket = self.poll_output(cx)?;
+        if (socket == Socket::Blocked || self.holding) && self.output_is_full() {
+            // A peer that asks and does not read its answers is not asked for more. If they wait for the log, it wakes this task.
+            if socket == Socket::Blocked && signals & signal::KEEP_ALIVE != 0 {
                 self.judge_unread()?;
             }
             return Ok(());
@@ -203,7 +204,8 @@ impl Connection {
                     if self.durable || self.holding {
                         self.poll_log(cx)?;
                     }
-                    if self.poll_output(cx)? == Socket::Blocked && self.output_is_full() {
+                    let socket = self.poll_output(cx)?;
+                    if (socket == Socket::Blocked || self.holding) && self.output_is_full() {
                         return Ok(());
                     }
                 }
@@ -243,6 +245,8 @@ impl Connection {
         let state = self.client.lock();
         let held = state.link.as_ref().and_then(|link| link.held.as_ref()).map_or(0, |held| held.bytes());
         state.session.out.pending() + held >= state.session.limits().queue_bytes_max
+            // Answers that wait for the log, and there is no room for more: the log makes some.
+            || held > 0 && self.core.accounts.is_over()
     }
 
     fn close_cause(&mut self) -> Cause {

@@ -166,6 +166,9 @@ impl Connection {
             turn.log.work(self.client.key, work, &mut self.publisher.acks);
         }
         self.core.wake_by_log(turn, state);
+        if self.client.has_charged_in_flight() {
+            self.core.settle(&self.client, state);
+        }
         if state.session.out.has_output() {
             self.core.promise_flush(turn, &self.client, state);
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::inflight::Awaiting;
+use super::kept::Kept;
 use super::message::{Expiry, Message};
 use super::out_buffer::Keep;
 use super::outbound::ENCODE_AHEAD_BYTES;
@@ -29,6 +30,7 @@ impl Session {
             && self.out.pending() < ENCODE_AHEAD_BYTES
             && self.inflight.under_way() < usize::from(self.terms.receive_maximum)
             && !self.pubrel_must_wait()
+            && !self.resend_is_stored()
         {
             self.resend_next = self.resend(self.resend_next);
         }
@@ -99,7 +101,11 @@ impl Session {
             Awaiting::PubRec => Some(QoS::ExactlyOnce),
             Awaiting::PubComp | Awaiting::Nothing => None,
         };
-        match (qos, delivery.message.clone()) {
+        let message = match &delivery.kept {
+            Kept::Loaded(message) => Some(Arc::clone(message)),
+            Kept::Nothing | Kept::Stored(_) => None,
+        };
+        match (qos, message) {
             (Some(qos), Some(message)) => {
                 // DUP says that this may have been sent before ([MQTT-3.3.1-1]).
                 let (retain, extra) = (delivery.retain, delivery.extra.clone());
@@ -114,8 +120,10 @@ impl Session {
                     self.too_large += 1;
                 }
             }
-            // Not kept: a session that ends with its connection never sends again.
-            (Some(_), None) => {}
+            // Given up for want of memory: it is lost to this client.
+            (Some(_), None) => {
+                self.end_delivery(id, awaiting);
+            }
             (None, _) if planted(Fault::PubrelNotResent) => self.inflight.sent_again(id),
             (None, _) => {
                 self.inflight.sent_again(id);

@@ -203,10 +203,10 @@ fn a_broker_with_every_bound_at_its_least_serves() {
         (limits.queue_messages_max, limits.queue_bytes_max) = (1, 1);
         limits.session_expiry = Some(Duration::ZERO);
         limits.sessions_max = 1;
-        (limits.retained_messages_max, limits.retained_bytes_max) = (0, 0);
+        (limits.retained_messages_max, limits.retained_bytes_max) = (0, ternmq::config::MemoryMax::Bytes(0));
         (limits.subscription_bytes_max, limits.subscriptions_max) = (1, 1);
         (limits.topic_levels_max, limits.topic_bytes_max) = (1, 1);
-        limits.handshake_bytes_max = 0;
+        limits.handshake_bytes_max = ternmq::config::MemoryMax::Bytes(0);
         config.sys_interval = Some(Duration::from_millis(100));
     });
     let mut client = RawClient::persistent(broker.addr(), "c");
