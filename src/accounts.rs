@@ -255,15 +255,14 @@ mod tests {
         drop(will);
         assert!(accounts.add_lasting(Account::Subscriptions, 200));
         accounts.set_max(None);
-        assert!(accounts.add_lasting(Account::Subscriptions, usize::MAX / 4));
+        assert!(accounts.add_lasting(Account::Subscriptions, usize::MAX / 8));
     }
 
     #[test]
     fn what_changes_often_is_charged_in_steps() {
         let accounts = Arc::new(Accounts::default());
         let mut answers = Charge::new(&accounts, Account::Answers, 0);
-        for (bytes, charged) in
-            [(1, 0), (STEP - 1, 0), (STEP, STEP), (3 * STEP - 1, 2 * STEP), (STEP - 1, 0)]
+        for (bytes, charged) in [(1, 0), (STEP - 1, 0), (STEP, STEP), (3 * STEP - 1, 2 * STEP), (STEP - 1, 0)]
         {
             answers.follow(bytes);
             assert_eq!(accounts.of(Account::Answers), charged, "{bytes}");

@@ -64,7 +64,8 @@ fn a_connect_as_large_as_the_standard_allows_is_taken() {
 
 #[test]
 fn unfinished_connects_share_handshake_bytes_max() {
-    let broker = TestBroker::with_config(|config| config.limits.handshake_bytes_max = MemoryMax::Bytes(200_000));
+    let broker =
+        TestBroker::with_config(|config| config.limits.handshake_bytes_max = MemoryMax::Bytes(200_000));
     let connect = Connect::new("big").will("w", vec![0; 65_535], 0, false).bytes();
     let unfinished = &connect[..connect.len() - 1];
     let mut held: Vec<RawClient> = (0..8)

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::client::{ClientState, Link};
 use super::flush::{By, flush, take_spare};
 use super::{Client, Core};
-use crate::accounts::{Account, Accounts, Charge};
+use crate::accounts::{Account, Accounts, Charge, STEP};
 use crate::ledger::Position;
 
 /// The answers of one connection that wait.
@@ -153,6 +153,11 @@ impl Wake for Answerer {
             return;
         }
         LAST_DIRECT.set(Some(now));
+        // Its task may have stopped reading for them.
+        let were_many = state
+            .link_of(self.epoch)
+            .and_then(|link| link.held.as_ref())
+            .is_some_and(|held| held.bytes >= STEP);
         // This may be the log's thread: a fault of one connection must not end it.
         let next = catch_unwind(AssertUnwindSafe(|| {
             let next = release_due(&mut state, self.epoch, self.core.ledger.committed());
@@ -160,7 +165,7 @@ impl Wake for Answerer {
             flush(&self.core, &self.client, self.core.now(), By::Publisher);
             next
         }));
-        if !matches!(next, Ok(None)) {
+        if were_many || !matches!(next, Ok(None)) {
             self.task.wake_by_ref();
         }
     }

@@ -237,7 +237,14 @@ impl Core {
         closed
     }
 
-    fn tell_shedding(&self, max: usize, before: usize, unloaded: usize, closed: usize, mut spent: Vec<Holder>) {
+    fn tell_shedding(
+        &self,
+        max: usize,
+        before: usize,
+        unloaded: usize,
+        closed: usize,
+        mut spent: Vec<Holder>,
+    ) {
         spent.retain(|holder| holder.shed.messages > 0);
         let dropped: usize = spent.iter().map(|holder| holder.shed.messages).sum();
         self.metrics.dropped.add("memory_max", dropped as u64);

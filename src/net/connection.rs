@@ -19,6 +19,7 @@ use super::rate::PublishRate;
 use super::set_up::set_up;
 use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
+use crate::accounts::STEP;
 use crate::broker::{Cause, Client, Core, Handle, Publisher, UnfinishedCharge, signal};
 use crate::escape::escape;
 use crate::ledger::Position;
@@ -246,7 +247,7 @@ impl Connection {
         let held = state.link.as_ref().and_then(|link| link.held.as_ref()).map_or(0, |held| held.bytes());
         state.session.out.pending() + held >= state.session.limits().queue_bytes_max
             // Answers that wait for the log, and there is no room for more: the log makes some.
-            || held > 0 && self.core.accounts.is_over()
+            || held >= STEP && self.core.accounts.is_over()
     }
 
     fn close_cause(&mut self) -> Cause {

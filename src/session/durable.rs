@@ -251,9 +251,7 @@ impl Session {
         if let Some(id) = self.inflight.stored_id(sequence) {
             let provided = match read {
                 Some(read) => self.inflight.provide(sequence, read).is_ok(),
-                None => {
-                    self.end_delivery(id, Awaiting::PubAck) || self.end_delivery(id, Awaiting::PubRec)
-                }
+                None => self.end_delivery(id, Awaiting::PubAck) || self.end_delivery(id, Awaiting::PubRec),
             };
             self.pump();
             return provided;

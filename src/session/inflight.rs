@@ -50,7 +50,13 @@ pub(super) struct Delivery {
 impl Delivery {
     /// A position at which nothing is under way.
     const fn gap() -> Self {
-        Self { awaiting: Awaiting::Nothing, retain: false, due_again: false, kept: Kept::Nothing, extra: None }
+        Self {
+            awaiting: Awaiting::Nothing,
+            retain: false,
+            due_again: false,
+            kept: Kept::Nothing,
+            extra: None,
+        }
     }
 }
 

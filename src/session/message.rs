@@ -138,9 +138,9 @@ impl Message {
         self
     }
 
-    /// Bytes of body and properties.
+    /// Bytes of topic, payload and properties.
     fn bytes(&self) -> usize {
-        self.body.len() + self.forwarded().len()
+        self.body.len().saturating_sub(HEAD) + self.forwarded().len()
     }
 
     /// Bytes that it takes in memory.
@@ -236,13 +236,13 @@ mod tests {
     #[test]
     fn a_large_message_is_charged_once_and_a_small_one_to_each() {
         let accounts = Arc::new(Accounts::default());
-        let small = Message::new("t", [0; 1_000], QoS::AtLeastOnce);
+        let small = Message::new("t", [0; 1_022], QoS::AtLeastOnce);
         small.charge_to(&accounts);
         assert!(!small.is_shared() && small.memory_of_holder() == small.memory());
         assert_eq!(accounts.total(), 0);
-        let forwarded = [0; 1_020];
+        let forwarded = [0; 1_023];
         let properties = Message::new("t", b"", QoS::AtLeastOnce).with_properties(&forwarded, None);
-        let large = Message::new("t", [0; 1_020], QoS::AtLeastOnce);
+        let large = Message::new("t", [0; 1_023], QoS::AtLeastOnce);
         for message in [properties, large] {
             let message = Arc::new(message);
             let holders: Vec<_> = (0..3).map(|_| Arc::clone(&message)).collect();

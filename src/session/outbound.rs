@@ -15,7 +15,8 @@ use crate::protocol::{PacketId, ProtocolVersion, QoS, ReasonCode};
 /// QoS 1 and 2 messages wait un-encoded, sharing their body with others, while more output than this is unwritten.
 pub(super) const ENCODE_AHEAD_BYTES: usize = 256 * 1024;
 
-/// The part of `limits.queue_bytes_max` that messages on their way may fill: beyond it the client's window is not filled further.
+/// The part of `limits.queue_bytes_max` that messages on their way may fill, and no less than what is encoded ahead: beyond it the client's window is
+/// not filled further.
 const KEPT_PART: usize = 4;
 
 /// Under which subscription a message is delivered.
@@ -197,7 +198,7 @@ impl Session {
 
     /// Messages on their way that may have to be sent again hold no more memory than this, but for the last of them.
     pub(super) fn kept_bytes_max(&self) -> usize {
-        self.limits.queue_bytes_max / KEPT_PART
+        (self.limits.queue_bytes_max / KEPT_PART).max(ENCODE_AHEAD_BYTES)
     }
 
     pub(super) fn may_begin(&self) -> bool {

@@ -255,9 +255,13 @@ impl MessageQueue {
             .collect()
     }
 
-    /// Whether the front has become so short that more should be read back.
+    /// Whether the front has become so short that more should be read back, in messages and in bytes.
     pub(super) fn wants(&self) -> bool {
-        self.log.as_ref().is_some_and(|parts| parts.stored > 0 && parts.front < REFILL_BELOW)
+        self.log.as_ref().is_some_and(|parts| {
+            let is_short = parts.front == 0
+                || parts.front < REFILL_BELOW && self.bytes - parts.stored_bytes < FRONT_BYTES;
+            parts.stored > 0 && is_short
+        })
     }
 
     /// A message read back, or `None` if it cannot be read: then it is taken out. `false` if it was not asked for, or not in this order.

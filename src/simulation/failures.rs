@@ -245,7 +245,10 @@ fn answers_that_wait_for_a_failing_disk_are_bounded_and_all_come_in_the_end() {
     let packets = wire::publish_qos1(2, "n", "").repeat(6_000);
     let mut sent = 0;
     let is_held_up = |error: std::io::Error| {
-        assert!(matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{error}");
+        assert!(
+            matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+            "{error}"
+        );
     };
     while sent < 64 * 1024 * 1024 {
         match stream.write(&packets[sent % packets.len()..]) {

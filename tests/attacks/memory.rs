@@ -60,7 +60,10 @@ fn memory_of_large_messages_goes_back_to_the_system() {
 fn a_bound_that_bites_in_every_turn_is_told_once_in_ten_seconds() {
     let directory = tempfile::tempdir().unwrap();
     let configuration = "[limits]\nmemory_max = \"2MB\"\nretained_bytes_max = \"none\"\n";
-    let program = Program::start(directory.path(), &format!("{configuration}{CONFIGURATION}").replace("sys_interval = \"0s\"\n", ""));
+    let program = Program::start(
+        directory.path(),
+        &format!("{configuration}{CONFIGURATION}").replace("sys_interval = \"0s\"\n", ""),
+    );
     let mut publisher = RawClient::clean(program.addr(), "publisher");
     for n in 0..3 {
         publisher.publish_retained(&format!("r/{n}"), 1, vec![0; 1_000_000]);
@@ -71,6 +74,7 @@ fn a_bound_that_bites_in_every_turn_is_told_once_in_ten_seconds() {
     let mut stream = publisher.into_stream();
     let _ = stream.write_all(&wire::PINGREQ);
     let lines = program.end();
-    let told = lines.iter().filter(|line| line.contains("limits.memory_max") && line.contains("WARN")).count();
+    let told =
+        lines.iter().filter(|line| line.contains("limits.memory_max") && line.contains("WARN")).count();
     assert!((1..=2).contains(&told), "{lines:#?}");
 }

@@ -345,8 +345,10 @@ fn topic_aliases_have_the_same_part_and_who_wants_more_is_closed() {
 fn numbers_are_not_given_out_towards_clients_when_there_is_no_room() {
     let broker = in_memory(1_000_000);
     let topic = |n: usize| format!("{n:05}{}", "x".repeat(49_995));
-    let (mut reader, ..) =
-        RawClient5::open(broker.addr(), &Connect5::new("reader").with(wire5::two(wire5::id::TOPIC_ALIAS_MAXIMUM, 60)));
+    let (mut reader, ..) = RawClient5::open(
+        broker.addr(),
+        &Connect5::new("reader").with(wire5::two(wire5::id::TOPIC_ALIAS_MAXIMUM, 60)),
+    );
     reader.subscribe("#", 0);
     let mut publisher = RawClient::clean(broker.addr(), "publisher");
     for round in 0..2 {
@@ -396,6 +398,7 @@ fn who_holds_most_of_what_cannot_be_dropped_is_closed() {
     let broker = TestBroker::with_config(|config| {
         config.storage.kind = StorageKind::Memory;
         config.limits.memory_max = MemoryMax::Bytes(8_000_000);
+        config.limits.unfinished_bytes_max = MemoryMax::Unbounded;
     });
     // Messages of QoS 1 that are in the output are under way.
     let mut stalled: Vec<RawClient> = (0..3)

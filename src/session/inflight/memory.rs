@@ -73,7 +73,13 @@ impl Inflight {
 
     /// Deliveries whose messages are in the log only: position and place, oldest first, from a position to before another, with no more than `max`
     /// of them and no more than `bytes_max`, but for one that is larger. Ends where one is in memory.
-    pub(in crate::session) fn wanted(&self, from: u64, to: u64, max: usize, bytes_max: usize) -> Vec<(u64, Position)> {
+    pub(in crate::session) fn wanted(
+        &self,
+        from: u64,
+        to: u64,
+        max: usize,
+        bytes_max: usize,
+    ) -> Vec<(u64, Position)> {
         let (mut wanted, mut bytes, mut next) = (Vec::new(), 0, from);
         while let Some((position, _, delivery)) = self.next_unfinished(next) {
             next = position + 1;
