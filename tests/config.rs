@@ -175,7 +175,7 @@ fn a_file_sets_everything() {
         connect_rate_max = 18
         publish_rate_max = 19
         publish_bytes_rate_max = "20KB"
-        memory_max = "21MB"
+        memory_max = "2100MB"
         tls_handshakes_max = 22
         handshake_bytes_max = "64 KB"
         unfinished_bytes_max = "300MB"
@@ -279,7 +279,7 @@ fn a_file_sets_everything() {
             connect_rate_max: Some(18),
             publish_rate_max: Some(19),
             publish_bytes_rate_max: Some(20_000),
-            memory_max: MemoryMax::Bytes(21_000_000),
+            memory_max: MemoryMax::Bytes(2_100_000_000),
             tls_handshakes_max: 22,
             handshake_bytes_max: MemoryMax::Bytes(64_000),
             unfinished_bytes_max: MemoryMax::Bytes(300_000_000),

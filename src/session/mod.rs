@@ -246,7 +246,7 @@ impl Session {
         if self.state == State::Connected {
             self.state = State::Offline;
         }
-        self.queue.unload(true);
+        self.queue.unload_all();
         self.unload_kept(Message::is_shared);
     }
 

@@ -197,7 +197,7 @@ fn a_broker_with_every_bound_at_its_least_serves() {
         limits.connections_per_user_max = Some(1);
         limits.publish_rate_max = Some(1);
         limits.publish_bytes_rate_max = Some(64);
-        limits.memory_max = ternmq::config::MemoryMax::Bytes(1);
+        limits.memory_max = ternmq::config::MemoryMax::Bytes(1_000_000);
         limits.tls_handshakes_max = 1;
         (limits.inflight_max, limits.receive_maximum, limits.topic_alias_max) = (1, 1, 0);
         (limits.queue_messages_max, limits.queue_bytes_max) = (1, 1);
