@@ -259,11 +259,13 @@ impl Inflight {
         let mut kept = Kept::Nothing;
         if to != Awaiting::PubRec {
             // After PUBREC the message is the client's: it is never sent again ([MQTT-4.3.3-1]).
-            kept = std::mem::take(&mut delivery.kept);
+            if !matches!(delivery.kept, Kept::Nothing) {
+                kept = std::mem::take(&mut delivery.kept);
+            }
             delivery.extra = None;
         }
         let was_due = to == Awaiting::Nothing && std::mem::take(&mut delivery.due_again);
-        self.let_go(&kept);
+        self.let_go(kept);
         if to == Awaiting::Nothing {
             self.due_again -= u16::from(was_due);
             self.unfinished -= 1;

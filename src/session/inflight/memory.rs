@@ -19,13 +19,32 @@ impl Inflight {
         self.own_bytes as usize
     }
 
+    /// A delivery keeps this from now on. Most sessions keep nothing.
+    #[inline]
     pub(super) fn hold(&mut self, kept: &Kept) {
-        let (bytes, own) = kept.memory();
-        self.kept_bytes += bytes;
+        if let Kept::Loaded(message) = kept {
+            self.count_in(message);
+        }
+    }
+
+    /// What a delivery kept is needed no more.
+    #[inline]
+    pub(super) fn let_go(&mut self, kept: Kept) {
+        match kept {
+            Kept::Nothing => {}
+            kept => self.count_out(&kept),
+        }
+    }
+
+    #[inline(never)]
+    fn count_in(&mut self, message: &Message) {
+        self.kept_bytes += message.memory();
+        let own = u32::try_from(message.memory_of_holder()).unwrap_or(u32::MAX);
         self.own_bytes = self.own_bytes.saturating_add(own);
     }
 
-    pub(super) fn let_go(&mut self, kept: &Kept) {
+    #[inline(never)]
+    fn count_out(&mut self, kept: &Kept) {
         let (bytes, own) = kept.memory();
         self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
         self.own_bytes = self.own_bytes.saturating_sub(own);
