@@ -54,7 +54,7 @@ impl Delivery {
             awaiting: Awaiting::Nothing,
             retain: false,
             due_again: false,
-            kept: Kept::Nothing,
+            kept: Kept::NOTHING,
             extra: None,
         }
     }
@@ -256,16 +256,16 @@ impl Inflight {
             return None;
         }
         delivery.awaiting = to;
-        let mut kept = Kept::Nothing;
+        let mut kept = Kept::NOTHING;
         if to != Awaiting::PubRec {
             // After PUBREC the message is the client's: it is never sent again ([MQTT-4.3.3-1]).
-            if !matches!(delivery.kept, Kept::Nothing) {
-                kept = std::mem::take(&mut delivery.kept);
-            }
+            kept = std::mem::take(&mut delivery.kept);
             delivery.extra = None;
         }
         let was_due = to == Awaiting::Nothing && std::mem::take(&mut delivery.due_again);
-        self.let_go(kept);
+        if !kept.is_nothing() {
+            self.let_go(kept);
+        }
         if to == Awaiting::Nothing {
             self.due_again -= u16::from(was_due);
             self.unfinished -= 1;

@@ -62,6 +62,15 @@ impl Message {
         Self { body, properties: None, stored: OnceLock::new() }.with_charge()
     }
 
+    /// In place of a message that is in the log only: nothing but where it is.
+    pub(super) fn hollow(place: Stored) -> Self {
+        Self { body: Box::default(), properties: None, stored: OnceLock::from(place) }
+    }
+
+    pub(super) fn is_hollow(&self) -> bool {
+        self.body.is_empty()
+    }
+
     /// The same with a place for its charge, if it is large enough to have one.
     fn with_charge(mut self) -> Self {
         if self.bytes() >= SHARED_FROM {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::inflight::Awaiting;
-use super::kept::Kept;
 use super::message::{Expiry, Message};
 use super::out_buffer::Keep;
 use super::outbound::ENCODE_AHEAD_BYTES;
@@ -101,11 +100,7 @@ impl Session {
             Awaiting::PubRec => Some(QoS::ExactlyOnce),
             Awaiting::PubComp | Awaiting::Nothing => None,
         };
-        let message = match &delivery.kept {
-            Kept::Loaded(message) => Some(Arc::clone(message)),
-            Kept::Nothing | Kept::Stored(_) => None,
-        };
-        match (qos, message) {
+        match (qos, delivery.kept.loaded().cloned()) {
             (Some(qos), Some(message)) => {
                 // DUP says that this may have been sent before ([MQTT-3.3.1-1]).
                 let (retain, extra) = (delivery.retain, delivery.extra.clone());

@@ -22,29 +22,16 @@ impl Inflight {
     /// A delivery keeps this from now on. Most sessions keep nothing.
     #[inline]
     pub(super) fn hold(&mut self, kept: &Kept) {
-        if let Kept::Loaded(message) = kept {
-            self.count_in(message);
+        if !kept.is_nothing() {
+            let (bytes, own) = kept.memory();
+            self.kept_bytes += bytes;
+            self.own_bytes = self.own_bytes.saturating_add(own);
         }
     }
 
     /// What a delivery kept is needed no more.
-    #[inline]
+    #[inline(never)]
     pub(super) fn let_go(&mut self, kept: Kept) {
-        match kept {
-            Kept::Nothing => {}
-            kept => self.count_out(&kept),
-        }
-    }
-
-    #[inline(never)]
-    fn count_in(&mut self, message: &Message) {
-        self.kept_bytes += message.memory();
-        let own = u32::try_from(message.memory_of_holder()).unwrap_or(u32::MAX);
-        self.own_bytes = self.own_bytes.saturating_add(own);
-    }
-
-    #[inline(never)]
-    fn count_out(&mut self, kept: &Kept) {
         let (bytes, own) = kept.memory();
         self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
         self.own_bytes = self.own_bytes.saturating_sub(own);
@@ -79,7 +66,7 @@ impl Inflight {
         let mut take = |delivery: &mut Delivery| {
             let held = delivery.kept.memory().0;
             if held > 0 && freed < bytes {
-                delivery.kept = Kept::Nothing;
+                delivery.kept = Kept::NOTHING;
                 messages += 1;
                 freed += held;
             }
@@ -102,12 +89,10 @@ impl Inflight {
         let (mut wanted, mut bytes, mut next) = (Vec::new(), 0, from);
         while let Some((position, _, delivery)) = self.next_unfinished(next) {
             next = position + 1;
-            let Kept::Stored(stored) = &delivery.kept else {
-                if matches!(delivery.kept, Kept::Loaded(_)) {
-                    break;
-                }
+            if delivery.kept.is_nothing() {
                 continue;
-            };
+            }
+            let Some(stored) = delivery.kept.stored().filter(|_| delivery.kept.is_stored()) else { break };
             bytes += stored.bytes() as usize;
             if position >= to || wanted.len() >= max || (!wanted.is_empty() && bytes > bytes_max) {
                 break;
@@ -121,9 +106,9 @@ impl Inflight {
     pub(in crate::session) fn provide(&mut self, position: u64, read: Message) -> Result<(), Message> {
         let Some(id) = self.stored_id(position) else { return Err(read) };
         let Some(delivery) = self.find_mut(id) else { return Err(read) };
-        let Kept::Stored(stored) = &delivery.kept else { return Err(read) };
+        let Some(stored) = delivery.kept.stored() else { return Err(read) };
         read.set_stored(Stored::new(stored.ledger(), stored.position(), stored.bytes()));
-        let kept = Kept::Loaded(Arc::new(read));
+        let kept = Kept::from(Some(Arc::new(read)));
         let memory = kept.memory();
         delivery.kept = kept;
         self.kept_bytes += memory.0;
