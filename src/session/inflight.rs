@@ -23,6 +23,9 @@ use crate::faults::{Fault, planted};
 use crate::ledger::Stored;
 use crate::protocol::{PacketId, QoS};
 
+/// A delivery that another client is to get: its position, the whole filter of its shared subscription, and its message or where that is.
+pub(super) type TakenDelivery = (u64, Arc<str>, Result<Arc<Message>, Stored>);
+
 /// What the client owes for a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Awaiting {
@@ -247,6 +250,9 @@ impl Inflight {
 
     /// Moves the delivery with this id from `from` to `to`; returns its position. `None` if it is not there or is not in `from`.
     pub(super) fn advance(&mut self, id: PacketId, from: Awaiting, to: Awaiting) -> Option<u64> {
+        if self.kept_bytes > 0 && to != Awaiting::PubRec {
+            self.let_go(id, from);
+        }
         let position = match self.stragglers.position(id) {
             Some(position) => position,
             None => self.start + self.index_of(id) as u64,
@@ -256,17 +262,13 @@ impl Inflight {
             return None;
         }
         delivery.awaiting = to;
-        let mut kept = Kept::NOTHING;
         if to != Awaiting::PubRec {
             // After PUBREC the message is the client's: it is never sent again ([MQTT-4.3.3-1]).
-            kept = std::mem::take(&mut delivery.kept);
+            delivery.kept = Kept::NOTHING;
             delivery.extra = None;
         }
-        let was_due = to == Awaiting::Nothing && std::mem::take(&mut delivery.due_again);
-        if !kept.is_nothing() {
-            self.let_go(kept);
-        }
         if to == Awaiting::Nothing {
+            let was_due = std::mem::take(&mut delivery.due_again);
             self.due_again -= u16::from(was_due);
             self.unfinished -= 1;
             self.stragglers.remove(id);
@@ -281,10 +283,7 @@ impl Inflight {
     }
 
     /// Gives up the QoS 1 deliveries that came by a shared subscription for which `wanted` holds: another client will get them.
-    pub(super) fn take_shared_qos1(
-        &mut self,
-        wanted: impl Fn(&Arc<str>) -> bool,
-    ) -> Vec<(u64, Arc<str>, Result<Arc<Message>, Stored>)> {
+    pub(super) fn take_shared_qos1(&mut self, wanted: impl Fn(&Arc<str>) -> bool) -> Vec<TakenDelivery> {
         let mut taken = Vec::new();
         let mut were_due = 0;
         let mut take = |position: u64, delivery: &mut Delivery| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Delivery, Inflight};
+use super::{Awaiting, Delivery, Inflight};
 use crate::ledger::{Position, Stored};
 use crate::protocol::PacketId;
 use crate::session::kept::Kept;
@@ -29,10 +29,11 @@ impl Inflight {
         }
     }
 
-    /// What a delivery kept is needed no more.
+    /// The message of the delivery with this id is needed no more, if that awaits `from`.
     #[inline(never)]
-    pub(super) fn let_go(&mut self, kept: Kept) {
-        let (bytes, own) = kept.memory();
+    pub(super) fn let_go(&mut self, id: PacketId, from: Awaiting) {
+        let Some(delivery) = self.find_mut(id).filter(|delivery| delivery.awaiting == from) else { return };
+        let (bytes, own) = std::mem::take(&mut delivery.kept).memory();
         self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
         self.own_bytes = self.own_bytes.saturating_sub(own);
     }
