@@ -5,7 +5,7 @@
 //! give back only what is free at their end. After large messages hundreds of megabytes stay with the process, with no client connected
 //! (benches/README.md, "Memory", has the figures). A threshold that is set stands still. Environment variables that set it themselves come first.
 //!
-//! A program that embeds the library decides for itself; the documentation of `Broker` says how it gets the same.
+//! A program that embeds the library decides for itself; README.md, "Memory", says how it gets the same.
 
 /// A block of this many bytes or more is a mapping of its own: reads are of 64 KB and never as large, so this concerns large packets only.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
