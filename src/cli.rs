@@ -1,5 +1,7 @@
 //! The command line: what can be typed, and what `check` prints.
 
+#![forbid(unsafe_code)]
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;

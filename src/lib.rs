@@ -26,6 +26,9 @@
 //! `server` puts these together as [`Broker`]. Imports go one way only; ARCHITECTURE.md draws them and `tests/architecture.rs` watches
 //! them.
 
+#![forbid(unsafe_code)]
+
+pub mod accounts;
 pub mod auth;
 pub mod authentication;
 mod broker;

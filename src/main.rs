@@ -5,6 +5,7 @@
 //! version, 128 + n a second signal ended a shutdown under way. Those of `passwd` are in its
 //! module. `acl explain`: 0 allowed, 1 denied, 2 faults.
 
+mod allocator;
 mod cli;
 mod passwd;
 mod process;
@@ -24,6 +25,7 @@ use self::process::{Asked, Signals};
 use self::reload::Reloader;
 
 fn main() -> ExitCode {
+    allocator::give_large_blocks_back();
     let arguments = cli::Arguments::read();
     if let Some(arguments) = arguments.passwd() {
         return passwd::run(arguments);

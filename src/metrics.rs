@@ -143,8 +143,13 @@ pub struct MetricsSnapshot {
     pub subscriptions: u64,
     /// Gauge: topics with a retained message.
     pub retained: u64,
-    /// Gauge: bytes that wait for clients in memory, those of a message once for each client; `limits.memory_max` bounds them.
+    /// Gauge: bytes that wait for clients in memory or are on their way to them; a large body counts once, however many clients it is for.
     pub waiting_bytes: u64,
+    /// Gauge: bytes of all accounts of memory together; `limits.memory_max` bounds them.
+    pub memory_bytes: u64,
+    /// Gauge: the accounts of memory by name, in bytes: `waiting`, `bodies`, `in_flight`, `answers`, `wills`, `aliases`, `subscriptions`,
+    /// `unfinished`, `handshakes`, `retained`.
+    pub memory: BTreeMap<&'static str, u64>,
     /// Gauge: bytes of packets that have not come as a whole, above 16 KB of each client; `limits.unfinished_bytes_max` bounds them.
     pub unfinished_bytes: u64,
     /// Connections that got past CONNECT.
@@ -202,6 +207,8 @@ impl Metrics {
             subscriptions: 0,
             retained: 0,
             waiting_bytes: 0,
+            memory_bytes: 0,
+            memory: BTreeMap::new(),
             unfinished_bytes: 0,
             connections: self.connections.get(),
             refused: self.refused.snapshot(),

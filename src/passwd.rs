@@ -3,6 +3,8 @@
 //! Exit codes: 0 done, or the password is right; 1 it could not be done, or the password is wrong, or there is no such user; 2 faults in the
 //! arguments, or, with `--check`, in the file; 130 interrupted at the question for the password.
 
+#![forbid(unsafe_code)]
+
 mod terminal;
 
 use std::fmt;

@@ -1,5 +1,7 @@
 //! What the program asks of the operating system: descriptors, and signals to stop.
 
+#![forbid(unsafe_code)]
+
 use std::io;
 use std::process::ExitCode;
 

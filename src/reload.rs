@@ -3,6 +3,8 @@
 //! Files are looked at every second: their length, times and number. One that is being written is left alone until it has stayed
 //! as it is for a second, so that no half of it is read. What a reload finds wrong leaves everything as it was.
 
+#![forbid(unsafe_code)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;

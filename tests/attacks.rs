@@ -5,6 +5,7 @@
 //! | attack | here |
 //! |---|---|
 //! | floods of half-open connections, packets that never end, bytes that drip | `flood`, `slow_loris` |
+//! | making it hold memory that does not go back | `memory` |
 //! | guessing passwords, banning others, exhausting the hashing threads, costly password files | `guessing`, `hash_cost` |
 //! | filters, topics and names that pass the rules of access | `filters`, `names` |
 //! | going on after one's rights were revoked: messages, wills, queues, retained messages | `revoked` |
@@ -30,6 +31,8 @@ mod hash_cost;
 mod house;
 #[path = "attacks/log_injection.rs"]
 mod log_injection;
+#[path = "attacks/memory.rs"]
+mod memory;
 #[path = "attacks/names.rs"]
 mod names;
 #[path = "attacks/pki.rs"]

@@ -658,7 +658,7 @@ fn two_devices_with_one_client_id_are_told_with_both_addresses() {
 fn check_says_how_much_memory_may_wait_for_clients() {
     let (_, stdout, _) = run(ternmq().arg("check"));
     let line = stdout.lines().find(|line| line.starts_with("limits.memory_max = ")).expect("shown");
-    assert!(line.ends_with("B\"  # default, from a quarter of the memory"), "{line}");
+    assert!(line.ends_with("B\"  # default, from half of the memory"), "{line}");
     let (_, stdout, _) = run(ternmq().arg("check").env("TERNMQ_LIMITS__MEMORY_MAX", "none"));
     assert!(stdout.contains("limits.memory_max = \"none\""), "{stdout}");
 }

@@ -175,7 +175,7 @@ fn a_file_sets_everything() {
         connect_rate_max = 18
         publish_rate_max = 19
         publish_bytes_rate_max = "20KB"
-        memory_max = "21MB"
+        memory_max = "2100MB"
         tls_handshakes_max = 22
         handshake_bytes_max = "64 KB"
         unfinished_bytes_max = "300MB"
@@ -269,7 +269,7 @@ fn a_file_sets_everything() {
             session_expiry: None,
             sessions_max: 11,
             retained_messages_max: 12,
-            retained_bytes_max: 13_000,
+            retained_bytes_max: MemoryMax::Bytes(13_000),
             subscription_bytes_max: 14_000,
             subscriptions_max: 5,
             topic_levels_max: 9,
@@ -279,9 +279,9 @@ fn a_file_sets_everything() {
             connect_rate_max: Some(18),
             publish_rate_max: Some(19),
             publish_bytes_rate_max: Some(20_000),
-            memory_max: MemoryMax::Bytes(21_000_000),
+            memory_max: MemoryMax::Bytes(2_100_000_000),
             tls_handshakes_max: 22,
-            handshake_bytes_max: 64_000,
+            handshake_bytes_max: MemoryMax::Bytes(64_000),
             unfinished_bytes_max: MemoryMax::Bytes(300_000_000),
             shutdown_timeout: Duration::from_secs(60),
         },
@@ -509,7 +509,7 @@ fn every_setting_outside_listeners_has_a_variable() {
     assert_eq!(limits.queue_bytes_max, 8_000_000);
     assert_eq!(limits.session_expiry, Some(Duration::ZERO));
     assert_eq!(limits.shutdown_timeout, Duration::ZERO);
-    assert_eq!(limits.handshake_bytes_max, 4096);
+    assert_eq!(limits.handshake_bytes_max, MemoryMax::Bytes(4096));
     assert_eq!(limits.unfinished_bytes_max, MemoryMax::Unbounded);
     assert_eq!(limits.inflight_max, 3);
 }
@@ -1019,29 +1019,32 @@ fn a_program_has_a_default_data_directory() {
 }
 
 #[test]
-fn a_program_says_how_much_memory_a_quarter_is() {
+fn a_program_says_how_much_memory_its_bounds_come_to() {
     let mut loaded = environment(&[]).expect("good");
     assert_eq!(loaded.config.limits.memory_max, MemoryMax::Auto);
     loaded.use_machine_memory();
     let MemoryMax::Bytes(bytes) = loaded.config.limits.memory_max else { panic!("Linux tells") };
-    let shown = loaded.settings.iter().find(|setting| setting.path == "limits.memory_max").unwrap();
-    assert_eq!(
-        shown.to_string(),
-        format!(
-            "limits.memory_max = {}  # default, from a quarter of the memory",
-            shown.value.as_ref().unwrap()
-        )
-    );
+    let shown = |path: &str| {
+        let setting = loaded.settings.iter().find(|setting| setting.path == path).unwrap();
+        (setting.to_string(), setting.value.clone().unwrap())
+    };
+    let (line, value) = shown("limits.memory_max");
+    assert_eq!(line, format!("limits.memory_max = {value}  # default, from half of the memory"));
     assert!(bytes > 1_000_000 && loaded.warnings.is_empty(), "{bytes} {:?}", loaded.warnings);
     assert!(!loaded.has_default_data_dir());
-    // Of unfinished packets a quarter as well, and no more than 256 MB.
-    assert_eq!(
-        loaded.config.limits.unfinished_bytes_max,
-        MemoryMax::Bytes(bytes.min(256_000_000)),
-        "of {bytes}"
-    );
-    assert_eq!(MemoryMax::Auto.unfinished_bytes(), MemoryMax::Auto.bytes().map(|all| all.min(256_000_000)));
-    assert_eq!(MemoryMax::Bytes(1_000_000_000).unfinished_bytes(), Some(1_000_000_000));
+    // The others are parts of it.
+    let (line, value) = shown("limits.retained_bytes_max");
+    assert_eq!(line, format!("limits.retained_bytes_max = {value}  # default, from limits.memory_max"));
+    let limits = &loaded.config.limits;
+    for (bound, most, least) in [
+        (limits.retained_bytes_max, 1_000_000_000, bytes / 4),
+        (limits.unfinished_bytes_max, 256_000_000, bytes / 4),
+        (limits.handshake_bytes_max, 16_000_000, bytes / 16),
+    ] {
+        let MemoryMax::Bytes(bound) = bound else { panic!("{bound:?}") };
+        // In whole megabytes.
+        assert!(bound <= most && bound + 1_000_000 >= least.min(most), "{bound} of {bytes}");
+    }
     // What is set stands.
     for (text, bound) in [("none", MemoryMax::Unbounded), ("5MB", MemoryMax::Bytes(5_000_000))] {
         let mut loaded = environment(&[("TERNMQ_LIMITS__MEMORY_MAX", text)]).expect("good");

@@ -20,6 +20,7 @@ use support::broker::eventually;
 use support::wire::{self, Connect};
 use support::{DEADLINE, RawClient, ServerPacket, TestBroker};
 use ternmq::MetricsSnapshot;
+use ternmq::config::MemoryMax;
 
 fn dropped(metrics: &MetricsSnapshot, reason: &str) -> u64 {
     metrics.dropped.get(reason).copied().unwrap_or_default()
@@ -63,7 +64,8 @@ fn a_connect_as_large_as_the_standard_allows_is_taken() {
 
 #[test]
 fn unfinished_connects_share_handshake_bytes_max() {
-    let broker = TestBroker::with_config(|config| config.limits.handshake_bytes_max = 200_000);
+    let broker =
+        TestBroker::with_config(|config| config.limits.handshake_bytes_max = MemoryMax::Bytes(200_000));
     let connect = Connect::new("big").will("w", vec![0; 65_535], 0, false).bytes();
     let unfinished = &connect[..connect.len() - 1];
     let mut held: Vec<RawClient> = (0..8)
@@ -382,7 +384,7 @@ fn sessions_max_refuses_who_would_need_one_more() {
 fn retained_messages_are_bounded_in_number_and_bytes() {
     let broker = TestBroker::with_config(|config| {
         config.limits.retained_messages_max = 2;
-        config.limits.retained_bytes_max = 10_000;
+        config.limits.retained_bytes_max = MemoryMax::Bytes(10_000);
     });
     let mut client = RawClient::clean(broker.addr(), "client");
     client.subscribe("r/#", 0);

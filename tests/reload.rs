@@ -74,7 +74,7 @@ fn limits_count_from_then_on_for_those_who_are_connected_too() {
     client.publish_retained("more", 1, "x");
     assert_eq!((house.dropped("retained_messages_max"), house.broker.metrics().retained), (1, 1));
     assert_eq!(client.subscribe_all(&[("b", 1), ("c", 1)]), [1, 0x80]);
-    house.change(|config| config.limits.retained_bytes_max = 10);
+    house.change(|config| config.limits.retained_bytes_max = ternmq::config::MemoryMax::Bytes(10));
     client.publish_retained("kept", 1, "x");
     assert_eq!((house.dropped("retained_bytes_max"), house.broker.metrics().retained), (1, 0));
     // Up again.

@@ -44,6 +44,8 @@ pub(crate) enum Cause {
     LoginRevoked,
     /// It held the most when the unfinished packets of all clients came to `limits.unfinished_bytes_max`.
     UnfinishedBytes,
+    /// What it wants to be remembered has no room in `limits.memory_max`, or it held the most when there was no more room.
+    MemoryMax,
     /// The answer would be larger than the client's own Maximum Packet Size ([MQTT-3.1.2-24]).
     AnswerTooLarge,
     /// The first packet was not CONNECT ([MQTT-3.1.0-1]).
@@ -97,6 +99,7 @@ impl Cause {
             Self::LoginExpired => "login_expired",
             Self::LoginRevoked => "login_revoked",
             Self::UnfinishedBytes => "unfinished_bytes_max",
+            Self::MemoryMax => "memory_max",
             Self::AnswerTooLarge => "answer_too_large",
             Self::NotConnect { .. } => "not_connect",
             Self::ConnectTimeout => "connect_timeout",
@@ -134,7 +137,7 @@ impl Cause {
             Self::TopicAliasInvalid => Some(ReasonCode::TopicAliasInvalid),
             Self::PublishRefused | Self::LoginRevoked => Some(ReasonCode::NotAuthorized),
             Self::LoginExpired => Some(ReasonCode::MaximumConnectTime),
-            Self::UnfinishedBytes => Some(ReasonCode::QuotaExceeded),
+            Self::UnfinishedBytes | Self::MemoryMax => Some(ReasonCode::QuotaExceeded),
             Self::AnswerTooLarge => Some(ReasonCode::PacketTooLarge),
             Self::KeepAliveExpired => Some(ReasonCode::KeepAliveTimeout),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
@@ -185,6 +188,7 @@ impl fmt::Display for Cause {
             Self::UnfinishedBytes => {
                 f.write_str("unfinished packets of all clients hold limits.unfinished_bytes_max")
             }
+            Self::MemoryMax => f.write_str("what all clients hold in memory is at limits.memory_max"),
             Self::AnswerTooLarge => f.write_str("answer larger than the client's Maximum Packet Size"),
             Self::NotConnect { looks_like: Some(what) } => {
                 write!(f, "first packet is not CONNECT; it looks like {what}")

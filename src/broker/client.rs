@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::hand_over::Leaving;
 use super::handle::Handle;
 use super::held::Held;
 use super::local::LocalQueue;
+use crate::accounts::STEP;
 use crate::auth::entry::EntryId;
 use crate::ledger::Position;
 use crate::router::{ReplayCursor, Subscriber, SubscriptionOptions};
@@ -52,8 +53,10 @@ pub(crate) struct Client {
     pub(crate) group: Option<Arc<Group>>,
     /// Milliseconds of the broker's clock at the last packet.
     last_packet: AtomicU64,
-    /// Bytes that the total of what waits in memory has for it; changed under the lock only.
+    /// Bytes charged for its queue and output; changed under the lock only.
     charged: AtomicUsize,
+    /// The same for messages on their way to it, in steps of [`STEP`].
+    charged_in_flight: AtomicU32,
     state: Mutex<ClientState>,
 }
 
@@ -174,6 +177,7 @@ impl Client {
             group: None,
             last_packet: AtomicU64::new(0),
             charged: AtomicUsize::new(0),
+            charged_in_flight: AtomicU32::new(0),
             state: Mutex::new(state),
         })
     }
@@ -201,9 +205,14 @@ impl Client {
         Record::Session(SessionRecord { session: self.key, keep, client_id, epoch: state.epoch, user })
     }
 
-    /// Bytes charged for it.
-    pub(super) fn charged(&self) -> usize {
-        self.charged.load(Ordering::Relaxed)
+    /// Whether anything is charged for it.
+    pub(super) fn is_charged(&self) -> bool {
+        self.charged.load(Ordering::Relaxed) > 0 || self.has_charged_in_flight()
+    }
+
+    /// Whether anything is charged for messages on their way to it.
+    pub(crate) fn has_charged_in_flight(&self) -> bool {
+        self.charged_in_flight.load(Ordering::Relaxed) > 0
     }
 
     /// It holds so many bytes now; returns what that is more than before. Under its lock.
@@ -213,6 +222,18 @@ impl Client {
             self.charged.store(bytes, Ordering::Relaxed);
         }
         (bytes as i64).wrapping_sub(before as i64)
+    }
+
+    /// Messages on their way to it hold so many bytes now that are its own, and `kept` with those that others may hold as well; returns what is
+    /// charged more than before. Who holds less than a step of either is charged nothing, and no counter is touched.
+    pub(super) fn charge_in_flight(&self, bytes: usize, kept: usize) -> i64 {
+        let steps = (bytes / STEP).max((kept / STEP).min(1));
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        let before = self.charged_in_flight.load(Ordering::Relaxed);
+        if before != steps {
+            self.charged_in_flight.store(steps, Ordering::Relaxed);
+        }
+        (i64::from(steps) - i64::from(before)) * STEP as i64
     }
 
     /// A complete packet came in.

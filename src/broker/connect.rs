@@ -86,7 +86,13 @@ impl Core {
         }
         let id = if made_id { self.make_client_id() } else { Arc::from(connect.client_id) };
         let owner = Owner { client_id: id, user: request.user };
-        let will = connect.will.as_ref().map(|will| self.own_will(will, &owner));
+        let will = match &connect.will {
+            Some(will) => {
+                let will = self.own_will(will, &owner).charged_within(&self.accounts);
+                Some(will.ok_or(ReasonCode::QuotaExceeded)?)
+            }
+            None => None,
+        };
         let (keep_for, told_expiry) = self.keep_for(connect.session_expiry);
         let terms = Terms {
             version: connect.version,
@@ -212,6 +218,7 @@ impl Core {
             state.link = Some(link);
             state.session.out.lend(flush::take_spare);
             state.session.at(now).attach(terms, &connack, will, outlives);
+            state.session.charge_aliases(&self.accounts);
             self.count_late_drops(state);
             if let Some(work) = state.session.log_work() {
                 turn_log.work(client.key, work, &mut Vec::new());
@@ -431,5 +438,6 @@ fn own_will(will: &ConnectWill<'_>, owner: &Owner, key: u64) -> Will {
         delay: Duration::from_secs(will.delay_seconds.into()),
         forwarded: forwarded.into(),
         expiry_seconds: will.properties.message_expiry_interval,
+        charge: None,
     }
 }

@@ -111,7 +111,7 @@ impl Core {
             }
             Delivered::Queued => {
                 turn.queued += 1;
-                turn.held += client.charge(state.session.memory_bytes());
+                turn.held += client.charge(state.session.charged().waiting);
             }
             Delivered::Dropped(reason) => {
                 if state.session.report_drop(reason) {
@@ -119,6 +119,9 @@ impl Core {
                 }
             }
             Delivered::Ended => {}
+        }
+        if outgoing.is_kept() {
+            outgoing.charge_to(&self.accounts);
         }
         delivered
     }

@@ -81,6 +81,7 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
             // Not by a signal: one may lie there that the task, which is about to end, does not look at any more.
             link.waker.wake_by_ref();
         }
+        state.session.out.released(output.take_released());
         match result {
             Ok(_) => {
                 give_spare(output.into_spare());

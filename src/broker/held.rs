@@ -6,10 +6,12 @@
 //! has ended, with its last words.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::client::{ClientState, Link};
 use super::flush::take_spare;
 use super::{Client, Core};
+use crate::accounts::{Account, Accounts, Charge};
 use crate::ledger::Position;
 
 /// The answers of one connection that wait.
@@ -17,9 +19,17 @@ use crate::ledger::Position;
 pub(crate) struct Held {
     answers: VecDeque<(Position, Vec<u8>)>,
     bytes: usize,
+    /// What the answers are charged with.
+    charge: Option<Charge>,
 }
 
 impl Held {
+    /// Brings the charge up to date.
+    fn settle(&mut self, accounts: &Arc<Accounts>) {
+        let charge = self.charge.get_or_insert_with(|| Charge::new(accounts, Account::Answers, 0));
+        charge.follow(self.bytes);
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -38,7 +48,12 @@ impl Held {
 impl Link {
     /// Keeps answers until the log has come to `recorded`, or as long as those before them. `false`
     /// if there is nothing to wait for: then they stay with the caller.
-    pub(crate) fn hold_answers(&mut self, recorded: Option<Position>, answers: &mut Vec<u8>) -> bool {
+    pub(crate) fn hold_answers(
+        &mut self,
+        accounts: &Arc<Accounts>,
+        recorded: Option<Position>,
+        answers: &mut Vec<u8>,
+    ) -> bool {
         let last = self.held.as_ref().and_then(|held| held.answers.back()).map(|last| last.0);
         let Some(until) = recorded.max(last) else { return false };
         let held = self.held.get_or_insert_default();
@@ -47,6 +62,7 @@ impl Link {
             Some(last) if last.0 == until => last.1.append(answers),
             _ => held.answers.push_back((until, std::mem::take(answers))),
         }
+        held.settle(accounts);
         true
     }
 }
@@ -67,6 +83,9 @@ pub(super) fn release_due(state: &mut ClientState, committed: Position) {
         && let Some((_, answers)) = held.answers.pop_front()
     {
         held.bytes -= answers.len();
+        if let Some(charge) = &mut held.charge {
+            charge.follow(held.bytes);
+        }
         state.session.out.lend(take_spare);
         state.session.send_acks(&answers);
     }

@@ -22,6 +22,7 @@ pub(crate) struct LiveLimits {
     topic_bytes_max: AtomicUsize,
     topic_levels_max: AtomicUsize,
     retained_bytes_max: AtomicUsize,
+    handshake_bytes_max: AtomicUsize,
     retained_messages_max: AtomicUsize,
     checks_payload_format: AtomicBool,
 }
@@ -34,6 +35,7 @@ impl LiveLimits {
             topic_bytes_max: AtomicUsize::default(),
             topic_levels_max: AtomicUsize::default(),
             retained_bytes_max: AtomicUsize::default(),
+            handshake_bytes_max: AtomicUsize::default(),
             retained_messages_max: AtomicUsize::default(),
             checks_payload_format: AtomicBool::default(),
         };
@@ -58,6 +60,10 @@ impl LiveLimits {
         self.retained_bytes_max.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn handshake_bytes_max(&self) -> usize {
+        self.handshake_bytes_max.load(Ordering::Relaxed)
+    }
+
     pub(super) fn retained_messages_max(&self) -> usize {
         self.retained_messages_max.load(Ordering::Relaxed)
     }
@@ -74,7 +80,9 @@ impl LiveLimits {
     fn set_numbers(&self, limits: &Limits) {
         self.topic_bytes_max.store(limits.topic_bytes_max, Ordering::Relaxed);
         self.topic_levels_max.store(limits.topic_levels_max, Ordering::Relaxed);
-        self.retained_bytes_max.store(limits.retained_bytes_max, Ordering::Relaxed);
+        let bounds = limits.bounds();
+        self.retained_bytes_max.store(bounds.retained.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.handshake_bytes_max.store(bounds.handshakes.unwrap_or(usize::MAX), Ordering::Relaxed);
         self.retained_messages_max.store(limits.retained_messages_max, Ordering::Relaxed);
         self.checks_payload_format.store(limits.payload_format == PayloadFormat::Check, Ordering::Relaxed);
     }
@@ -105,7 +113,7 @@ impl Core {
         }
         let sessions = of_sessions(&new);
         self.limits.set_numbers(&new);
-        self.memory.set_max(new.memory_max.bytes());
+        self.memory.set_max(new.bounds().memory);
         *self.limits.all.write() = Arc::new(new);
         if *self.limits.of_sessions() == sessions {
             return;

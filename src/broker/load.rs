@@ -66,6 +66,9 @@ impl Core {
                 // Copied forward meanwhile, and asked for again.
                 continue;
             }
+            if let Ok(message) = &message {
+                message.charge_to(&self.accounts);
+            }
             let error = message.as_ref().err().map(ToString::to_string);
             let message = message.ok();
             let may = message.as_ref().is_none_or(|message| self.may_receive(client, message.topic()));

@@ -71,7 +71,7 @@ impl LocalQueue {
         if self.bytes + cost > limits.queue_bytes_max {
             return Delivered::Dropped(DropReason::QueueFullBytes);
         }
-        let message = outgoing.message();
+        let message = outgoing.keep();
         let qos = lower(message.qos(), granted.qos);
         self.bytes += cost;
         self.messages.push_back(ReceivedMessage { message, qos, retain: false });

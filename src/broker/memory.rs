@@ -1,36 +1,50 @@
-//! `Memory`: what waits for all clients together in memory, and what is done when that is above `limits.memory_max`.
+//! What all clients together hold in memory (`accounts.rs`), and what is done when it is above `limits.memory_max`.
 //!
-//! Each client has on it what the total is charged with for it ([`Client::charged`]), brought up to date under its lock where its queue or output
-//! has changed for longer than a turn: when a message is queued, when a socket has taken or left something, when a session ends. Delivery to
-//! a client that reads touches nothing here. A message that waits for several clients is charged to each.
+//! Each client has on it what it is charged with ([`Client::charge`]), brought up to date under its lock where its queue, its output or what is on
+//! its way to it has changed for longer than a turn: when a message is queued, when a socket has taken or left something, when a session ends.
+//! Delivery to a client that reads touches nothing here. A body that may have several holders is charged once ([`Message::charge_to`]).
 //!
-//! Whoever finds the total above the bound at the end of a turn brings it down to 7/8 of it: the longest queues are cut to one length. What they
-//! have on disk as well leaves memory; if that is not enough, messages are dropped, QoS 0 first, oldest first.
+//! Whoever finds the sum above the bound at the end of a turn brings it down to 7/8 of it: the longest are cut to one length. What they have on
+//! disk as well leaves memory; if that is not enough, messages are dropped, QoS 0 first, oldest first. If the sum is above the bound even then,
+//! those who hold the most of what cannot be dropped are closed. What a round could not bring below the bound is left alone for a while.
+//!
+//! [`Message::charge_to`]: crate::session::Message::charge_to
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::client::signal;
-use super::{Client, ClientState, Core};
+use super::{Cause, Client, ClientState, Core};
+use crate::accounts::{Account, Accounts, STEP};
 use crate::escape::escape;
 use crate::session::Shed;
 
+/// The name of the bound in the configuration.
+const LIMIT: &str = "limits.memory_max";
+
 /// See the module's documentation.
 pub(super) struct Memory {
-    /// `usize::MAX`: there is no bound.
-    max: AtomicUsize,
-    total: AtomicI64,
-    /// Held by the one who sheds.
-    shedding: Mutex<()>,
+    accounts: Arc<Accounts>,
+    /// Held by the one who sheds: milliseconds to the next round, after one that was not enough.
+    shedding: Mutex<u64>,
+    /// No other round before this moment of the broker's clock, unless the sum comes to `unless`.
+    not_before: AtomicU64,
+    unless: AtomicUsize,
 }
 
 /// Clients named in the line that tells of a shedding.
 const NAMED_MAX: usize = 3;
 
-/// Times that the clients are gone through: some may hold what cannot be given up.
-const ROUNDS_MAX: usize = 4;
+/// Times that the clients are gone through in one round: some may hold what cannot be given up, or what others hold as well.
+const PASSES_MAX: usize = 6;
+
+/// After a round that was not enough the next one comes after this, and then after twice the time before.
+const PAUSE_MIN_MS: u64 = 100;
+const PAUSE_MAX_MS: u64 = 5_000;
+/// Or when the sum has grown by this part of the bound.
+const GROWN_PART: usize = 8;
 
 /// A client with what it holds.
 struct Holder {
@@ -40,74 +54,116 @@ struct Holder {
 }
 
 impl Memory {
-    pub(super) fn new(max: Option<usize>) -> Self {
-        let max = AtomicUsize::new(max.unwrap_or(usize::MAX));
-        Self { max, total: AtomicI64::new(0), shedding: Mutex::new(()) }
+    pub(super) fn new(accounts: &Arc<Accounts>) -> Self {
+        Self {
+            accounts: Arc::clone(accounts),
+            shedding: Mutex::new(0),
+            not_before: AtomicU64::new(0),
+            unless: AtomicUsize::new(0),
+        }
     }
 
     /// Another bound, for the end of the next turn.
     pub(super) fn set_max(&self, max: Option<usize>) {
-        self.max.store(max.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.accounts.set_max(max);
+        self.not_before.store(0, Ordering::Relaxed);
     }
 
-    pub(super) fn total(&self) -> usize {
-        usize::try_from(self.total.load(Ordering::Relaxed)).unwrap_or(0)
+    /// Bytes that wait for clients or are on their way to them.
+    pub(super) fn waiting(&self) -> usize {
+        let accounts = [Account::Waiting, Account::Bodies, Account::InFlight];
+        accounts.into_iter().map(|account| self.accounts.of(account)).sum()
     }
 
+    /// What clients have waiting has grown or shrunk.
     pub(super) fn add(&self, bytes: i64) {
-        if bytes != 0 {
-            self.total.fetch_add(bytes, Ordering::Relaxed);
-        }
+        self.accounts.add(Account::Waiting, bytes);
+    }
+
+    /// Whether a round may begin at this moment.
+    fn is_due(&self, now: u64) -> bool {
+        now >= self.not_before.load(Ordering::Relaxed)
+            || self.accounts.total() >= self.unless.load(Ordering::Relaxed)
+    }
+
+    /// A round is over: whoever comes next waits, if it was not enough.
+    fn pause(&self, pause: &mut u64, now: u64) {
+        *pause = if self.accounts.is_over() { (*pause * 2).clamp(PAUSE_MIN_MS, PAUSE_MAX_MS) } else { 0 };
+        let grown = self.accounts.total().saturating_add(self.accounts.max() / GROWN_PART);
+        self.unless.store(grown, Ordering::Relaxed);
+        self.not_before.store(now + *pause, Ordering::Relaxed);
     }
 }
 
 impl Core {
-    /// Brings the total up to date with what a client holds now.
-    pub(crate) fn settle(&self, client: &Client, state: &ClientState) {
-        self.memory.add(client.charge(state.session.memory_bytes()));
+    /// Brings the accounts up to date with what a client holds now.
+    pub(crate) fn settle(&self, client: &Client, state: &mut ClientState) {
+        state.session.charge_output(&self.accounts);
+        let charged = state.session.charged();
+        self.accounts.add(Account::Waiting, client.charge(charged.waiting));
+        let in_flight = client.charge_in_flight(charged.in_flight, charged.kept);
+        self.accounts.add(Account::InFlight, in_flight);
     }
 
-    /// Sheds if the total is above its bound. Not under any lock.
+    /// Sheds if the sum is above its bound. Not under any lock.
     pub(super) fn shed_if_over(&self) {
-        let max = self.memory.max.load(Ordering::Relaxed);
-        if self.memory.total() <= max {
+        if !self.accounts.is_over() {
+            return;
+        }
+        let now = self.now().as_millis();
+        if !self.memory.is_due(now) {
             return;
         }
         // Somebody is at it: what comes meanwhile is seen at the end of the next turn.
-        let Some(_shedding) = self.memory.shedding.try_lock() else { return };
-        self.shed(max);
+        let Some(mut pause) = self.memory.shedding.try_lock() else { return };
+        self.shed(self.accounts.max());
+        self.memory.pause(&mut pause, now);
     }
 
     fn shed(&self, max: usize) {
         let target = max / 8 * 7;
-        let over = || self.memory.total().saturating_sub(target);
+        let over = || self.accounts.total().saturating_sub(target);
         // Collected first: no guard of the registry is held while a client's lock is taken.
-        let holder = |client: &Arc<Client>| {
-            let bytes = client.charged();
-            (bytes > 0).then(|| Holder { client: Arc::clone(client), bytes, shed: Shed::default() })
+        let clients: Vec<Arc<Client>> = self
+            .clients
+            .iter()
+            .filter(|entry| entry.value().is_charged())
+            .map(|entry| Arc::clone(entry.value()))
+            .collect();
+        let holder = |client: Arc<Client>| {
+            let bytes = client.lock().session.holds();
+            Holder { client, bytes, shed: Shed::default() }
         };
-        let mut holders: Vec<Holder> =
-            self.clients.iter().filter_map(|entry| holder(entry.value())).collect();
-        let before = self.memory.total();
-        let level = level(&mut holders, over());
+        let mut holders: Vec<Holder> = clients.into_iter().map(holder).collect();
+        let before = self.accounts.total();
+        let wanted = self.held_in_common(&holders, over());
+        let level = level(&mut holders, wanted);
         for holder in holders.iter_mut().take_while(|holder| holder.bytes > level) {
             self.unload(holder);
         }
-        let unloaded = before.saturating_sub(self.memory.total());
-        let mut spent: Vec<Holder> = Vec::new();
-        for _ in 0..ROUNDS_MAX {
+        let unloaded = before.saturating_sub(self.accounts.total());
+        for pass in 0..PASSES_MAX {
             let over = over();
             if over == 0 {
                 break;
             }
-            let level = self::level(&mut holders, over);
-            let longest = holders.partition_point(|holder| holder.bytes > level);
-            for mut holder in holders.drain(..longest) {
-                self.shed_from(&mut holder, level);
-                spent.push(holder);
+            // A body is given back by the last who holds it. Should the first pass not be enough, what is held in common is counted in.
+            let wanted = if pass == 0 { over } else { self.held_in_common(&holders, over) };
+            let level = self::level(&mut holders, wanted);
+            for holder in holders.iter_mut().take_while(|holder| holder.bytes > level) {
+                self.shed_from(holder, level);
             }
         }
-        self.tell_shedding(max, before, unloaded, spent);
+        let closed = if self.accounts.total() > max { self.close_largest_holders(max) } else { 0 };
+        self.tell_shedding(max, before, unloaded, closed, holders);
+    }
+
+    /// How much has to be given up for `bytes` to be given back, if what clients hold is held by several of them.
+    fn held_in_common(&self, holders: &[Holder], bytes: usize) -> usize {
+        let held: usize = holders.iter().map(|holder| holder.bytes).sum();
+        let charged = self.memory.waiting().max(1);
+        let wanted = bytes as u128 * held.max(charged) as u128 / charged as u128;
+        usize::try_from(wanted).unwrap_or(usize::MAX)
     }
 
     /// What a client has on disk as well leaves memory.
@@ -116,7 +172,7 @@ impl Core {
         let state = &mut *guard;
         state.session.unload();
         self.settle(&holder.client, state);
-        holder.bytes = state.session.memory_bytes();
+        holder.bytes = state.session.holds();
         if state.session.wants_messages()
             && let Some(link) = &state.link
         {
@@ -129,7 +185,7 @@ impl Core {
     fn shed_from(&self, holder: &mut Holder, level: usize) {
         let mut guard = holder.client.lock();
         let state = &mut *guard;
-        let held = state.session.memory_bytes();
+        let held = state.session.holds();
         let shed = state.session.at(self.now()).shed(held.saturating_sub(level));
         holder.shed =
             Shed { messages: holder.shed.messages + shed.messages, bytes: holder.shed.bytes + shed.bytes };
@@ -141,13 +197,65 @@ impl Core {
             // What stood behind it may go now.
             link.signal(signal::FLUSH);
         }
+        // Who could not give up as much has nothing more to give.
+        holder.bytes = if shed.bytes < held.saturating_sub(level) { 0 } else { state.session.holds() };
     }
 
-    fn tell_shedding(&self, max: usize, before: usize, unloaded: usize, mut spent: Vec<Holder>) {
+    /// Nothing more can be dropped: those who hold most are closed, as many as it takes. How many.
+    fn close_largest_holders(&self, max: usize) -> usize {
+        let kept = [
+            Account::Retained,
+            Account::Wills,
+            Account::Aliases,
+            Account::Subscriptions,
+            Account::Unfinished,
+            Account::Handshakes,
+        ];
+        if kept.into_iter().map(|account| self.accounts.of(account)).sum::<usize>() > max {
+            // It is not those who would be closed.
+            return 0;
+        }
+        let clients: Vec<Arc<Client>> = self.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
+        let mut holders: Vec<(usize, Arc<Client>)> = clients
+            .into_iter()
+            .filter_map(|client| {
+                let state = client.lock();
+                let link = state.link.as_ref()?;
+                let held = state.session.out.pending() + link.held.as_ref().map_or(0, |held| held.bytes());
+                drop(state);
+                (held >= STEP).then_some((held, client))
+            })
+            .collect();
+        holders.sort_unstable_by_key(|(held, _)| std::cmp::Reverse(*held));
+        let mut over = self.accounts.total().saturating_sub(max);
+        let mut closed = 0;
+        for (held, client) in holders {
+            if over == 0 {
+                break;
+            }
+            over = over.saturating_sub(held);
+            if let Some(link) = &mut client.lock().link {
+                link.close_cause.get_or_insert(Cause::MemoryMax);
+                link.signal(signal::CLOSE);
+                closed += 1;
+            }
+        }
+        closed
+    }
+
+    fn tell_shedding(
+        &self,
+        max: usize,
+        before: usize,
+        unloaded: usize,
+        closed: usize,
+        mut spent: Vec<Holder>,
+    ) {
         spent.retain(|holder| holder.shed.messages > 0);
         let dropped: usize = spent.iter().map(|holder| holder.shed.messages).sum();
         self.metrics.dropped.add("memory_max", dropped as u64);
         self.metrics.sheddings.add(1);
+        let Some(untold) = self.told.tell(LIMIT, self.now()) else { return };
         spent.sort_unstable_by_key(|holder| std::cmp::Reverse(holder.shed.bytes));
         let named = spent.iter().take(NAMED_MAX).map(|holder| {
             let Shed { messages, bytes } = holder.shed;
@@ -155,16 +263,18 @@ impl Core {
         });
         let most: Vec<String> = named.collect();
         tracing::warn!(
-            limit = "limits.memory_max",
+            limit = LIMIT,
             value = max,
             before,
-            after = self.memory.total(),
+            after = self.accounts.total(),
             unloaded,
             dropped,
+            closed,
             clients = spent.len(),
             most = most.join(", "),
-            "too much waits for clients in memory: what is on disk too has left it, and messages were dropped where that was \
-             not enough"
+            untold,
+            "clients hold too much in memory: what is on disk too has left it, messages were dropped where that was not enough, and where \
+             nothing could be dropped those who hold most are closed; told every ten seconds at most"
         );
     }
 }

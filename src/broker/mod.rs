@@ -53,7 +53,7 @@ mod unfinished;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -96,6 +96,7 @@ pub(crate) use turn::Turn;
 use unfinished::Unfinished;
 pub(crate) use unfinished::UnfinishedCharge;
 
+use crate::accounts::{Account, Accounts};
 use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
 use crate::escape::escape;
@@ -121,8 +122,6 @@ pub(crate) struct Core {
     /// Of publishers of many topics.
     thread_routes: ThreadRoutes<Arc<Client>, Verdict>,
     pub(crate) retained: RetainedStore<Kept>,
-    /// Bytes charged for the retained messages.
-    retained_bytes: AtomicUsize,
     /// Who stored them.
     sources: Sources,
     /// A refused retained message was told to the log.
@@ -137,13 +136,13 @@ pub(crate) struct Core {
     barrier_seat: tokio::sync::Mutex<BarrierSeat>,
     /// Counts the changes of retained messages, so that the log knows which is the later one.
     next_revision: AtomicU64,
-    /// Bytes of unfinished CONNECTs, above what each connection may hold anyway.
-    pub(crate) handshake_bytes: AtomicU64,
     /// Connections by address and user, where that is bounded.
     admission: Admission,
     /// TLS handshakes that may begin.
     pub(crate) tls_handshakes: Semaphore,
-    /// What waits for all clients in memory.
+    /// What clients make the broker hold in memory, by what it is for.
+    pub(crate) accounts: Arc<Accounts>,
+    /// What is done when that is too much.
     memory: Memory,
     /// Packets that have not come as a whole.
     unfinished: Unfinished,
@@ -174,8 +173,10 @@ impl Core {
         (ledger, seat): (Arc<Ledger>, BarrierSeat),
         clock: Clock,
     ) -> Self {
-        let memory = Memory::new(limits.memory_max.bytes());
-        let unfinished = Unfinished::new(limits.unfinished_bytes_max.unfinished_bytes());
+        let bounds = limits.bounds();
+        let accounts = Arc::new(Accounts::new(bounds.memory));
+        let memory = Memory::new(&accounts);
+        let unfinished = Unfinished::new(bounds.unfinished, &accounts);
         Self {
             tls_handshakes: Semaphore::new(limits.tls_handshakes_max.min(Semaphore::MAX_PERMITS)),
             limits: LiveLimits::new(limits),
@@ -187,7 +188,6 @@ impl Core {
             router: Router::new(),
             thread_routes: ThreadRoutes::new(std::thread::available_parallelism().map_or(1, usize::from)),
             retained: RetainedStore::new(),
-            retained_bytes: AtomicUsize::new(0),
             sources: Sources::default(),
             retained_refusal_told: AtomicBool::new(false),
             access: AccessControl::new(security.rules, security.refuses_subscriptions),
@@ -197,8 +197,8 @@ impl Core {
             ledger,
             barrier_seat: tokio::sync::Mutex::new(seat),
             next_revision: AtomicU64::new(1),
-            handshake_bytes: AtomicU64::new(0),
             admission: Admission::default(),
+            accounts,
             memory,
             unfinished,
             take_overs: TakeOvers::default(),
@@ -257,7 +257,12 @@ impl Core {
             sessions_offline: (self.clients.len() as u64).saturating_sub(connected),
             subscriptions: self.router.subscriptions() as u64,
             retained: self.retained.len() as u64,
-            waiting_bytes: self.memory.total() as u64,
+            waiting_bytes: self.memory.waiting() as u64,
+            memory_bytes: self.accounts.total() as u64,
+            memory: Account::ALL
+                .into_iter()
+                .map(|account| (account.label(), self.accounts.of(account) as u64))
+                .collect(),
             unfinished_bytes: self.unfinished.total() as u64,
             storage: self.log.as_ref().map(|log| storage_snapshot(log.status())),
             ..counters

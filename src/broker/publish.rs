@@ -6,11 +6,12 @@ use super::fan_out::{Also, Effects, FanOut, Receivers};
 use super::sys::is_sys;
 use super::turn_log::Retention;
 use super::{Cause, Client, Core, Turn, Verdict};
+use crate::accounts::{Account, Accounts, Charge};
 use crate::config::{Limits, RefusedPublish};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
 use crate::router::{Asked, Judged, Lookup, Route, RouteCache, RouteList, RouteMatch};
-use crate::session::{Message, Outgoing, Owner, Reception, Will};
+use crate::session::{ALIAS_COST, Message, Outgoing, Owner, Reception, Will};
 use crate::storage::Record;
 
 /// Steps of a match that a publish has at least, so that few are continued in another turn.
@@ -29,10 +30,16 @@ pub(crate) struct Publisher {
     packet_bytes_max: u32,
     /// Acknowledgements of this turn, in the order of the packets.
     pub(crate) acks: Vec<u8>,
-    /// Topics that the client lets numbers stand for: number 1 is the first.
-    aliases: Vec<Option<Box<str>>>,
+    /// Topics that the client lets numbers stand for; `None`: none yet.
+    aliases: Option<Box<Aliases>>,
     /// A publish to more receivers than fit into a turn; nothing behind it is handled before it is done.
     pending: Option<Box<PendingPublish>>,
+}
+
+/// Topics that a client lets numbers stand for: number 1 is the first.
+struct Aliases {
+    topics: Vec<Option<Box<str>>>,
+    charge: Charge,
 }
 
 struct PendingPublish {
@@ -51,7 +58,7 @@ impl Publisher {
             topic_alias_max: limits.topic_alias_max,
             packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
             acks: Vec::new(),
-            aliases: Vec::new(),
+            aliases: None,
             pending: None,
         }
     }
@@ -104,8 +111,9 @@ impl Core {
         let topic = match publish.properties.topic_alias {
             None => publish.topic,
             Some(alias) => {
-                resolve_alias(aliases, alias.get(), publish.topic, *topic_alias_max)?;
-                let known = aliases.get(usize::from(alias.get()) - 1).and_then(Option::as_deref);
+                resolve_alias(&self.accounts, aliases, alias.get(), publish.topic, *topic_alias_max)?;
+                let topics = aliases.as_ref().map_or(&[][..], |aliases| &aliases.topics);
+                let known = topics.get(usize::from(alias.get()) - 1).and_then(Option::as_deref);
                 known.ok_or(Cause::TopicAliasInvalid)?
             }
         };
@@ -369,7 +377,8 @@ fn about(client: &Client, is_ruled: bool) -> u64 {
 
 /// Notes the topic an alias stands for from now on, if the packet names one (MQTT 5 section 3.3.2.3.4).
 fn resolve_alias(
-    aliases: &mut Vec<Option<Box<str>>>,
+    accounts: &Arc<Accounts>,
+    aliases: &mut Option<Box<Aliases>>,
     alias: u16,
     topic: &str,
     alias_max: u16,
@@ -380,13 +389,22 @@ fn resolve_alias(
     if topic.is_empty() {
         return Ok(());
     }
+    let Aliases { topics, charge } = &mut **aliases.get_or_insert_with(|| {
+        Box::new(Aliases { topics: Vec::new(), charge: Charge::new(accounts, Account::Aliases, 0) })
+    });
     let index = usize::from(alias) - 1;
-    if aliases.len() <= index {
-        aliases.resize(index + 1, None);
+    if topics.len() <= index {
+        topics.resize(index + 1, None);
     }
-    if let Some(place) = aliases.get_mut(index)
+    if let Some(place) = topics.get_mut(index)
         && place.as_deref() != Some(topic)
     {
+        if let Some(before) = place.take() {
+            charge.shrink(before.len() + ALIAS_COST);
+        }
+        if !charge.grow_lasting(topic.len() + ALIAS_COST) {
+            return Err(Cause::MemoryMax);
+        }
         *place = Some(Box::from(topic));
     }
     Ok(())

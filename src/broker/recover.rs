@@ -175,7 +175,7 @@ impl Core {
                 retain_as_published: options.retain_as_published,
                 subscription_id: NonZeroU32::new(options.subscription_id),
             };
-            if self.add_subscription(&client, state, &filter, options).is_err() {
+            if self.restore_subscription(&client, state, &filter, options).is_err() {
                 tracing::warn!(
                     client_id = %escape(&client.id),
                     filter = %escape(&filter),
@@ -205,7 +205,9 @@ impl Core {
             delay: recovered.delay,
             forwarded: recovered.message.properties.clone(),
             expiry_seconds: recovered.expiry_seconds,
+            charge: None,
         };
+        let will = will.charged(&self.accounts);
         if !will.delay.is_zero()
             && let Some(client) = sessions.get(&recovered.session)
         {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Core;
 use super::sys::is_sys;
 use super::turn_log::Retention;
+use crate::accounts::{Account, signed};
 use crate::escape::escape;
 use crate::router::Retained;
 use crate::session::{Message, Outgoing, Owner};
@@ -42,7 +43,8 @@ impl Core {
         let (source, source_cost) =
             source.map_or((0, 0), |(client_id, user)| self.sources.take(client_id, user));
         let cost = outgoing.cost() + source_cost;
-        let held = self.retained_bytes.fetch_add(cost, Ordering::AcqRel) + cost;
+        self.accounts.add(Account::Retained, signed(cost));
+        let held = self.accounts.of(Account::Retained);
         let replaces = self.retained.get(outgoing.topic()).map(|replaced| replaced.message.cost());
         let (bytes_max, messages_max) =
             (self.limits.retained_bytes_max(), self.limits.retained_messages_max());
@@ -54,7 +56,7 @@ impl Core {
             None
         };
         if let Some((limit, value)) = refused {
-            self.retained_bytes.fetch_sub(outgoing.cost() + self.sources.release(source), Ordering::AcqRel);
+            self.accounts.add(Account::Retained, -signed(outgoing.cost() + self.sources.release(source)));
             // Later subscribers had better get nothing than what is out of date.
             let removed = self.forget_retained(outgoing.topic());
             self.refuse_retained(outgoing.topic(), limit, value);
@@ -75,14 +77,14 @@ impl Core {
     /// A message is not retained any more.
     fn give_back(&self, message: &Message) {
         let bytes = message.cost() + self.sources.release(message.source());
-        self.retained_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.accounts.add(Account::Retained, -signed(bytes));
     }
 
     /// Takes up a retained message from the log, and who stored it.
     pub(super) fn restore_retained(&self, message: Message, revision: u64, source: Option<&Owner>) {
         let (source, source_cost) =
             source.map_or((0, 0), |owner| self.sources.take(&owner.client_id, owner.user.as_ref()));
-        self.retained_bytes.fetch_add(message.cost() + source_cost, Ordering::AcqRel);
+        self.accounts.add(Account::Retained, signed(message.cost() + source_cost));
         self.next_revision.fetch_max(revision + 1, Ordering::AcqRel);
         self.retained.set(Kept { message: Arc::new(message.with_source(source)), revision });
     }

@@ -11,6 +11,7 @@ use super::client::Replay;
 use super::topics::TopicLimit;
 use super::turn_log::Retention;
 use super::{Client, ClientState, Core, Kept, Publisher, Turn, flush};
+use crate::accounts::{Account, signed};
 use crate::escape::escape;
 use crate::protocol::{
     QoS, ReasonCode, RetainHandling, SharedFilter, Subscribe, SubscribeOptions, Unsubscribe,
@@ -107,8 +108,8 @@ impl Core {
                 subscriptions_max = limits.subscriptions_max,
                 topic_levels_max = limits.topic_levels_max,
                 topic_bytes_max = limits.topic_bytes_max,
-                "filters refused: limits.subscriptions_max, limits.subscription_bytes_max, limits.topic_levels_max or \
-                 limits.topic_bytes_max, or no valid shared subscription"
+                "filters refused: limits.subscriptions_max, limits.subscription_bytes_max, limits.topic_levels_max, \
+                 limits.topic_bytes_max or limits.memory_max, or no valid shared subscription"
             );
         }
     }
@@ -146,6 +147,33 @@ impl Core {
         filter: &str,
         options: SubscriptionOptions,
     ) -> Result<Added, Refusal> {
+        let charge = |cost| self.accounts.add_lasting(Account::Subscriptions, cost);
+        self.enter_subscription(client, state, filter, options, charge)
+    }
+
+    /// The same for one that the session had when the broker stopped: there is room for it, whatever `limits.memory_max` is today.
+    pub(super) fn restore_subscription(
+        &self,
+        client: &Arc<Client>,
+        state: &mut ClientState,
+        filter: &str,
+        options: SubscriptionOptions,
+    ) -> Result<Added, Refusal> {
+        let charge = |cost| {
+            self.accounts.add(Account::Subscriptions, signed(cost));
+            true
+        };
+        self.enter_subscription(client, state, filter, options, charge)
+    }
+
+    fn enter_subscription(
+        &self,
+        client: &Arc<Client>,
+        state: &mut ClientState,
+        filter: &str,
+        options: SubscriptionOptions,
+        charge: impl FnOnce(usize) -> bool,
+    ) -> Result<Added, Refusal> {
         if let Some(limit) = self.topic_limit(filter) {
             return Err(Refusal::Topic(limit));
         }
@@ -156,6 +184,10 @@ impl Core {
             SubscribeError::TooManyBytes => Refusal::TooManyBytes,
             SubscribeError::Ended => Refusal::SessionEnded,
         })?;
+        if is_new && !charge(subscription_cost(filter)) {
+            state.session.unsubscribe(filter);
+            return Err(Refusal::Memory);
+        }
         if before == Some(told(options)) {
             // In the router already.
             return Ok(Added { new: Newness::Same, shared: shared.is_some() });
@@ -173,6 +205,7 @@ impl Core {
 
     /// Takes a filter of a session out of the router, or the session out of the group it names.
     pub(super) fn remove_subscription(&self, filter: &str, key: u64, state: &mut ClientState) {
+        self.accounts.add(Account::Subscriptions, -signed(subscription_cost(filter)));
         match SharedFilter::parse(filter) {
             Ok(Some(shared)) => self.leave_group(&shared, filter, key, state),
             _ => {
@@ -320,6 +353,7 @@ impl Core {
                 Delivered::Ended => {}
                 Delivered::Sent | Delivered::Queued => {
                     turn.sent += 1;
+                    outgoing.charge_to(&self.accounts);
                     if on_record {
                         self.note_durable(turn, client, state, &outgoing, &granted);
                         turn.log.publish(self, &mut outgoing, Retention::None, &[], false);
@@ -365,12 +399,14 @@ pub(crate) enum Refusal {
     TooManyBytes,
     BadSharedFilter,
     SessionEnded,
+    /// What lasts is at its part of `limits.memory_max`.
+    Memory,
 }
 
 impl Refusal {
     fn reason_code(self) -> ReasonCode {
         match self {
-            Self::TooMany | Self::TooManyBytes => ReasonCode::QuotaExceeded,
+            Self::TooMany | Self::TooManyBytes | Self::Memory => ReasonCode::QuotaExceeded,
             Self::Topic(_) | Self::BadSharedFilter => ReasonCode::TopicFilterInvalid,
             Self::SessionEnded => ReasonCode::UnspecifiedError,
         }
@@ -383,8 +419,14 @@ impl Refusal {
             Self::TooManyBytes => "subscription_bytes_max",
             Self::BadSharedFilter => "bad_shared_filter",
             Self::SessionEnded => "session_ended",
+            Self::Memory => "memory_max",
         }
     }
+}
+
+/// Bytes that a filter takes in session and router, where most take less (`tests/memory.rs`).
+fn subscription_cost(filter: &str) -> usize {
+    3 * filter.len() + 64
 }
 
 /// The options as the session keeps them, for the log.

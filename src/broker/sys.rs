@@ -28,7 +28,7 @@ pub(crate) async fn run(core: Arc<Core>, interval: Duration) {
 fn publish_counters(core: &Core) {
     let metrics = core.metrics();
     let total = metrics.clients_connected + metrics.sessions_offline;
-    let numbers: [(&str, u64); 19] = [
+    let numbers: [(&str, u64); 20] = [
         ("clients/connected", metrics.clients_connected),
         ("clients/disconnected", metrics.sessions_offline),
         ("clients/total", total),
@@ -48,10 +48,14 @@ fn publish_counters(core: &Core) {
         ("waiting/shortened", metrics.sheddings),
         ("turns/long", metrics.turns_long),
         ("unfinished/bytes", metrics.unfinished_bytes),
+        ("memory/bytes", metrics.memory_bytes),
     ];
     publish(core, "$SYS/broker/uptime", &format!("{} seconds", core.now().as_millis() / 1_000));
     for (name, value) in numbers {
         publish(core, &format!("$SYS/broker/{name}"), &value.to_string());
+    }
+    for (account, bytes) in &metrics.memory {
+        publish(core, &format!("$SYS/broker/memory/{account}/bytes"), &bytes.to_string());
     }
     for (name, days) in
         [("certificate days left", metrics.certificate_days_left), ("crl days left", metrics.crl_days_left)]

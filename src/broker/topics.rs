@@ -59,15 +59,19 @@ impl Core {
         true
     }
 
-    /// Whether the topic of a will is within the bounds.
+    /// Whether the topic of a will is within the bounds, and the will has room in memory.
     ///
     /// # Errors
-    /// It is not: CONNECT is to be refused.
-    pub(crate) fn check_will_topic(&self, connect: &Connect<'_>) -> Result<(), Cause> {
-        match connect.will.as_ref().and_then(|will| self.topic_limit(will.topic)) {
-            Some(limit) => Err(Cause::Limit { limit: limit.key(), code: ReasonCode::TopicNameInvalid }),
-            None => Ok(()),
+    /// It is not, or has none: CONNECT is to be refused.
+    pub(crate) fn check_will(&self, connect: &Connect<'_>) -> Result<(), Cause> {
+        let Some(will) = &connect.will else { return Ok(()) };
+        if let Some(limit) = self.topic_limit(will.topic) {
+            return Err(Cause::Limit { limit: limit.key(), code: ReasonCode::TopicNameInvalid });
         }
+        if !self.accounts.has_room_for_lasting(will.topic.len() + will.payload.len()) {
+            return Err(Cause::Limit { limit: "limits.memory_max", code: ReasonCode::QuotaExceeded });
+        }
+        Ok(())
     }
 
     fn value_of(&self, limit: TopicLimit) -> usize {

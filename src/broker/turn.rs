@@ -91,7 +91,6 @@ impl Turn {
         core.shed_if_over();
         if !self.touched.is_empty() {
             self.write_touched(core);
-            core.memory.add(std::mem::take(&mut self.held));
         }
         self.guard = None;
         let took = self.began.take()?.elapsed();
@@ -117,8 +116,8 @@ impl Turn {
                 flush::flush(core, &client, self.now, flush::By::Publisher);
             } else {
                 direct = DIRECT_FLUSHES_MAX;
-                let state = client.lock();
-                self.held += client.charge(state.session.memory_bytes());
+                let mut state = client.lock();
+                core.settle(&client, &mut state);
                 if let Some(link) = &state.link {
                     link.signal(signal::FLUSH);
                 }

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use super::client::signal;
 use super::{Cause, Client, Core};
+use crate::accounts::{Account, Accounts, signed};
 use crate::escape::escape;
 
 const LIMIT: &str = "limits.unfinished_bytes_max";
@@ -26,7 +27,7 @@ const LIMIT: &str = "limits.unfinished_bytes_max";
 pub(crate) struct Unfinished {
     /// `None`: there is no bound.
     max: Option<usize>,
-    total: AtomicUsize,
+    accounts: Arc<Accounts>,
     holders: Mutex<Holders>,
 }
 
@@ -54,12 +55,16 @@ pub(crate) struct UnfinishedCharge {
 }
 
 impl Unfinished {
-    pub(super) fn new(max: Option<usize>) -> Self {
-        Self { max, total: AtomicUsize::new(0), holders: Mutex::default() }
+    pub(super) fn new(max: Option<usize>, accounts: &Arc<Accounts>) -> Self {
+        Self { max, accounts: Arc::clone(accounts), holders: Mutex::default() }
     }
 
     pub(super) fn total(&self) -> usize {
-        self.total.load(Ordering::Relaxed)
+        self.accounts.of(Account::Unfinished)
+    }
+
+    fn add(&self, bytes: i64) {
+        self.accounts.add(Account::Unfinished, bytes);
     }
 
     fn over(&self) -> usize {
@@ -84,10 +89,10 @@ impl UnfinishedCharge {
         let unfinished = &self.core.unfinished;
         let before = self.holder.bytes.swap(bytes, Ordering::Relaxed);
         if bytes <= before {
-            unfinished.total.fetch_sub(before - bytes, Ordering::Relaxed);
+            unfinished.add(-signed(before - bytes));
             return Ok(());
         }
-        unfinished.total.fetch_add(bytes - before, Ordering::Relaxed);
+        unfinished.add(signed(bytes - before));
         if unfinished.over() == 0 { Ok(()) } else { self.core.close_largest(&self.holder) }
     }
 }
@@ -98,7 +103,7 @@ impl Drop for UnfinishedCharge {
         let mut holders = unfinished.holders.lock();
         holders.all.remove(&key(&self.holder));
         holders.leaving = holders.leaving.saturating_sub(self.holder.leaving.load(Ordering::Relaxed));
-        unfinished.total.fetch_sub(self.holder.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        unfinished.add(-signed(self.holder.bytes.load(Ordering::Relaxed)));
     }
 }
 

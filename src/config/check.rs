@@ -218,7 +218,29 @@ pub(crate) fn warnings(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if let Some(warning) = memory_warning(config) {
+        warnings.push(warning);
+    }
     warnings
+}
+
+/// Bounds that are within `limits.memory_max` and leave too little of it.
+fn memory_warning(config: &Config) -> Option<String> {
+    let MemoryMax::Bytes(all) = config.limits.memory_max else { return None };
+    let limits = &config.limits;
+    let parts = [limits.retained_bytes_max, limits.unfinished_bytes_max, limits.handshake_bytes_max];
+    let set: usize = parts
+        .into_iter()
+        .map(|part| match part {
+            MemoryMax::Bytes(bytes) => bytes,
+            MemoryMax::Auto | MemoryMax::Unbounded => 0,
+        })
+        .fold(0, usize::saturating_add);
+    (set > all / 4 * 3).then(|| {
+        "limits.retained_bytes_max, limits.unfinished_bytes_max and limits.handshake_bytes_max are within limits.memory_max and leave \
+         less than a quarter of it for queues and everything else"
+            .to_owned()
+    })
 }
 
 /// Settings of storage that another one leaves without effect. A default that is spelt out is no mistake.

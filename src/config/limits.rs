@@ -23,8 +23,9 @@ pub struct Limits {
     pub publish_rate_max: Option<usize>,
     /// Bytes that are read from one client in a second, as many at once. Default `None`: no bound. As with `publish_rate_max`.
     pub publish_bytes_rate_max: Option<usize>,
-    /// Bytes that wait for all clients together in memory. Default [`MemoryMax::Auto`]. Above it the longest queues are shortened until 7/8 of it:
-    /// what is on disk as well leaves memory, then messages are dropped, QoS 0 first, oldest first; they are counted and logged.
+    /// Bytes that all clients together make the broker hold in memory. Default [`MemoryMax::Auto`]: half of the memory. Above it the longest queues
+    /// are shortened until 7/8 of it: what is on disk as well leaves memory, then messages are dropped, QoS 0 first, oldest first; they are counted
+    /// and logged. Wills, topic aliases and subscriptions together have a quarter of it; what goes beyond that is refused.
     pub memory_max: MemoryMax,
     /// TLS handshakes under way at one time. Default 1,000. Further ones wait in their order, within `connect_timeout`.
     pub tls_handshakes_max: usize,
@@ -52,9 +53,9 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Topics with a retained message. Default 1,000,000. A message for a further topic is delivered but not kept, and counted.
     pub retained_messages_max: usize,
-    /// Bytes of all retained messages. Default 1,000,000,000 ("1GB"). A message that does not fit is delivered but not kept, the one that it
-    /// would have replaced is removed, and it is counted.
-    pub retained_bytes_max: usize,
+    /// Bytes of all retained messages. Default [`MemoryMax::Auto`]: a quarter of `memory_max`, and no more than 1,000,000,000 ("1GB"). A message
+    /// that does not fit is delivered but not kept, the one that it would have replaced is removed, and it is counted.
+    pub retained_bytes_max: MemoryMax,
     /// Bytes of all filters of one client. Default 64,000,000 ("64MB"). Further ones are refused in SUBACK.
     pub subscription_bytes_max: usize,
     /// Subscriptions of one client. Default 1,000,000. Further ones are refused in SUBACK.
@@ -67,11 +68,12 @@ pub struct Limits {
     /// Whether a payload that its publisher calls UTF-8 (Payload Format Indicator of MQTT 5) is passed on unseen or checked. Default
     /// pass. One that is not UTF-8 is then refused with reason code 0x99.
     pub payload_format: PayloadFormat,
-    /// Bytes that all connections together may hold, above 4,096 each, before their CONNECT is complete. Default
-    /// 16,000,000 ("16MB"). A connection that would go beyond it is closed.
-    pub handshake_bytes_max: usize,
-    /// Bytes of packets that have not come as a whole, of all connected clients together, above 16,384 of each. Default [`MemoryMax::Auto`]:
-    /// 256,000,000 ("256MB"), or a quarter of the memory if that is less. Above it the client that holds most is closed, with reason code 0x97.
+    /// Bytes that all connections together may hold, above 4,096 each, before their CONNECT is complete. Default [`MemoryMax::Auto`]: a sixteenth of
+    /// `memory_max`, and no more than 16,000,000 ("16MB"). A connection that would go beyond it is closed.
+    pub handshake_bytes_max: MemoryMax,
+    /// Bytes of packets that have not come as a whole, of all connected clients together, above 16,384 of each. Default [`MemoryMax::Auto`]: a
+    /// quarter of `memory_max`, no less than one packet of `packet_bytes_max` and no more than 256,000,000 ("256MB"). Above it the client that holds
+    /// most is closed, with reason code 0x97.
     pub unfinished_bytes_max: MemoryMax,
     /// Time given to clients at shutdown to take what is already on its way to them. Default 5 s. Then they are
     /// closed all the same.
@@ -99,21 +101,73 @@ impl Default for Limits {
             session_expiry: Some(Duration::from_secs(30 * 24 * 60 * 60)),
             sessions_max: 1_000_000,
             retained_messages_max: 1_000_000,
-            retained_bytes_max: 1_000_000_000,
+            retained_bytes_max: MemoryMax::Auto,
             subscription_bytes_max: 64_000_000,
             subscriptions_max: 1_000_000,
             topic_levels_max: 200,
             topic_bytes_max: 65_535,
             payload_format: PayloadFormat::Pass,
-            handshake_bytes_max: 16_000_000,
+            handshake_bytes_max: MemoryMax::Auto,
             unfinished_bytes_max: MemoryMax::Auto,
             shutdown_timeout: Duration::from_secs(5),
         }
     }
 }
 
-/// What [`MemoryMax::Auto`] is for unfinished packets, where there is memory enough.
-const UNFINISHED_AUTO: usize = 256_000_000;
+/// How [`MemoryMax::Auto`] comes from the memory there is: `memory_max` is this part of it,
+const MEMORY_PART: usize = 2;
+/// the others are these parts of `memory_max`, and no more than this.
+const RETAINED_PART: usize = 4;
+const RETAINED_AUTO_MAX: usize = 1_000_000_000;
+const UNFINISHED_PART: usize = 4;
+const UNFINISHED_AUTO_MAX: usize = 256_000_000;
+const HANDSHAKES_PART: usize = 16;
+const HANDSHAKES_AUTO_MAX: usize = 16_000_000;
+
+/// The bounds on memory in bytes on one machine; `None`: there is no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryBounds {
+    /// `memory_max`, within which the others are.
+    pub memory: Option<usize>,
+    /// `retained_bytes_max`.
+    pub retained: Option<usize>,
+    /// `unfinished_bytes_max`.
+    pub unfinished: Option<usize>,
+    /// `handshake_bytes_max`.
+    pub handshakes: Option<usize>,
+}
+
+impl Limits {
+    /// What the bounds on memory come to on this machine: [`MemoryMax::Auto`] depends on it.
+    pub fn bounds(&self) -> MemoryBounds {
+        self.bounds_with(super::machine::memory())
+    }
+
+    /// The same where there are so many bytes of memory; `None`: nothing tells how many.
+    pub(super) fn bounds_with(&self, machine: Option<usize>) -> MemoryBounds {
+        let memory = match self.memory_max {
+            MemoryMax::Auto => machine.map(|bytes| bytes / MEMORY_PART),
+            MemoryMax::Unbounded => None,
+            MemoryMax::Bytes(bytes) => Some(bytes),
+        };
+        let within = |bound: MemoryMax, part: usize, least: usize, most: usize| match bound {
+            MemoryMax::Auto => Some(memory.map_or(most, |memory| {
+                // Never so much that nothing is left for the others.
+                (memory / part).max(least.min(memory / MEMORY_PART)).min(most)
+            })),
+            MemoryMax::Unbounded => None,
+            MemoryMax::Bytes(bytes) => Some(bytes),
+        };
+        let one = self.packet_bytes_max;
+        MemoryBounds {
+            memory,
+            retained: within(self.retained_bytes_max, RETAINED_PART, 0, RETAINED_AUTO_MAX),
+            unfinished: within(self.unfinished_bytes_max, UNFINISHED_PART, one, UNFINISHED_AUTO_MAX.max(one)),
+            handshakes: within(self.handshake_bytes_max, HANDSHAKES_PART, 0, HANDSHAKES_AUTO_MAX),
+        }
+    }
+}
 
 /// What is done about the Payload Format Indicator of MQTT 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,8 +182,8 @@ pub enum PayloadFormat {
 /// How much memory clients may make the broker hold, in one respect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MemoryMax {
-    /// A quarter of this machine's memory, or of what the control group of the process may use if that is less; for
-    /// [`Limits::unfinished_bytes_max`] no more than 256 MB.
+    /// For [`Limits::memory_max`] half of this machine's memory, or of what the control group of the process may use if that is less; for the
+    /// others a part of `memory_max` ([`Limits::bounds`]).
     #[default]
     Auto,
     /// No bound.
@@ -138,21 +192,46 @@ pub enum MemoryMax {
     Bytes(usize),
 }
 
-impl MemoryMax {
-    /// The bound in bytes on this machine; `None`: there is none, or nothing tells how much memory there is.
-    pub fn bytes(self) -> Option<usize> {
-        match self {
-            Self::Auto => super::machine::memory().map(|bytes| bytes / 4),
-            Self::Unbounded => None,
-            Self::Bytes(bytes) => Some(bytes),
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: usize = 1_000_000;
+
+    #[test]
+    fn the_defaults_leave_a_machine_of_512_mb_its_share() {
+        let machine = 512 * MB;
+        let limits = Limits::default();
+        let bounds = limits.bounds_with(Some(machine));
+        assert_eq!(bounds.memory, Some(256 * MB));
+        // All others are within that one, and all together leave room for what waits.
+        let parts = [bounds.retained, bounds.unfinished, bounds.handshakes].map(Option::unwrap);
+        assert_eq!(parts, [64 * MB, 64 * MB, 16 * MB]);
+        let lasting = 256 * MB / 4;
+        assert!(parts.iter().sum::<usize>() + lasting < 256 * MB * 9 / 10, "{bounds:?}");
+        // What may be held besides: a step for each client, and what is under way in each thread.
+        assert!(bounds.memory.unwrap() < machine * 6 / 10);
+        assert!(parts.iter().all(|part| *part >= limits.packet_bytes_max));
     }
 
-    /// The same as a bound on unfinished packets: there [`Auto`](Self::Auto) is never more than 256,000,000 bytes.
-    pub fn unfinished_bytes(self) -> Option<usize> {
-        match self {
-            Self::Auto => Some(self.bytes().map_or(UNFINISHED_AUTO, |bytes| bytes.min(UNFINISHED_AUTO))),
-            Self::Unbounded | Self::Bytes(_) => self.bytes(),
-        }
+    #[test]
+    fn each_default_follows_the_memory_and_has_an_end() {
+        let limits = Limits::default();
+        let bytes = |machine| {
+            let MemoryBounds { memory, retained, unfinished, handshakes } = limits.bounds_with(machine);
+            [memory, retained, unfinished, handshakes]
+        };
+        assert_eq!(bytes(Some(64 * MB)), [32, 8, 16, 2].map(|mb| Some(mb * MB)));
+        assert_eq!(bytes(Some(64_000 * MB)), [32_000, 1_000, 256, 16].map(|mb| Some(mb * MB)));
+        assert_eq!(bytes(None), [None, Some(1_000 * MB), Some(256 * MB), Some(16 * MB)]);
+        let set = Limits {
+            memory_max: MemoryMax::Bytes(10 * MB),
+            retained_bytes_max: MemoryMax::Bytes(20 * MB),
+            handshake_bytes_max: MemoryMax::Unbounded,
+            ..Limits::default()
+        };
+        let bounds = set.bounds_with(Some(512 * MB));
+        assert_eq!((bounds.memory, bounds.retained), (Some(10 * MB), Some(20 * MB)));
+        assert_eq!((bounds.unfinished, bounds.handshakes), (Some(5 * MB), None));
     }
 }

@@ -36,7 +36,7 @@ pub use self::auth::{
     AclSubscribe, AuthConfig, AuthMethod, HttpConfig, HttpFormat, HttpHeaders, JwtAlgorithm, JwtConfig,
 };
 pub use self::fault::{ConfigFaults, Fault, Origin};
-pub use self::limits::{Limits, MemoryMax, PayloadFormat};
+pub use self::limits::{Limits, MemoryBounds, MemoryMax, PayloadFormat};
 pub use self::network::Network;
 pub use self::types::{
     CertificateFiles, CertificateName, ClientCertificate, Config, ListenerConfig, LogConfig, LogFormat,
@@ -122,30 +122,40 @@ impl Loaded {
 
     /// Settles the bounds that are left to the machine ([`MemoryMax::Auto`]), so that it is seen what they come to.
     pub fn use_machine_memory(&mut self) {
-        // Whole megabytes are easier to read.
-        let rounded = |bytes| if bytes > 10_000_000 { bytes / 1_000_000 * 1_000_000 } else { bytes };
-        if self.config.limits.unfinished_bytes_max == MemoryMax::Auto
-            && let Some(bytes) = self.config.limits.unfinished_bytes_max.unfinished_bytes()
-        {
-            let is_quarter = MemoryMax::Auto.bytes() == Some(bytes);
-            self.config.limits.unfinished_bytes_max = MemoryMax::Bytes(rounded(bytes));
-            let origin =
-                if is_quarter { Origin::DefaultFrom("a quarter of the memory") } else { Origin::Default };
-            self.show_again("limits.unfinished_bytes_max", origin);
+        let rounded = |bytes: usize| if bytes > 10_000_000 { bytes / 1_000_000 * 1_000_000 } else { bytes };
+        let limits = &mut self.config.limits;
+        if limits.memory_max == MemoryMax::Auto {
+            // Whole megabytes are easier to read.
+            match limits.bounds().memory {
+                Some(bytes) => {
+                    limits.memory_max = MemoryMax::Bytes(rounded(bytes));
+                    self.show_again("limits.memory_max", Origin::DefaultFrom("half of the memory"));
+                }
+                None => self.warnings.push(
+                    "nothing tells how much memory this machine has: limits.memory_max = \"auto\" has no effect; set it to a \
+                     size, or to \"none\""
+                        .to_owned(),
+                ),
+            }
         }
-        if self.config.limits.memory_max != MemoryMax::Auto {
-            return;
-        }
-        if let Some(bytes) = self.config.limits.memory_max.bytes() {
-            let bytes = rounded(bytes);
-            self.config.limits.memory_max = MemoryMax::Bytes(bytes);
-            self.show_again("limits.memory_max", Origin::DefaultFrom("a quarter of the memory"));
-        } else {
-            self.warnings.push(
-                "nothing tells how much memory this machine has: limits.memory_max = \"auto\" has no effect; set it to a \
-                 size, or to \"none\""
-                    .to_owned(),
-            );
+        let bounds = self.config.limits.bounds();
+        for (path, bytes) in [
+            ("limits.retained_bytes_max", bounds.retained),
+            ("limits.unfinished_bytes_max", bounds.unfinished),
+            ("limits.handshake_bytes_max", bounds.handshakes),
+        ] {
+            let limits = &mut self.config.limits;
+            let bound = match path {
+                "limits.retained_bytes_max" => &mut limits.retained_bytes_max,
+                "limits.unfinished_bytes_max" => &mut limits.unfinished_bytes_max,
+                _ => &mut limits.handshake_bytes_max,
+            };
+            if *bound == MemoryMax::Auto
+                && let Some(bytes) = bytes
+            {
+                *bound = MemoryMax::Bytes(rounded(bytes));
+                self.show_again(path, Origin::DefaultFrom("limits.memory_max"));
+            }
         }
     }
 

@@ -138,7 +138,7 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
     ),
     setting("limits.sessions_max", Field::Count(|c| &mut c.limits.sessions_max, (1, ANY))),
     setting("limits.retained_messages_max", Field::Count(|c| &mut c.limits.retained_messages_max, (0, ANY))),
-    setting("limits.retained_bytes_max", Field::Size(|c| &mut c.limits.retained_bytes_max, (0, ANY))),
+    setting("limits.retained_bytes_max", Field::Memory(|c| &mut c.limits.retained_bytes_max, (0, ANY))),
     setting("limits.subscription_bytes_max", Field::Size(|c| &mut c.limits.subscription_bytes_max, (1, ANY))),
     setting("limits.subscriptions_max", Field::Count(|c| &mut c.limits.subscriptions_max, (1, ANY))),
     setting(
@@ -157,7 +157,7 @@ pub(crate) const SETTINGS: &[Setting<Config>] = &[
             |c| usize::from(c.limits.payload_format == PayloadFormat::Check),
         ),
     ),
-    setting("limits.handshake_bytes_max", Field::Size(|c| &mut c.limits.handshake_bytes_max, (0, ANY))),
+    setting("limits.handshake_bytes_max", Field::Memory(|c| &mut c.limits.handshake_bytes_max, (0, ANY))),
     setting("limits.unfinished_bytes_max", Field::Memory(|c| &mut c.limits.unfinished_bytes_max, (0, ANY))),
     setting(
         "limits.shutdown_timeout",

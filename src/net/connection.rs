@@ -19,6 +19,7 @@ use super::rate::PublishRate;
 use super::set_up::set_up;
 use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
+use crate::accounts::STEP;
 use crate::broker::{
     Cause, Client, Core, Disconnected, Handle, LargePacket, Publisher, UnfinishedCharge, signal,
 };
@@ -114,7 +115,7 @@ enum Progress {
 }
 
 /// Whether the socket took all there was.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Socket {
     Takes,
     Blocked,
@@ -178,9 +179,10 @@ impl Connection {
                 return Ok(());
             }
         }
-        if self.poll_work(cx)? == Socket::Blocked && self.output_is_full() {
-            // A peer that asks and does not read its answers is not asked for more.
-            if signals & signal::KEEP_ALIVE != 0 {
+        let socket = self.poll_work(cx)?;
+        if self.has_no_room_for_answers(socket) {
+            // A peer that asks and does not read its answers is not asked for more. If they wait for the log, it wakes this task.
+            if socket == Socket::Blocked && signals & signal::KEEP_ALIVE != 0 {
                 self.judge_unread()?;
             }
             return Ok(());
@@ -203,7 +205,8 @@ impl Connection {
                     return Ok(());
                 }
                 Progress::Read => {
-                    if self.poll_work(cx)? == Socket::Blocked && self.output_is_full() {
+                    let socket = self.poll_work(cx)?;
+                    if self.has_no_room_for_answers(socket) {
                         return Ok(());
                     }
                     if self.backlog {
@@ -241,11 +244,20 @@ impl Connection {
         self.charge_unfinished()
     }
 
-    /// Whether the client's unwritten output is at its bound, so that answers to further requests have no room.
-    fn output_is_full(&self) -> bool {
+    /// Whether the client's unwritten output is at its bound, so that answers to further requests have no room. It waits for the socket
+    /// then, or, as far as answers wait for the log, for that; each wakes this task.
+    fn has_no_room_for_answers(&self, socket: Socket) -> bool {
+        if socket == Socket::Takes && !self.from_log.has_grown {
+            return false;
+        }
         let state = self.client.lock();
         let held = state.link.as_ref().and_then(|link| link.held.as_ref()).map_or(0, |held| held.bytes());
+        if socket == Socket::Takes && held == 0 {
+            return false;
+        }
         state.session.out.pending() + held >= state.session.limits().queue_bytes_max
+            // Answers that wait for the log, and there is no room for more: the log makes some.
+            || held >= STEP && self.core.accounts.is_over()
     }
 
     fn close_cause(&mut self) -> Cause {

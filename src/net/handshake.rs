@@ -3,10 +3,9 @@
 //! Up to [`FREE_BYTES`] of an unfinished CONNECT, or one that is not answered yet, are held for each peer; what is longer (a large will, say) counts
 //! against `limits.handshake_bytes_max`, which all peers share. Nothing is ever reserved because a length was announced.
 
-use std::sync::atomic::Ordering;
-
 use super::proxy::looks_like_header;
 use super::stream::Stream;
+use crate::accounts::{Account, Charge};
 use crate::broker::{Cause, Core};
 use crate::protocol::{Framed, ProtocolVersion, frame};
 
@@ -54,7 +53,7 @@ async fn read_packet<'c>(
     version: ProtocolVersion,
     expected: Expected,
 ) -> Result<FirstPacket<'c>, Cause> {
-    let mut held = HeldBytes { core, charged: 0 };
+    let mut held = HeldBytes { core, charge: Charge::new(&core.accounts, Account::Handshakes, 0) };
     let packet_bytes_max = core.limits.now().packet_bytes_max.min(CONNECT_BYTES_MAX);
     loop {
         if expected == Expected::Connect && bytes.first().is_some_and(|byte| byte >> 4 != CONNECT_TYPE) {
@@ -108,26 +107,18 @@ fn looks_like(bytes: &[u8]) -> Option<&'static str> {
 /// What a CONNECT is charged with; given back when it is answered, or the handshake ends otherwise.
 struct HeldBytes<'c> {
     core: &'c Core,
-    charged: usize,
+    charge: Charge,
 }
 
 impl HeldBytes<'_> {
     fn charge(&mut self, wanted: usize) -> Result<(), Cause> {
-        let more = wanted.saturating_sub(self.charged);
-        if more == 0 {
+        if wanted <= self.charge.bytes() {
             return Ok(());
         }
-        let before = self.core.handshake_bytes.fetch_add(more as u64, Ordering::AcqRel);
-        self.charged += more;
-        if before + more as u64 > self.core.limits.now().handshake_bytes_max as u64 {
+        self.charge.set(wanted);
+        if self.core.accounts.of(Account::Handshakes) > self.core.limits.handshake_bytes_max() {
             return Err(Cause::HandshakeBudget);
         }
         Ok(())
-    }
-}
-
-impl Drop for HeldBytes<'_> {
-    fn drop(&mut self) {
-        self.core.handshake_bytes.fetch_sub(self.charged as u64, Ordering::AcqRel);
     }
 }

@@ -54,10 +54,11 @@ impl Connection {
                     let mut guard = self.client.lock();
                     if let Some(link) = guard.link_of(self.epoch) {
                         link.progress = now;
+                        guard.session.out.released(output.take_released());
                         guard.session.at(now).output_written(n);
                         self.core.count_late_drops(&mut guard);
                         self.core.record_work_now(&self.client, &mut guard.session);
-                        self.core.settle(&self.client, &guard);
+                        self.core.settle(&self.client, &mut guard);
                     }
                     if done {
                         self.output = None;

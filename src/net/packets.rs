@@ -109,7 +109,7 @@ impl Connection {
         let mut guard = self.client.lock();
         let state = &mut *guard;
         if let Some(link) = state.link.as_mut().filter(|link| link.epoch == self.epoch)
-            && !link.hold_answers(recorded, &mut self.publisher.acks)
+            && !link.hold_answers(&self.core.accounts, recorded, &mut self.publisher.acks)
         {
             state.session.send_acks(&self.publisher.acks);
             if !link.flush_promised {
@@ -213,6 +213,9 @@ impl Connection {
         self.core.count_late_drops(state);
         if let Some(work) = state.session.log_work() {
             turn.log.work(self.client.key, work, &mut self.publisher.acks);
+        }
+        if self.client.has_charged_in_flight() {
+            self.core.settle(&self.client, state);
         }
         if state.session.out.has_output() {
             self.core.promise_flush(turn, &self.client, state);

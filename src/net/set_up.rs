@@ -99,7 +99,7 @@ pub(super) async fn set_up(
             }
         }
     };
-    let allowed = core.check_will_topic(&connect).and_then(|()| {
+    let allowed = core.check_will(&connect).and_then(|()| {
         core.admit_user(admitted.user.as_ref(), connect.client_id).map(|slot| slots.user = slot)
     });
     if let Err(cause) = allowed {

@@ -3,6 +3,8 @@
 //! The terminal's own editing of lines is off while we ask: it would turn the interrupt key into a signal, and the signal would leave
 //! the terminal without echo. So the few keys that matter are understood here, and the terminal is as before when [`ask`] returns.
 
+#![forbid(unsafe_code)]
+
 use std::io::{self, Read, Write};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};

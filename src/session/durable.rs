@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::inflight::Awaiting;
 use super::message::Message;
-use super::queue::{Body, DeliveryExtra, MessageQueue, QueuedMessage};
+use super::queue::{Body, DeliveryExtra, MessageQueue, QueuedMessage, REFILL_BYTES};
 use super::{Session, State};
 use crate::ledger::{Ledger, Position};
 use crate::protocol::{PacketId, QoS};
@@ -215,22 +215,53 @@ impl Session {
 
     /// Whether messages had better be read back from the log now.
     pub fn wants_messages(&self) -> bool {
-        self.state == State::Connected && self.queue.wants()
+        self.state == State::Connected
+            && if self.resend_is_stored() { self.may_load_again() } else { self.queue.wants() }
     }
 
-    /// The messages at the front of the queue that a client which is about to connect will be sent first, if they are in the log only.
+    /// Whether what is to be sent again next is in the log only.
+    pub(super) fn resend_is_stored(&self) -> bool {
+        self.durable.is_some()
+            && self.resend_next < self.resend_end
+            && self.inflight.next_unfinished(self.resend_next).is_some_and(|(position, _, delivery)| {
+                position < self.resend_end && delivery.kept.is_stored()
+            })
+    }
+
+    /// Whether it may be read back: acknowledgements of others make room, if others are under way.
+    fn may_load_again(&self) -> bool {
+        self.inflight.under_way() == 0 || self.inflight.kept_bytes() < self.kept_bytes_max()
+    }
+
+    /// The messages that a client which is about to connect will be sent first, if they are in the log only: those sent before, else those at the
+    /// front of its queue.
     pub fn wanted_first(&self, max: usize) -> Vec<(u64, Position)> {
-        if self.queue.wants() { self.queue.wanted(max) } else { Vec::new() }
+        let again = self.inflight.wanted(0, u64::MAX, max, REFILL_BYTES);
+        if again.is_empty() && self.queue.wants() { self.queue.wanted(max) } else { again }
     }
 
     /// Messages that had better be read back from the log now: position of the delivery and place of each, at most `max`.
     pub fn wanted(&self, max: usize) -> Vec<(u64, Position)> {
-        if self.wants_messages() { self.queue.wanted(max) } else { Vec::new() }
+        if !self.wants_messages() {
+            Vec::new()
+        } else if self.resend_is_stored() {
+            self.inflight.wanted(self.resend_next, self.resend_end, max, REFILL_BYTES)
+        } else {
+            self.queue.wanted(max)
+        }
     }
 
     /// A message that was [`wanted`](Self::wanted), or `None` if it cannot be read any more: its delivery is over then. `false` if nobody waits
     /// for it any more.
     pub fn provide(&mut self, sequence: u64, read: Option<Message>) -> bool {
+        if let Some(id) = self.inflight.stored_id(sequence) {
+            let provided = match read {
+                Some(read) => self.inflight.provide(sequence, read).is_ok(),
+                None => self.end_delivery(id, Awaiting::PubAck) || self.end_delivery(id, Awaiting::PubRec),
+            };
+            self.pump();
+            return provided;
+        }
         let lost = read.is_none();
         let provided = self.queue.provide(sequence, read);
         if provided && lost {
@@ -310,13 +341,13 @@ impl Session {
         if let Some(position) = self.queue.position_of(sequence) {
             return Some(position);
         }
-        Some(self.inflight.message_at(sequence)?.stored()?.position())
+        Some(self.inflight.stored_at(sequence)?.position())
     }
 
     /// A delivery's message was copied from one place in the log to another.
     pub fn moved(&mut self, sequence: u64, from: Position, to: Position) {
         self.queue.moved(sequence, from, to);
-        if let Some(stored) = self.inflight.message_at(sequence).and_then(|message| message.stored()) {
+        if let Some(stored) = self.inflight.stored_at(sequence) {
             stored.move_to(from, to);
         }
     }

@@ -10,13 +10,20 @@
 //! ([`begin_at`](Inflight::begin_at)), so that the id is the same after a restart. Should that id be in use at
 //! its turn, the nearest free one before it is taken, which a restart finds again.
 
+mod memory;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::kept::Kept;
 use super::message::Message;
 use super::queue::DeliveryExtra;
 use super::stragglers::Stragglers;
+use crate::ledger::Stored;
 use crate::protocol::{PacketId, QoS};
+
+/// A delivery that another client is to get: its position, the whole filter of its shared subscription, and its message or where that is.
+pub(super) type TakenDelivery = (u64, Arc<str>, Result<Arc<Message>, Stored>);
 
 /// What the client owes for a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,15 +45,20 @@ pub(super) struct Delivery {
     pub(super) retain: bool,
     /// It is still to be sent again on this connection.
     due_again: bool,
-    /// Held only by sessions that outlive their connection: others never send it again.
-    pub(super) message: Option<Arc<Message>>,
+    pub(super) kept: Kept,
     pub(super) extra: Option<Box<DeliveryExtra>>,
 }
 
 impl Delivery {
     /// A position at which nothing is under way.
     const fn gap() -> Self {
-        Self { awaiting: Awaiting::Nothing, retain: false, due_again: false, message: None, extra: None }
+        Self {
+            awaiting: Awaiting::Nothing,
+            retain: false,
+            due_again: false,
+            kept: Kept::NOTHING,
+            extra: None,
+        }
     }
 }
 
@@ -60,6 +72,10 @@ pub(super) struct Inflight {
     start: u64,
     unfinished: u16,
     due_again: u16,
+    /// Bytes of messages kept in memory that are charged to this client.
+    own_bytes: u32,
+    /// Bytes of all messages kept in memory.
+    kept_bytes: usize,
 }
 
 /// Packet ids run from 1 to 65,535.
@@ -76,6 +92,8 @@ impl Inflight {
             start: 0,
             unfinished: 0,
             due_again: 0,
+            own_bytes: 0,
+            kept_bytes: 0,
         }
     }
 
@@ -128,7 +146,9 @@ impl Inflight {
         }
         let id = id_of(self.ring_end());
         let awaiting = if qos == QoS::ExactlyOnce { Awaiting::PubRec } else { Awaiting::PubAck };
-        self.deliveries.push_back(Delivery { awaiting, retain, due_again: false, message, extra });
+        let kept = Kept::from(message);
+        self.hold(&kept);
+        self.deliveries.push_back(Delivery { awaiting, retain, due_again: false, kept, extra });
         self.unfinished += 1;
         id
     }
@@ -144,7 +164,9 @@ impl Inflight {
         extra: Option<Box<DeliveryExtra>>,
     ) -> PacketId {
         let awaiting = if qos == QoS::ExactlyOnce { Awaiting::PubRec } else { Awaiting::PubAck };
-        let delivery = Delivery { awaiting, retain, due_again: false, message, extra };
+        let kept = Kept::from(message);
+        self.hold(&kept);
+        let delivery = Delivery { awaiting, retain, due_again: false, kept, extra };
         while position.saturating_sub(self.start) >= self.ring_max() && !self.deliveries.is_empty() {
             self.put_oldest_aside();
         }
@@ -197,10 +219,10 @@ impl Inflight {
         found
     }
 
-    /// The message of the unfinished delivery at this position.
-    pub(super) fn message_at(&self, position: u64) -> Option<&Arc<Message>> {
+    /// Where the log has the message of the unfinished delivery at this position.
+    pub(super) fn stored_at(&self, position: u64) -> Option<&Stored> {
         let (found, _, delivery) = self.next_unfinished(position)?;
-        delivery.message.as_ref().filter(|_| found == position)
+        delivery.kept.stored().filter(|_| found == position)
     }
 
     fn ring_max(&self) -> u64 {
@@ -222,6 +244,9 @@ impl Inflight {
 
     /// Moves the delivery with this id from `from` to `to`; returns its position. `None` if it is not there or is not in `from`.
     pub(super) fn advance(&mut self, id: PacketId, from: Awaiting, to: Awaiting) -> Option<u64> {
+        if self.kept_bytes > 0 && to != Awaiting::PubRec {
+            self.let_go(id, from);
+        }
         let position = match self.stragglers.position(id) {
             Some(position) => position,
             None => self.start + self.index_of(id) as u64,
@@ -233,7 +258,7 @@ impl Inflight {
         delivery.awaiting = to;
         if to != Awaiting::PubRec {
             // After PUBREC the message is the client's: it is never sent again ([MQTT-4.3.3-1]).
-            delivery.message = None;
+            delivery.kept = Kept::NOTHING;
             delivery.extra = None;
         }
         if to == Awaiting::Nothing {
@@ -252,17 +277,14 @@ impl Inflight {
     }
 
     /// Gives up the QoS 1 deliveries that came by a shared subscription for which `wanted` holds: another client will get them.
-    pub(super) fn take_shared_qos1(
-        &mut self,
-        wanted: impl Fn(&Arc<str>) -> bool,
-    ) -> Vec<(u64, Arc<str>, Arc<Message>)> {
+    pub(super) fn take_shared_qos1(&mut self, wanted: impl Fn(&Arc<str>) -> bool) -> Vec<TakenDelivery> {
         let mut taken = Vec::new();
         let mut were_due = 0;
         let mut take = |position: u64, delivery: &mut Delivery| {
             if delivery.awaiting == Awaiting::PubAck
                 && let Some(shared) = delivery.extra.as_ref().and_then(|extra| extra.shared.clone())
                 && wanted(&shared)
-                && let Some(message) = delivery.message.take()
+                && let Some(message) = std::mem::take(&mut delivery.kept).into_message()
             {
                 delivery.awaiting = Awaiting::Nothing;
                 delivery.extra = None;
@@ -274,6 +296,7 @@ impl Inflight {
         (self.start..).zip(&mut self.deliveries).for_each(|(position, delivery)| take(position, delivery));
         self.unfinished -= taken.len() as u16;
         self.due_again -= were_due;
+        self.count_kept();
         self.close_gap();
         taken
     }

@@ -1,8 +1,9 @@
 //! A message that is kept: owned, because it outlives its publisher's read buffer.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::Timestamp;
+use crate::accounts::{Account, Accounts, Charge};
 use crate::ledger::Stored;
 use crate::protocol::QoS;
 use crate::protocol::encode::PublishPropertiesOut;
@@ -24,13 +25,19 @@ const HEAD: usize = 3;
 const HAS_SOURCE: u8 = 0x80;
 const SOURCE: usize = size_of::<u32>();
 
-/// What a message of MQTT 5 has besides (section 3.3.2.3).
-#[derive(Debug)]
+/// What few messages have: properties of MQTT 5 (section 3.3.2.3), and a place for the charge of a large one.
+#[derive(Debug, Default)]
 struct MessageProperties {
     /// Passed on unchanged and in order, as bytes of a property section.
     forwarded: Box<[u8]>,
     expires_at: Option<Timestamp>,
+    /// Of a message that is charged once however many hold it.
+    charge: Option<Box<OnceLock<Charge>>>,
 }
+
+/// A message of this many bytes or more is charged once for all that hold it. A smaller one costs each of them little more than its place in a
+/// queue does, and is charged to each.
+pub const SHARED_FROM: usize = 1_024;
 
 /// What is left of a message's expiry interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,17 +59,35 @@ impl Message {
         let topic = topic.get(..topic_len.into()).unwrap_or_default();
         let [low, high] = topic_len.to_le_bytes();
         let body = [&[qos as u8, low, high], topic, payload].concat().into_boxed_slice();
-        Self { body, properties: None, stored: OnceLock::new() }
+        Self { body, properties: None, stored: OnceLock::new() }.with_charge()
+    }
+
+    /// In place of a message that is in the log only: nothing but where it is.
+    pub(super) fn hollow(place: Stored) -> Self {
+        Self { body: Box::default(), properties: None, stored: OnceLock::from(place) }
+    }
+
+    pub(super) fn is_hollow(&self) -> bool {
+        self.body.is_empty()
+    }
+
+    /// The same with a place for its charge, if it is large enough to have one.
+    fn with_charge(mut self) -> Self {
+        if self.bytes() >= SHARED_FROM {
+            self.properties.get_or_insert_default().charge.get_or_insert_default();
+        }
+        self
     }
 
     /// The same with properties: `forwarded` is what is passed on unchanged, in wire form without length.
     #[must_use]
     pub fn with_properties(mut self, forwarded: &[u8], expires_at: Option<Timestamp>) -> Self {
         if !forwarded.is_empty() || expires_at.is_some() {
-            self.properties =
-                Some(Box::new(MessageProperties { forwarded: Box::from(forwarded), expires_at }));
+            let properties = self.properties.get_or_insert_default();
+            properties.forwarded = Box::from(forwarded);
+            properties.expires_at = expires_at;
         }
-        self
+        self.with_charge()
     }
 
     /// The topic name.
@@ -120,6 +145,33 @@ impl Message {
             self.body = body.into_boxed_slice();
         }
         self
+    }
+
+    /// Bytes of topic, payload and properties.
+    fn bytes(&self) -> usize {
+        self.body.len().saturating_sub(HEAD) + self.forwarded().len()
+    }
+
+    /// Bytes that it takes in memory.
+    pub fn memory(&self) -> usize {
+        message_cost(self.bytes())
+    }
+
+    /// Whether it is charged once, and not to each of its holders.
+    pub fn is_shared(&self) -> bool {
+        self.properties.as_ref().is_some_and(|properties| properties.charge.is_some())
+    }
+
+    /// What one of its holders is charged with for it.
+    pub fn memory_of_holder(&self) -> usize {
+        if self.is_shared() { message_cost(0) } else { self.memory() }
+    }
+
+    /// It is going to outlive the turn in which it came: it is charged from now on until the last of its holders lets it go.
+    pub fn charge_to(&self, accounts: &Arc<Accounts>) {
+        if let Some(charge) = self.properties.as_ref().and_then(|properties| properties.charge.as_ref()) {
+            charge.get_or_init(|| Charge::new(accounts, Account::Bodies, self.memory()));
+        }
     }
 
     /// It has a place in the log. The first one counts.
@@ -191,9 +243,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_large_message_is_charged_once_and_a_small_one_to_each() {
+        let accounts = Arc::new(Accounts::default());
+        let small = Message::new("t", [0; 1_022], QoS::AtLeastOnce);
+        small.charge_to(&accounts);
+        assert!(!small.is_shared() && small.memory_of_holder() == small.memory());
+        assert_eq!(accounts.total(), 0);
+        let forwarded = [0; 1_023];
+        let properties = Message::new("t", b"", QoS::AtLeastOnce).with_properties(&forwarded, None);
+        let large = Message::new("t", [0; 1_023], QoS::AtLeastOnce);
+        for message in [properties, large] {
+            let message = Arc::new(message);
+            let holders: Vec<_> = (0..3).map(|_| Arc::clone(&message)).collect();
+            holders.iter().for_each(|holder| holder.charge_to(&accounts));
+            assert_eq!((accounts.of(Account::Bodies), message.memory_of_holder()), (1_024 + 96, 96));
+            drop(message);
+            assert_eq!(accounts.of(Account::Bodies), 1_024 + 96);
+            drop(holders);
+            assert_eq!(accounts.total(), 0);
+        }
+    }
+
+    #[test]
     fn a_message_has_the_size_the_memory_target_counts_on() {
         // With the counters of its `Arc` 72 bytes.
         assert_eq!(size_of::<Message>(), 56);
+        // A step of the system's allocator.
+        assert_eq!(size_of::<MessageProperties>(), 40);
         let message = Message::new("a/\u{e4}", b"body", QoS::AtMostOnce);
         assert_eq!((message.qos(), message.source()), (QoS::AtMostOnce, 0));
         let of = Message::new("a/\u{e4}", b"body", QoS::ExactlyOnce).with_source(0x1234_5678);

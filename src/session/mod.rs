@@ -11,6 +11,7 @@
 
 mod durable;
 mod inflight;
+mod kept;
 mod message;
 mod out_buffer;
 mod outbound;
@@ -33,7 +34,7 @@ use std::sync::Arc;
 use durable::Durable;
 pub use durable::{LogWork, RestoredMessage, Snapshot};
 use inflight::Inflight;
-pub use message::{Expiry, Message, message_cost};
+pub use message::{Expiry, Message, SHARED_FROM, message_cost};
 use out_buffer::Keep;
 pub use out_buffer::{OutBuffer, Output};
 pub use outbound::{AckOutcome, Delivered, Granted, Readiness};
@@ -41,13 +42,14 @@ pub use outgoing::{EncodeScratch, Outgoing, SHARE_PAYLOAD_ABOVE};
 use packet_ids::PacketIdSet;
 use queue::MessageQueue;
 pub use shared::SharedMessage;
-pub use shed::Shed;
+pub use shed::{Charged, Shed};
 pub use subscriptions::{FilterOptions, Subscriptions};
-pub use terms::Terms;
 use terms::TopicAliases;
+pub use terms::{ALIAS_COST, Terms};
 pub use time::{KeepAlive, Timestamp};
 pub use will::{Owner, Will};
 
+use crate::accounts::Accounts;
 use crate::protocol::PacketId;
 use crate::protocol::encode;
 
@@ -228,6 +230,13 @@ impl Session {
         self.pump();
     }
 
+    /// The topics that numbers stand for towards this connection's client are charged from now on.
+    pub fn charge_aliases(&mut self, accounts: &Arc<Accounts>) {
+        if let Some(aliases) = &mut self.aliases {
+            aliases.charge_to(accounts);
+        }
+    }
+
     /// The connection is gone. The will stays until [`take_will`](Self::take_will).
     pub fn detach(&mut self) {
         // A buffer that was lent goes as well: there may be many offline sessions.
@@ -237,7 +246,8 @@ impl Session {
         if self.state == State::Connected {
             self.state = State::Offline;
         }
-        self.queue.unload(true);
+        self.queue.unload_all();
+        self.unload_kept(Message::is_shared);
     }
 
     /// The session is over: everything in it is given back, and the filters it held are returned for removal from the router.

@@ -8,6 +8,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::message::Message;
+use crate::accounts::Accounts;
 
 /// A piece of output.
 #[derive(Debug)]
@@ -35,16 +36,35 @@ impl Chunk {
     }
 }
 
+/// Pieces in their order.
+#[derive(Debug, Default)]
+struct Chunks {
+    pieces: VecDeque<Chunk>,
+    /// Of so many pieces from the front those that are shared are charged.
+    charged: usize,
+    /// Bytes of the first piece that are written already, while nobody writes. No packet is longer than 32 bits can count.
+    front_written: u32,
+}
+
+/// Bytes of a shared payload in [`OutBuffer::shared`]: whole kilobytes, so that 32 bits are enough.
+const SHARED_UNIT: usize = 1_024;
+
+fn shared_units(payload: &[u8]) -> u32 {
+    u32::try_from(payload.len() / SHARED_UNIT).unwrap_or(u32::MAX)
+}
+
 /// Output which the I/O shell took and is writing.
 #[derive(Debug, Default)]
 pub struct Output {
     /// Pieces before `last`; `None` in the common case of small packets only.
-    chunks: Option<Box<VecDeque<Chunk>>>,
+    chunks: Option<Box<Chunks>>,
     last: Vec<u8>,
     /// What `last` consists of, as in `OutBuffer::tail_messages`.
     last_messages: u32,
     /// Bytes of the first piece that are written already.
     written: usize,
+    /// What of [`OutBuffer::shared`] is written and not reported yet.
+    released: u32,
 }
 
 impl Output {
@@ -57,7 +77,7 @@ impl Output {
     pub fn slices<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> usize {
         let mut used = 0;
         let mut skip = self.written;
-        let chunks = self.chunks.iter().flat_map(|chunks| chunks.iter().map(Chunk::as_slice));
+        let chunks = self.chunks.iter().flat_map(|chunks| chunks.pieces.iter().map(Chunk::as_slice));
         for piece in chunks.chain(std::iter::once(self.last.as_slice())) {
             let piece = piece.get(skip..).unwrap_or_default();
             skip = 0;
@@ -74,7 +94,7 @@ impl Output {
     /// The first unwritten piece.
     pub fn first(&self) -> &[u8] {
         let piece = match &self.chunks {
-            Some(chunks) => chunks.front().map(Chunk::as_slice).unwrap_or_default(),
+            Some(chunks) => chunks.pieces.front().map(Chunk::as_slice).unwrap_or_default(),
             None => &self.last,
         };
         piece.get(self.written..).unwrap_or_default()
@@ -89,7 +109,7 @@ impl Output {
     pub fn advance(&mut self, n: usize) {
         self.written += n;
         while let Some(chunks) = &mut self.chunks {
-            let Some(front) = chunks.front() else {
+            let Some(front) = chunks.pieces.front() else {
                 self.chunks = None;
                 break;
             };
@@ -98,11 +118,20 @@ impl Output {
                 break;
             }
             self.written -= len;
-            chunks.pop_front();
-            if chunks.is_empty() {
+            if let Chunk::Payload(message) = front {
+                self.released += shared_units(message.payload());
+            }
+            chunks.pieces.pop_front();
+            chunks.charged = chunks.charged.saturating_sub(1);
+            if chunks.pieces.is_empty() {
                 self.chunks = None;
             }
         }
+    }
+
+    /// What is to be reported by [`OutBuffer::released`].
+    pub fn take_released(&mut self) -> u32 {
+        std::mem::take(&mut self.released)
     }
 
     /// The buffer of the tail, emptied, for use elsewhere.
@@ -132,12 +161,12 @@ const TAIL_BYTES_MAX: usize = 128 * 1024;
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct OutBuffer {
-    chunks: Option<Box<VecDeque<Chunk>>>,
+    chunks: Option<Box<Chunks>>,
     tail: Vec<u8>,
     /// How many QoS 0 messages the tail consists of; [`MIXED`]: there is something else in it.
     tail_messages: u32,
-    /// Bytes of the first chunk that are written already. No packet is longer than 32 bits can count.
-    front_written: u32,
+    /// What of `pending` is payloads that are referred to, in [`SHARED_UNIT`]s; one that is written in part counts as a whole.
+    shared: u32,
     /// Bytes appended and not yet reported as written, those under way included.
     pending: usize,
 }
@@ -146,6 +175,22 @@ impl OutBuffer {
     /// Bytes appended and not yet reported as written.
     pub fn pending(&self) -> usize {
         self.pending
+    }
+
+    /// The same without payloads that are shared with other receivers, which are charged once for all of them.
+    pub fn own_bytes(&self) -> usize {
+        self.pending.saturating_sub(self.shared as usize * SHARED_UNIT)
+    }
+
+    /// Charges the payloads that are referred to: they are not written in the turn in which they came.
+    pub fn charge_to(&mut self, accounts: &Arc<Accounts>) {
+        let Some(chunks) = &mut self.chunks else { return };
+        for piece in chunks.pieces.iter().skip(chunks.charged) {
+            if let Chunk::Payload(message) = piece {
+                message.charge_to(accounts);
+            }
+        }
+        chunks.charged = chunks.pieces.len();
     }
 
     /// Whether there is something to take.
@@ -208,9 +253,10 @@ impl OutBuffer {
         }
         self.append_with(keep, encode);
         self.pending += message.payload().len();
+        self.shared += shared_units(message.payload());
         let head = std::mem::take(&mut self.tail);
         self.tail_messages = 0;
-        let chunks = self.chunks.get_or_insert_default();
+        let chunks = &mut self.chunks.get_or_insert_default().pieces;
         chunks.push_back(if keep == Keep::UnlessShort { Chunk::Head(head) } else { Chunk::Bytes(head) });
         chunks.push_back(Chunk::Payload(message));
     }
@@ -235,7 +281,7 @@ impl OutBuffer {
     fn close_tail(&mut self) {
         if !self.tail.is_empty() {
             let tail = Chunk::of_tail(std::mem::take(&mut self.tail), self.tail_messages);
-            self.chunks.get_or_insert_default().push_back(tail);
+            self.chunks.get_or_insert_default().pieces.push_back(tail);
         }
         self.tail_messages = 0;
     }
@@ -245,9 +291,9 @@ impl OutBuffer {
     pub(super) fn shed(&mut self, bytes: usize) -> (usize, usize) {
         let Some(chunks) = &mut self.chunks else { return (0, 0) };
         let (mut messages, mut freed) = (0, 0);
-        let mut kept: VecDeque<Chunk> = VecDeque::with_capacity(chunks.len());
+        let mut kept: VecDeque<Chunk> = VecDeque::with_capacity(chunks.pieces.len());
         let mut drops_payload = false;
-        for chunk in chunks.drain(..) {
+        for chunk in chunks.pieces.drain(..) {
             let len = chunk.as_slice().len();
             // The first may be written in part, and then its payload must follow.
             let is_dropped = match &chunk {
@@ -264,25 +310,32 @@ impl OutBuffer {
             messages += match &chunk {
                 Chunk::Messages(_, count) => *count as usize,
                 Chunk::Head(_) => 1,
-                Chunk::Bytes(_) | Chunk::Payload(_) => 0,
+                Chunk::Payload(message) => {
+                    self.shared -= shared_units(message.payload());
+                    0
+                }
+                Chunk::Bytes(_) => 0,
             };
             drops_payload = matches!(chunk, Chunk::Head(_));
         }
-        **chunks = kept;
+        chunks.pieces = kept;
+        chunks.charged = 0;
         self.pending -= freed;
         (messages, freed)
     }
 
     /// Takes all output for writing; what is appended meanwhile is taken the next time.
     pub fn take(&mut self) -> Output {
-        let written = std::mem::take(&mut self.front_written) as usize;
+        let written = self.chunks.as_ref().map_or(0, |chunks| chunks.front_written as usize);
         let last_messages = std::mem::take(&mut self.tail_messages);
-        Output { chunks: self.chunks.take(), last: std::mem::take(&mut self.tail), last_messages, written }
+        let (chunks, last) = (self.chunks.take(), std::mem::take(&mut self.tail));
+        Output { chunks, last, last_messages, written, released: 0 }
     }
 
     /// Puts back what the socket did not take, before what was appended meanwhile.
     pub fn put_back(&mut self, output: Output) {
-        let Output { chunks, mut last, mut last_messages, written } = output;
+        let Output { chunks, mut last, mut last_messages, written, released } = output;
+        self.released(released);
         if chunks.is_none() && written > 0 {
             last.drain(..written.min(last.len()));
             // It may begin in the midst of a packet now.
@@ -293,23 +346,33 @@ impl OutBuffer {
                 self.tail_messages = if last.is_empty() { 0 } else { last_messages };
                 self.tail = last;
             } else if !last.is_empty() {
-                self.chunks.get_or_insert_default().push_front(Chunk::of_tail(last, last_messages));
+                let chunks = self.chunks.get_or_insert_default();
+                chunks.pieces.push_front(Chunk::of_tail(last, last_messages));
+                chunks.charged += 1;
             }
             return;
         };
         if !last.is_empty() {
-            all.push_back(Chunk::of_tail(last, last_messages));
+            all.pieces.push_back(Chunk::of_tail(last, last_messages));
         }
         if let Some(later) = self.chunks.take() {
-            all.extend(*later);
+            all.pieces.extend(later.pieces);
         }
-        self.front_written = u32::try_from(written).unwrap_or(u32::MAX);
+        all.front_written = u32::try_from(written).unwrap_or(u32::MAX);
         self.chunks = Some(all);
     }
 
     /// `n` bytes of what was taken are written.
     pub fn written(&mut self, n: usize) {
         self.pending = self.pending.saturating_sub(n);
+        if self.pending == 0 {
+            self.shared = 0;
+        }
+    }
+
+    /// Shared payloads of what was taken are written as a whole: what [`Output::take_released`] says.
+    pub fn released(&mut self, units: u32) {
+        self.shared = self.shared.saturating_sub(units);
     }
 
     /// Bytes of memory held for small packets.
@@ -325,85 +388,4 @@ impl OutBuffer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::QoS;
-
-    fn drain(mut output: Output, step: usize) -> Vec<u8> {
-        let mut seen = Vec::new();
-        while !output.is_empty() {
-            let mut slices = [IoSlice::new(&[]); 3];
-            let used = output.slices(&mut slices);
-            assert!(used > 0, "not empty, yet nothing to write");
-            let mut left = step;
-            let mut taken = 0;
-            for slice in &slices[..used] {
-                let n = left.min(slice.len());
-                seen.extend_from_slice(&slice[..n]);
-                left -= n;
-                taken += n;
-            }
-            output.advance(taken);
-        }
-        seen
-    }
-
-    #[test]
-    fn any_partial_writes_give_the_bytes_in_order() {
-        let message = Arc::new(Message::new(Arc::from("t"), Box::from(&b"0123456789"[..]), QoS::AtMostOnce));
-        for step in 1..40 {
-            let mut out = OutBuffer::default();
-            out.append(b"head");
-            out.append_large(Keep::Always, Arc::clone(&message), |_| ());
-            out.append_large(Keep::Always, Arc::clone(&message), |_| ());
-            out.append(b"mid");
-            out.append_large(Keep::Always, Arc::clone(&message), |_| ());
-            out.append(b"tail");
-            assert_eq!(out.pending(), 4 + 10 + 10 + 3 + 10 + 4);
-            let output = out.take();
-            assert!(!out.has_output());
-            assert_eq!(drain(output, step), b"head01234567890123456789mid0123456789tail");
-        }
-    }
-
-    #[test]
-    fn pending_counts_until_written() {
-        let mut out = OutBuffer::default();
-        out.append(b"abc");
-        let output = out.take();
-        assert_eq!((out.pending(), output.first()), (3, &b"abc"[..]));
-        out.append(b"de");
-        out.written(2);
-        assert_eq!(out.pending(), 3);
-    }
-
-    #[test]
-    fn patching_touches_only_the_packet_appended() {
-        let mut out = OutBuffer::default();
-        out.append(b"xxxx");
-        out.append_patched(b"\x30\x05\0\x01t\0\0", 0x32, Some((5, 0x0102)));
-        assert_eq!(out.take().first(), b"xxxx\x32\x05\0\x01t\x01\x02");
-    }
-
-    #[test]
-    fn what_is_put_back_again_and_again_is_in_small_pieces() {
-        let mut out = OutBuffer::default();
-        for n in 0..4_000_u32 {
-            out.append(&n.to_be_bytes().repeat(250));
-        }
-        let mut seen = Vec::new();
-        // A receiver that takes little at a time: each time the rest is put back, under the session's lock.
-        while out.has_output() {
-            let mut output = out.take();
-            let first = output.first();
-            assert!(first.len() <= TAIL_BYTES_MAX + 1_000, "a piece of {} bytes is moved", first.len());
-            let n = first.len().min(3_000);
-            seen.extend_from_slice(&first[..n]);
-            output.advance(n);
-            out.put_back(output);
-            out.written(n);
-        }
-        let expected: Vec<u8> = (0..4_000_u32).flat_map(|n| n.to_be_bytes().repeat(250)).collect();
-        assert!(seen == expected && out.pending() == 0);
-    }
-}
+mod tests;

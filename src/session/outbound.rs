@@ -15,6 +15,10 @@ use crate::protocol::{PacketId, ProtocolVersion, QoS, ReasonCode};
 /// QoS 1 and 2 messages wait un-encoded, sharing their body with others, while more output than this is unwritten.
 pub(super) const ENCODE_AHEAD_BYTES: usize = 256 * 1024;
 
+/// The part of `limits.queue_bytes_max` that messages on their way may fill, and no less than what is encoded ahead: beyond it the client's window is
+/// not filled further.
+const KEPT_PART: usize = 4;
+
 /// Under which subscription a message is delivered.
 #[derive(Debug, Clone, Copy)]
 pub struct Granted<'a> {
@@ -192,10 +196,17 @@ impl Session {
         usize::from(self.limits.inflight_max.min(self.terms.receive_maximum))
     }
 
+    /// Messages on their way that may have to be sent again hold no more memory than this, but for the last of them.
+    pub(super) fn kept_bytes_max(&self) -> usize {
+        (self.limits.queue_bytes_max / KEPT_PART).max(ENCODE_AHEAD_BYTES)
+    }
+
     pub(super) fn may_begin(&self) -> bool {
-        self.inflight.unfinished() < self.window()
+        let unfinished = self.inflight.unfinished();
+        unfinished < self.window()
             && !self.inflight.is_exhausted()
             && self.out.pending() < ENCODE_AHEAD_BYTES
+            && (unfinished == 0 || self.inflight.kept_bytes() < self.kept_bytes_max())
     }
 
     /// Whether a message of this QoS is sent only after the log has it: else, after a crash, its packet id could stand for another one.
@@ -235,7 +246,7 @@ impl Session {
         let sequence = self.assign();
         self.queue.push(QueuedMessage {
             sequence,
-            body: Body::Loaded(outgoing.message()),
+            body: Body::Loaded(outgoing.keep()),
             cost: u32::try_from(outgoing.cost()).unwrap_or(u32::MAX),
             qos,
             retain: granted.retain,
@@ -258,7 +269,7 @@ impl Session {
             return Delivered::Dropped(DropReason::ClientPacketMax);
         }
         let keeps = self.outlives_connection || granted.shared.is_some();
-        let kept = keeps.then(|| outgoing.message());
+        let kept = keeps.then(|| outgoing.keep());
         let extra = if keeps { granted.extra() } else { None };
         let id = self.enter(None, qos, granted.retain, kept, extra);
         self.append_publish(outgoing, qos, granted, Some(id))

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Timestamp;
 use super::message::{Message, message_cost};
+use crate::accounts::Accounts;
 use crate::protocol::encode::{self, PublishHeader, PublishPropertiesOut};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, QoS};
 
@@ -72,6 +73,8 @@ pub struct Outgoing<'a> {
     /// Where the packet id stands in the images that are ready.
     ready: [Option<usize>; LAYOUTS],
     message: Option<Arc<Message>>,
+    /// Somebody keeps it beyond the turn.
+    kept: bool,
 }
 
 impl<'a> Outgoing<'a> {
@@ -105,6 +108,7 @@ impl<'a> Outgoing<'a> {
             scratch,
             ready: [None; LAYOUTS],
             message: None,
+            kept: false,
         }
     }
 
@@ -125,6 +129,7 @@ impl<'a> Outgoing<'a> {
             scratch,
             ready: [None; LAYOUTS],
             message: Some(Arc::clone(message)),
+            kept: false,
         }
     }
 
@@ -181,6 +186,26 @@ impl<'a> Outgoing<'a> {
             Arc::new(message.with_properties(forwarded, expires_at))
         };
         Arc::clone(self.message.get_or_insert_with(make))
+    }
+
+    /// The same for somebody who keeps it beyond the turn.
+    pub fn keep(&mut self) -> Arc<Message> {
+        self.kept = true;
+        self.message()
+    }
+
+    /// Whether somebody keeps it beyond the turn.
+    pub fn is_kept(&self) -> bool {
+        self.kept
+    }
+
+    /// It is charged, if somebody keeps it beyond the turn.
+    pub fn charge_to(&self, accounts: &Arc<Accounts>) {
+        if self.kept
+            && let Some(message) = &self.message
+        {
+            message.charge_to(accounts);
+        }
     }
 
     /// The message that becomes the retained one: its receivers keep the same. With `source` 0 it is [`message`](Self::message).

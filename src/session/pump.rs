@@ -35,6 +35,7 @@ impl Session {
         self.out.pending() < ENCODE_AHEAD_BYTES
             && self.inflight.under_way() < usize::from(self.terms.receive_maximum)
             && !self.pubrel_must_wait()
+            && !self.resend_is_stored()
     }
 
     /// Sends again what is unfinished from before, then what waits, as far as window and output allow.
@@ -112,7 +113,7 @@ impl Session {
             Awaiting::PubRec => Some(QoS::ExactlyOnce),
             Awaiting::PubComp | Awaiting::Nothing => None,
         };
-        match (qos, delivery.message.clone()) {
+        match (qos, delivery.kept.loaded().cloned()) {
             (Some(qos), Some(message)) => {
                 // DUP says that this may have been sent before ([MQTT-3.3.1-1]).
                 let (retain, extra) = (delivery.retain, delivery.extra.clone());
@@ -127,8 +128,10 @@ impl Session {
                     self.too_large += 1;
                 }
             }
-            // Not kept: a session that ends with its connection never sends again.
-            (Some(_), None) => {}
+            // Given up for want of memory: it is lost to this client.
+            (Some(_), None) => {
+                self.end_delivery(id, awaiting);
+            }
             (None, _) => {
                 self.inflight.sent_again(id);
                 let version = self.terms.version;

@@ -42,6 +42,18 @@ impl Body {
     }
 }
 
+impl QueuedMessage {
+    /// What of its cost is charged once for all who hold it, and not to this one.
+    fn shared(&self) -> usize {
+        match &self.body {
+            Body::Loaded(message) if message.is_shared() => {
+                (self.cost as usize).saturating_sub(message.memory_of_holder())
+            }
+            Body::Loaded(_) | Body::Stored(..) => 0,
+        }
+    }
+}
+
 /// What few deliveries have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DeliveryExtra {
@@ -56,6 +68,8 @@ pub(super) struct DeliveryExtra {
 pub(super) struct MessageQueue {
     messages: VecDeque<QueuedMessage>,
     bytes: usize,
+    /// What of the bytes in memory is charged once for all who hold it.
+    shared: usize,
     /// In a durable session.
     log: Option<Box<Parts>>,
 }
@@ -79,7 +93,7 @@ const FRONT_BYTES: usize = 4 * 1024 * 1024;
 /// With fewer messages at the front, and more in the log, those had better be read back.
 const REFILL_BELOW: usize = 256;
 /// Bytes read back in one go, but for one message that is larger.
-const REFILL_BYTES: usize = 1024 * 1024;
+pub(super) const REFILL_BYTES: usize = 1024 * 1024;
 
 impl MessageQueue {
     /// A queue whose messages may be left to the log.
@@ -107,6 +121,11 @@ impl MessageQueue {
         self.bytes - self.log.as_ref().map_or(0, |parts| parts.stored_bytes)
     }
 
+    /// The same without bodies that are charged once for all who hold them.
+    pub(super) fn own_bytes(&self) -> usize {
+        self.loaded_bytes().saturating_sub(self.shared)
+    }
+
     /// Whether a message of this cost may come in beside `other_bytes` the client holds elsewhere.
     pub(super) fn admits(
         &self,
@@ -128,6 +147,7 @@ impl MessageQueue {
 
     pub(super) fn push(&mut self, message: QueuedMessage) {
         self.bytes += message.cost as usize;
+        self.shared += message.shared();
         if let Some(parts) = &mut self.log {
             // Counted again where the counts may have become wrong: at the back.
             let len = self.messages.len();
@@ -171,6 +191,7 @@ impl MessageQueue {
             let (position, bytes) = (stored.position(), stored.bytes());
             parts.ledger.add(position, bytes);
             parts.stored_bytes += message.cost as usize;
+            self.shared -= message.shared();
             message.body = Body::Stored(position, bytes);
             parts.stored += 1;
         }
@@ -195,6 +216,7 @@ impl MessageQueue {
             let (position, bytes) = (stored.position(), stored.bytes());
             parts.ledger.add(position, bytes);
             parts.stored_bytes += message.cost as usize;
+            self.shared -= message.shared();
             message.body = Body::Stored(position, bytes);
             parts.front = last;
             parts.stored += 1;
@@ -233,9 +255,13 @@ impl MessageQueue {
             .collect()
     }
 
-    /// Whether the front has become so short that more should be read back.
+    /// Whether the front has become so short that more should be read back, in messages and in bytes.
     pub(super) fn wants(&self) -> bool {
-        self.log.as_ref().is_some_and(|parts| parts.stored > 0 && parts.front < REFILL_BELOW)
+        self.log.as_ref().is_some_and(|parts| {
+            let is_short = parts.front == 0
+                || parts.front < REFILL_BELOW && self.bytes - parts.stored_bytes < FRONT_BYTES;
+            parts.stored > 0 && is_short
+        })
     }
 
     /// A message read back, or `None` if it cannot be read: then it is taken out. `false` if it was not asked for, or not in this order.
@@ -252,6 +278,7 @@ impl MessageQueue {
             Some(read) => {
                 read.set_stored(Stored::new(&parts.ledger, position, bytes));
                 message.body = Body::Loaded(Arc::new(read));
+                self.shared += message.shared();
                 parts.front += 1;
             }
             None => {
@@ -271,6 +298,7 @@ impl MessageQueue {
         let (taken, kept): (Vec<_>, Vec<_>) = self.messages.drain(..).partition(wanted);
         self.messages = kept.into();
         self.bytes -= taken.iter().map(|message| message.cost as usize).sum::<usize>();
+        self.shared -= taken.iter().map(QueuedMessage::shared).sum::<usize>();
         if let Some(parts) = &mut self.log {
             parts.front = self.messages.iter().take_while(|message| message.body.is_loaded()).count();
             let stored = self.messages.iter().filter(|message| !message.body.is_loaded());
@@ -302,6 +330,7 @@ impl MessageQueue {
         let body = Arc::clone(self.front()?.1);
         let message = self.messages.pop_front()?;
         self.bytes -= message.cost as usize;
+        self.shared -= message.shared();
         if let Some(parts) = &mut self.log {
             parts.front = parts.front.saturating_sub(1);
         }

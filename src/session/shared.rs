@@ -41,7 +41,7 @@ impl Session {
         let begun = if unacknowledged { self.inflight.take_shared_qos1(&wanted) } else { Vec::new() };
         let mut taken: Vec<SharedMessage> = begun
             .into_iter()
-            .map(|(sequence, filter, message)| SharedMessage { filter, message: Ok(message), sequence })
+            .map(|(sequence, filter, message)| SharedMessage { filter, message, sequence })
             .collect();
         // At QoS 2 what may have been sent before a restart is begun, and stays.
         let is_begun = |queued: &QueuedMessage| queued.again && queued.qos == QoS::ExactlyOnce;

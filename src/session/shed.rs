@@ -1,6 +1,9 @@
 //! What a session gives up when memory is short.
 
-use super::Session;
+use std::sync::Arc;
+
+use super::{Message, Session};
+use crate::accounts::Accounts;
 
 /// What was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -11,19 +14,48 @@ pub struct Shed {
     pub bytes: usize,
 }
 
+/// Bytes of memory that are charged for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Charged {
+    /// Unwritten output, and the messages of its queue that are not in the log only.
+    pub waiting: usize,
+    /// Messages on their way that may have to be sent again.
+    pub in_flight: usize,
+    /// The same with bodies that others may hold as well, which are charged once.
+    pub kept: usize,
+}
+
 impl Session {
-    /// Bytes that wait for the client in memory: unwritten output, and the messages of its queue that are not in the log only.
-    pub fn memory_bytes(&self) -> usize {
-        self.out.pending() + self.queue.loaded_bytes()
+    /// Bytes that are held for this client in memory and charged to it. Bodies that may have several holders are not in it: they are charged once.
+    pub fn charged(&self) -> Charged {
+        let waiting = self.out.own_bytes() + self.queue.own_bytes();
+        Charged { waiting, in_flight: self.inflight.own_bytes(), kept: self.inflight.kept_bytes() }
+    }
+
+    /// Bytes that this client holds in memory, whoever else holds them as well: by this those are found who hold most.
+    pub fn holds(&self) -> usize {
+        self.out.pending() + self.queue.loaded_bytes() + self.inflight.kept_bytes()
+    }
+
+    /// Charges the bodies in its output that may have several holders: they outlive the turn in which they came.
+    pub fn charge_output(&mut self, accounts: &Arc<Accounts>) {
+        self.out.charge_to(accounts);
     }
 
     /// Leaves to the log what is written there. Nothing is lost by it.
     pub fn unload(&mut self) {
         self.queue.unload_all();
+        self.unload_kept(|_| true);
     }
 
-    /// Gives up messages, QoS 0 first and each kind oldest first, until `bytes` are given back, as far as there are any. What is being
-    /// written, what is under way and what is no message stays.
+    pub(super) fn unload_kept(&mut self, wanted: impl Fn(&Message) -> bool) {
+        if let Some(durable) = &self.durable {
+            self.inflight.unload(durable.ledger.written(), wanted);
+        }
+    }
+
+    /// Gives up messages, QoS 0 first and each kind oldest first, until `bytes` are given back, as far as there are any; last those that are kept
+    /// for sending them again. What is being written, what is no message, and what is under way in a durable session stays.
     pub fn shed(&mut self, bytes: usize) -> Shed {
         let (messages, freed) = self.out.shed(bytes);
         let mut shed = Shed { messages, bytes: freed };
@@ -33,6 +65,11 @@ impl Session {
                 shed.bytes += queued.cost as usize;
                 self.finish(queued.sequence);
             }
+        }
+        if shed.bytes < bytes && self.durable.is_none() {
+            let (messages, freed) = self.inflight.give_up(bytes - shed.bytes);
+            shed.messages += messages;
+            shed.bytes += freed;
         }
         shed
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 
+use crate::accounts::{Account, Accounts, Charge};
 use crate::protocol::ProtocolVersion;
 
 /// What a connection's client can take.
@@ -41,10 +42,15 @@ impl Terms {
 pub(super) struct TopicAliases {
     max: u16,
     given: HashMap<Arc<str>, u16, RandomState>,
+    /// What the topics are charged with, once the broker has said where.
+    charge: Option<Charge>,
 }
 
 /// More are not given out whatever the client allows: what is saved must be worth the memory.
 const ALIASES_MAX: u16 = 64;
+
+/// Bytes that a number for a topic takes besides the topic's name.
+pub const ALIAS_COST: usize = 48;
 
 /// How a topic is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +65,12 @@ pub(super) enum TopicForm {
 
 impl TopicAliases {
     pub(super) fn new(max: u16) -> Self {
-        Self { max: max.min(ALIASES_MAX), given: HashMap::default() }
+        Self { max: max.min(ALIASES_MAX), given: HashMap::default(), charge: None }
+    }
+
+    /// From now on the topics are charged; one for which there is no room gets no number.
+    pub(super) fn charge_to(&mut self, accounts: &Arc<Accounts>) {
+        self.charge = Some(Charge::new(accounts, Account::Aliases, 0));
     }
 
     /// The form for a topic that is about to be sent; a number is given out while there are any, if it may be.
@@ -69,6 +80,11 @@ impl TopicAliases {
         }
         let next = self.given.len() as u16 + 1;
         if next > self.max || !may_introduce {
+            return TopicForm::Name;
+        }
+        if let Some(charge) = &mut self.charge
+            && !charge.grow_lasting(topic.len() + ALIAS_COST)
+        {
             return TopicForm::Name;
         }
         self.given.insert(Arc::from(topic), next);

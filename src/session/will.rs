@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::message::Message;
+use super::message::{Message, message_cost};
 use super::time::Timestamp;
+use crate::accounts::{Account, Accounts, Charge};
 use crate::protocol::QoS;
 
 /// Who has done something: the rules of access are about this.
@@ -17,7 +18,7 @@ pub struct Owner {
 }
 
 /// A will. Whoever ends the connection takes it out of the session and publishes, keeps or drops it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Will {
     /// Its name in the durable log; 0: it is not stored.
     pub key: u64,
@@ -37,9 +38,30 @@ pub struct Will {
     pub forwarded: Box<[u8]>,
     /// How long the message is worth delivering once it is published.
     pub expiry_seconds: Option<u32>,
+    /// What it is charged with for as long as it is held.
+    pub charge: Option<Charge>,
 }
 
 impl Will {
+    /// Bytes that it takes in memory.
+    pub fn memory(&self) -> usize {
+        message_cost(self.topic.len() + self.payload.len() + self.forwarded.len()) + size_of::<Self>()
+    }
+
+    /// The same, charged whatever the bound.
+    #[must_use]
+    pub fn charged(mut self, accounts: &Arc<Accounts>) -> Self {
+        self.charge = Some(Charge::new(accounts, Account::Wills, self.memory()));
+        self
+    }
+
+    /// The same, charged; `None` if the part of the bound for what lasts has no room.
+    #[must_use]
+    pub fn charged_within(mut self, accounts: &Arc<Accounts>) -> Option<Self> {
+        self.charge = Some(Charge::lasting(accounts, Account::Wills, self.memory())?);
+        Some(self)
+    }
+
     /// The message to publish at `now`: its expiry runs from then on.
     pub fn message(&self, now: Timestamp) -> Arc<Message> {
         let expires_at = self.expiry_seconds.map(|seconds| now.after(Duration::from_secs(seconds.into())));

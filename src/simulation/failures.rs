@@ -12,6 +12,7 @@ use super::support::raw_client::RawClient;
 use super::support::server_packet::ServerPacket;
 use super::support::wire;
 use super::world::World;
+use crate::accounts::Account;
 use crate::config::Limits;
 use crate::storage::simulated::{Fault, Random, SimulatedFiles, Step};
 
@@ -50,11 +51,15 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
         let files = SimulatedFiles::new(1);
         let broken = Arc::new(AtomicBool::new(false));
         let is_broken = Arc::clone(&broken);
         files.on_step(move |_| is_broken.load(Ordering::Acquire).then_some(Fault::Broken));
-        let broker = TestBroker::start(Arc::new(files.clone()), SMALL, Limits::default()).unwrap();
+        let broker = TestBroker::start(Arc::new(files.clone()), SMALL, limits).unwrap();
         Self { files, broken, broker }
     }
 
@@ -115,8 +120,14 @@ fn while_the_disk_fails_nothing_is_acknowledged_and_others_are_served() {
     retained.expect(&wire::puback(1));
     newcomer.expect(&[0x20, 2, 0, 0]);
     assert_eq!(subscriber.expect_packet(), ServerPacket::SubAck(77, vec![1]));
+    // The answers may leave a moment before the log says that it is well.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while bench.broker.log().status().failing {
+        assert!(Instant::now() < deadline, "{:?}", bench.broker.log().status());
+        std::thread::yield_now();
+    }
     let status = bench.broker.log().status();
-    assert!(!status.failing && status.write_failures + status.sync_failures > 0, "{status:?}");
+    assert!(status.write_failures + status.sync_failures > 0, "{status:?}");
     // And what was acknowledged is there.
     let found = bench.files.after_power_cut(3);
     bench.broker.kill();
@@ -244,4 +255,59 @@ fn retained_messages_at_qos_0_do_not_pile_up_while_the_disk_fails() {
     others_are_served(bench.addr());
     bench.break_disk(false);
     bench.broker.kill();
+}
+
+#[test]
+fn answers_that_wait_for_a_failing_disk_are_bounded_and_all_come_in_the_end() {
+    const BOUND: usize = 100_000;
+    // One read brings so many answers at most.
+    const BEYOND: usize = 64 * 1024;
+    let bench = Bench::with(Limits { queue_bytes_max: BOUND, ..Limits::default() });
+    let mut subscriber = RawClient::persistent(bench.addr(), "subscriber");
+    subscriber.subscribe("kept", 1);
+    let mut publisher = RawClient::clean(bench.addr(), "publisher");
+    bench.break_disk(true);
+    publisher.send(&wire::publish_qos1(1, "kept", "while it fails"));
+    bench.wait_until_failing();
+    // Nobody hears these, and their answers wait behind that one.
+    let mut stream = publisher.into_stream();
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let packets = wire::publish_qos1(2, "n", "").repeat(6_000);
+    let mut sent = 0;
+    let is_held_up = |error: std::io::Error| {
+        assert!(
+            matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+            "{error}"
+        );
+    };
+    while sent < 64 * 1024 * 1024 {
+        match stream.write(&packets[sent % packets.len()..]) {
+            Ok(n) => sent += n,
+            Err(error) => {
+                is_held_up(error);
+                break;
+            }
+        }
+    }
+    assert!(sent < 64 * 1024 * 1024, "it is read without end");
+    let answers = bench.broker.core.accounts.of(Account::Answers);
+    assert!((BOUND..BOUND + BEYOND).contains(&(answers + 4_096)), "{answers} bytes");
+    others_are_served(bench.addr());
+    // The last packet may have been cut off.
+    let one = packets.len() / 6_000;
+    let rest = packets[..one].len() - (sent % one);
+    let (mut reading, whole) = (stream.try_clone().unwrap(), sent / one + 2);
+    bench.break_disk(false);
+    let writing = std::thread::spawn(move || {
+        stream.set_write_timeout(None).unwrap();
+        let start = one - rest;
+        stream.write_all(&packets[start..one]).unwrap();
+        stream
+    });
+    let mut acknowledged = vec![0; 4 * whole];
+    reading.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    std::io::Read::read_exact(&mut reading, &mut acknowledged).expect("all answers");
+    assert!(acknowledged.chunks(4).all(|answer| answer[..2] == [0x40, 2]));
+    drop(writing.join().unwrap());
+    assert_eq!(bench.broker.core.accounts.of(Account::Answers), 0);
 }

@@ -30,7 +30,8 @@ pub(crate) fn sources() -> Vec<Source> {
             relative.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
         path.pop_if(|last| last == "mod");
         // The program is another crate: it sees what every user of the library sees.
-        let is_program = ["main", "cli", "passwd", "process", "reload"].contains(&path[0].as_str());
+        let is_program =
+            ["allocator", "main", "cli", "passwd", "process", "reload"].contains(&path[0].as_str());
         if is_program || path.iter().any(|part| part == "tests" || part == "simulation") {
             continue;
         }

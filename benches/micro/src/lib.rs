@@ -11,6 +11,9 @@
 
 mod auth;
 #[allow(clippy::all, dead_code, unused_imports)]
+#[path = "../../../src/accounts.rs"]
+mod accounts;
+#[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/authentication.rs"]
 mod authentication;
 #[allow(clippy::all, dead_code, unused_imports)]

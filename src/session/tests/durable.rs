@@ -15,25 +15,25 @@ use crate::session::{
 
 const FRAME: u32 = 100;
 
-struct Disk {
-    ledger: Arc<Ledger>,
+pub(super) struct Disk {
+    pub(super) ledger: Arc<Ledger>,
     next: u32,
     /// By place: what a reader finds there.
     frames: BTreeMap<Position, (u64, QoS, Vec<u8>)>,
 }
 
 impl Disk {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { ledger: Arc::new(Ledger::default()), next: FRAME, frames: BTreeMap::new() }
     }
 
     /// Everything submitted so far is on the disk.
-    fn sync(&self) {
+    pub(super) fn sync(&self) {
         self.ledger.set_written(Position::new(1, self.next));
         self.ledger.set_committed(Position::new(1, self.next));
     }
 
-    fn deliver(&mut self, session: &mut Session, payload: &str, qos: QoS) -> Delivered {
+    pub(super) fn deliver(&mut self, session: &mut Session, payload: &str, qos: QoS) -> Delivered {
         let mut scratch = EncodeScratch::default();
         let message = message(payload.as_bytes(), qos);
         let mut outgoing = Outgoing::from_message(&message, Timestamp::default(), &mut scratch);
@@ -46,8 +46,16 @@ impl Disk {
     }
 
     /// Reads back what the session wants, as the broker does.
-    fn load(&self, session: &mut Session) -> usize {
-        let wanted = session.wanted(512);
+    pub(super) fn load(&self, session: &mut Session) -> usize {
+        self.load_all(session, session.wanted(512))
+    }
+
+    /// The same before a connection begins.
+    pub(super) fn load_first(&self, session: &mut Session) -> usize {
+        self.load_all(session, session.wanted_first(128))
+    }
+
+    fn load_all(&self, session: &mut Session, wanted: Vec<(u64, Position)>) -> usize {
         for (sequence, position) in &wanted {
             let (of, qos, payload) = &self.frames[position];
             assert_eq!(of, sequence, "another delivery's frame");
@@ -83,21 +91,21 @@ impl Disk {
     }
 }
 
-fn read_back(payload: &[u8], qos: QoS) -> Message {
+pub(super) fn read_back(payload: &[u8], qos: QoS) -> Message {
     Message::new(Arc::from("t"), Box::from(payload), qos)
 }
 
-fn roomy() -> SessionLimits {
+pub(super) fn roomy() -> SessionLimits {
     SessionLimits { queue_messages_max: 100_000, queue_bytes_max: 1_000_000_000, ..limits() }
 }
 
-fn durable(disk: &Disk, limits: SessionLimits) -> Session {
+pub(super) fn durable(disk: &Disk, limits: SessionLimits) -> Session {
     let mut session = offline(limits);
     session.make_durable(&disk.ledger);
     session
 }
 
-fn seen(sent: &[Sent]) -> Vec<(u16, bool, String)> {
+pub(super) fn seen(sent: &[Sent]) -> Vec<(u16, bool, String)> {
     sent.iter()
         .map(|sent| match sent {
             Sent::Publish(publish) => {

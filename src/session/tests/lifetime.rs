@@ -18,6 +18,7 @@ fn will_of(text: &[u8], qos: QoS) -> Will {
         delay: Duration::ZERO,
         forwarded: Box::default(),
         expiry_seconds: None,
+        charge: None,
     }
 }
 

@@ -6,6 +6,7 @@
 mod acknowledgements;
 mod bounds;
 mod durable;
+mod durable_kept;
 mod flow_v5;
 mod inbound;
 mod inflight_operations;

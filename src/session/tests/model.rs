@@ -87,6 +87,8 @@ pub(crate) struct Reached {
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) limits: SessionLimits,
+    /// The session outlives its connections, so it keeps what it may have to send again.
+    keeps: bool,
     pub(crate) connected: bool,
     pub(crate) ended: bool,
     /// All output of this connection, written or not.
@@ -102,9 +104,10 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(limits: SessionLimits) -> Self {
+    pub(crate) fn new(limits: SessionLimits, keeps: bool) -> Self {
         Self {
             limits,
+            keeps,
             connected: false,
             ended: false,
             out: Vec::new(),
@@ -121,7 +124,7 @@ impl Model {
     pub(crate) fn end(&mut self) -> Vec<String> {
         let mut filters = std::mem::take(&mut self.filters);
         filters.sort();
-        *self = Self { ended: true, ..Self::new(self.limits.clone()) };
+        *self = Self { ended: true, ..Self::new(self.limits.clone(), self.keeps) };
         filters
     }
 
@@ -156,7 +159,11 @@ impl Model {
     }
 
     fn may_begin(&self) -> bool {
-        self.window() > 0 && self.pending() < ENCODE_AHEAD_BYTES
+        let kept = self.unfinished.iter().filter(|unfinished| unfinished.due != AckKind::PubComp);
+        let kept: usize = kept.map(|unfinished| unfinished.delivery.message.cost()).sum();
+        let kept_max = (self.limits.queue_bytes_max / 4).max(ENCODE_AHEAD_BYTES);
+        let has_room = !self.keeps || self.unfinished.is_empty() || kept < kept_max;
+        self.window() > 0 && self.pending() < ENCODE_AHEAD_BYTES && has_room
     }
 
     pub(crate) fn has_room_for_replay(&self) -> bool {

@@ -33,7 +33,7 @@ pub(crate) fn run(bytes: &[u8], reached: &mut Reached) {
     let outlives_connection = kind & 0x0c != 0;
     let mut pair = Pair {
         session: Session::new(Arc::new(limits.clone()), outlives_connection),
-        model: Model::new(limits),
+        model: Model::new(limits, outlives_connection),
         outlives_connection,
         taken: None,
         scratch: EncodeScratch::default(),
@@ -144,7 +144,7 @@ impl Pair {
             // A clean session is never attached twice: the broker makes a new one.
             self.end();
             self.session = Session::new(Arc::new(self.model.limits.clone()), self.outlives_connection);
-            self.model = Model::new(self.model.limits.clone());
+            self.model = Model::new(self.model.limits.clone(), self.outlives_connection);
         }
         self.taken = None;
         let connack = [0x20, 2, u8::from(self.outlives_connection), 0];
