@@ -1,5 +1,6 @@
-//! What a client is owed comes by itself: answers before the close, retained messages to the last, deliveries that waited for the log. No
-//! client here sends anything to be given what it has a right to.
+//! What a client is owed comes by itself: answers before the close, retained messages to the last,
+//! deliveries that waited for the log. No client here sends anything to be given what it has a
+//! right to.
 
 #[path = "liveness/answers.rs"]
 mod answers;

@@ -1,6 +1,7 @@
 //! What a connection's task has to see to, worked out anew each time from the state of its session.
 //!
-//! No flag says that something is owed or that somebody is going to be woken: a flag can be set by the one and cleared by the other. The task asks
+//! No flag says that something is owed or that somebody is going to be woken: a flag can be set by
+//! the one and cleared by the other. The task asks
 //! [`Core::attend`] at the end of each of its polls, does what can be done, and registers for the rest, until nothing can be done. The causes, and
 //! who wakes the task for each:
 //!
@@ -16,8 +17,8 @@
 //! | messages to be read back from the log | at once | a publisher's write and shedding signal the task; the reader's end wakes it |
 //! | output | somebody writes it | the turn that promised to; the one who is writing; a signal where a publisher leaves it; the socket where it took no more |
 //!
-//! Others change a session's state outside of its task as well: rules of access and `memory_max` take messages out of its queue. What stands behind
-//! them may be sent then: they signal the task.
+//! Others change a session's state outside of its task as well: rules of access and `memory_max`
+//! take messages out of its queue. What stands behind them may be sent then: they signal the task.
 
 use super::client::ClientState;
 use super::held::release_due;
@@ -40,7 +41,8 @@ pub(crate) struct Attention {
 }
 
 impl Core {
-    /// Does for a connection what the log has made possible, and says what is left to be done. `None`: the session is not this connection's any more.
+    /// Does for a connection what the log has made possible, and says what is left to be done.
+    /// `None`: the session is not this connection's any more.
     pub(crate) fn attend(&self, client: &Client, epoch: u64) -> Option<Attention> {
         let mut guard = client.lock();
         let state = &mut *guard;
@@ -64,7 +66,8 @@ impl ClientState {
     fn attention(&self) -> Attention {
         let Some(link) = &self.link else { return Attention::default() };
         let held = link.held.as_ref().and_then(|held| held.next());
-        // The log first: if it moves in between, what it was waited for can be sent, and is seen there.
+        // The log first: if it moves in between, what it was waited for can be sent, and is seen
+        // there.
         let log = [held, self.session.awaits_log()].into_iter().flatten().min();
         Attention {
             log,
@@ -75,7 +78,8 @@ impl ClientState {
         }
     }
 
-    /// Whether retained messages are owed and some can be sent now: not before SUBACK, which may be held.
+    /// Whether retained messages are owed and some can be sent now: not before SUBACK, which may be
+    /// held.
     pub(crate) fn may_replay(&self) -> bool {
         self.replays.is_some()
             && self.session.has_room_for_replay()

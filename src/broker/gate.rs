@@ -1,6 +1,7 @@
 //! `Gate`: who writes a client's output to its socket; one at a time, and nobody is left to wait for a writer that does not come.
 //!
-//! Under the client's lock, and nothing but a few flags: what is said here is model-checked in `tests/models`.
+//! Under the client's lock, and nothing but a few flags: what is said here is model-checked in
+//! `tests/models`.
 
 /// Who writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +24,9 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Whether the output may be taken and written now; [`leave`](Self::leave) must follow. If not, somebody else sees to it: the one who is
-    /// writing looks for more when he is done, and the task waits for the socket.
+    /// Whether the output may be taken and written now; [`leave`](Self::leave) must follow. If not,
+    /// somebody else sees to it: the one who is writing looks for more when he is done, and the
+    /// task waits for the socket.
     pub(crate) fn enter(&mut self, by: By) -> bool {
         if self.writing || by == By::Publisher && (self.blocked || self.reserved) {
             return false;
@@ -34,7 +36,8 @@ impl Gate {
         true
     }
 
-    /// The write is over, because all is written or (`blocked`) the socket takes no more. Whether the connection's task has to be woken.
+    /// The write is over, because all is written or (`blocked`) the socket takes no more. Whether
+    /// the connection's task has to be woken.
     #[must_use]
     pub(crate) fn leave(&mut self, by: By, blocked: bool) -> bool {
         self.writing = false;
@@ -42,7 +45,8 @@ impl Gate {
         by == By::Publisher && (blocked || self.reserved)
     }
 
-    /// From now on nobody but the own task begins to write. `false`: somebody is at it, and the task is woken when he is done.
+    /// From now on nobody but the own task begins to write. `false`: somebody is at it, and the
+    /// task is woken when he is done.
     pub(crate) fn reserve(&mut self) -> bool {
         self.reserved = true;
         !self.writing

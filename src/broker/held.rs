@@ -1,8 +1,9 @@
 //! Answers that wait for the durable log.
 //!
-//! An acknowledgement leaves when everything that its connection had put on record by then is committed. The answers behind it wait as
-//! well, so that they keep their order ([MQTT-4.6.0-2], [MQTT-4.6.0-3]). They are let go by the connection's task ([`attend`](Core::attend)), or, if
-//! it has ended, with its last words.
+//! An acknowledgement leaves when everything that its connection had put on record by then is
+//! committed. The answers behind it wait as well, so that they keep their order ([MQTT-4.6.0-2],
+//! [MQTT-4.6.0-3]). They are let go by the connection's task ([`attend`](Core::attend)), or, if it
+//! has ended, with its last words.
 
 use std::collections::VecDeque;
 
@@ -35,8 +36,8 @@ impl Held {
 }
 
 impl Link {
-    /// Keeps answers until the log has come to `recorded`, or as long as those before them. `false` if there is nothing to wait for: then they
-    /// stay with the caller.
+    /// Keeps answers until the log has come to `recorded`, or as long as those before them. `false`
+    /// if there is nothing to wait for: then they stay with the caller.
     pub(crate) fn hold_answers(&mut self, recorded: Option<Position>, answers: &mut Vec<u8>) -> bool {
         let last = self.held.as_ref().and_then(|held| held.answers.back()).map(|last| last.0);
         let Some(until) = recorded.max(last) else { return false };

@@ -56,6 +56,9 @@ pub(crate) async fn run(core: Arc<Core>) {
             _ = ticks.tick() => {}
             () = core.shut_down() => return,
         }
+        let (is_short, reserve) = (log.is_short_of_room(), Arc::clone(&log));
+        // Before anything else: a disk that has room again is written to again.
+        let _ = blocking(move || Ok(reserve.tend_reserve())).await;
         if log.status().failing {
             // What is written already may be enough to free something.
             core.try_to_free(&log).await;
@@ -63,7 +66,9 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         // Each start begins a segment: many short runs leave many small ones.
         let due = log.bytes_since_checkpoint() >= CHECKPOINT_BYTES.max(2 * checkpoint_bytes)
-            || log.sealed_segments().len() > 2 * segments;
+            || log.sealed_segments().len() > 2 * segments
+            // On a full disk for everything that can be gained by it.
+            || is_short && log.sealed_segments().iter().any(|segment| segment.live < segment.bytes / COPIED_BELOW);
         if !due {
             core.try_to_free(&log).await;
             continue;
@@ -135,6 +140,10 @@ impl Core {
                 })
                 .await?;
                 self.moved(&clients, &copied, first);
+                if log.is_short_of_room() {
+                    // Each copy needs the room that the one before it has given back.
+                    self.free(log, &mut seat).await?;
+                }
             }
         }
         let freed = self.free(log, &mut seat).await?;

@@ -1,8 +1,10 @@
 //! `LastWords`: what a connection that has ended is still to be sent.
 //!
-//! Whatever a client asked for before it left, or before it broke a rule, is answered, as the standard wants it: CONNECT with CONNACK
-//! ([MQTT-3.1.4-4], in MQTT 5 [MQTT-3.1.4-5]), PUBLISH with its acknowledgement ([MQTT-4.3.2-2], in MQTT 5 [MQTT-4.3.2-4]), SUBSCRIBE with SUBACK
-//! ([MQTT-3.8.4-1]). The session does not wait for that: it is over, or a successor's, and the task that is ending takes along what was not written.
+//! Whatever a client asked for before it left, or before it broke a rule, is answered, as the
+//! standard wants it: CONNECT with CONNACK ([MQTT-3.1.4-4], in MQTT 5 [MQTT-3.1.4-5]), PUBLISH with
+//! its acknowledgement ([MQTT-4.3.2-2], in MQTT 5 [MQTT-4.3.2-4]), SUBSCRIBE with SUBACK
+//! ([MQTT-3.8.4-1]). The session does not wait for that: it is over, or a successor's, and the task
+//! that is ending takes along what was not written.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +21,8 @@ pub(crate) struct LastWords {
     pub(crate) output: Option<Box<Output>>,
     /// Goes when the log is at its position, in this order.
     pub(crate) held: VecDeque<(Position, Vec<u8>)>,
-    /// The socket is not closed before the log is here: who sees it closed may rely on it that the will is not published.
+    /// The socket is not closed before the log is here: who sees it closed may rely on it that the
+    /// will is not published.
     pub(crate) on_record: Option<Position>,
     bytes: usize,
 }

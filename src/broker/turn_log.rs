@@ -26,8 +26,8 @@ pub(crate) struct TurnLog {
     finished: Vec<u64>,
     finished_of: u64,
     waited: bool,
-    /// Something was handed to the log since this was asked.
-    has_recorded: bool,
+    /// Something that makes the log grow was put on record since this was asked; ends do not.
+    has_grown: bool,
     /// There is a time in it.
     stamped: bool,
     /// Receivers of QoS 2 messages, which go when this turn's batch is on disk.
@@ -149,6 +149,7 @@ impl TurnLog {
             record.write(body);
         }
         let frame = self.batch.end();
+        self.has_grown = true;
         if let Some(message) = message {
             self.placed.push((message, frame));
         }
@@ -161,6 +162,7 @@ impl TurnLog {
         record.write(self.batch.body());
         self.batch.end();
         self.stamped |= matches!(record, Record::Detached { .. });
+        self.has_grown |= matches!(record, Record::Subscribe(_) | Record::Will(_));
         self.waited |= waited;
     }
 
@@ -200,9 +202,9 @@ impl TurnLog {
         }
     }
 
-    /// Whether anything was handed to the log since the last time this was asked.
-    pub(crate) fn take_recorded(&mut self) -> bool {
-        std::mem::take(&mut self.has_recorded)
+    /// Whether anything was put on record since the last time this was asked that makes the log grow. What ends something makes room.
+    pub(crate) fn take_grown(&mut self) -> bool {
+        std::mem::take(&mut self.has_grown)
     }
 
     fn settle_finished(&mut self) {
@@ -236,7 +238,6 @@ impl TurnLog {
         if self.batch.is_empty() {
             return Some(log.submitted());
         }
-        self.has_recorded = true;
         if std::mem::take(&mut self.stamped) {
             core.record_jump(log);
         }

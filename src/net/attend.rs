@@ -1,5 +1,5 @@
-//! What a connection does besides reading: it looks what is owed to its client (`broker/attention.rs`), does what can be done, and registers for the
-//! rest.
+//! What a connection does besides reading: it looks what is owed to its client
+//! (`broker/attention.rs`), does what can be done, and registers for the rest.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,14 +11,18 @@ use super::connection::{Connection, Socket};
 use super::stream::Stream;
 use super::worker;
 use crate::broker::{Cause, Loaded};
+use crate::protocol::Frame;
 
 /// What a connection with a durable session has besides.
 #[derive(Default)]
 pub(super) struct FromLog {
     /// Messages being read back.
     loading: Option<JoinHandle<Vec<Loaded>>>,
-    /// What it sent was put on record, if only for nobody to wait for it.
-    pub(super) has_recorded: bool,
+    /// What this client sends has made the log grow. Once is enough: it is a publisher of what has to
+    /// be stored.
+    pub(super) has_grown: bool,
+    /// The packet at the beginning of `partial` waits for room in the log.
+    waits_to_publish: bool,
 }
 
 /// Messages read back in one go.
@@ -28,7 +32,8 @@ const LOAD_MESSAGES: usize = 512;
 const ROUNDS_MAX: usize = 16;
 
 impl Connection {
-    /// Goes round until nothing can be done now but reading, registered once for each cause that may change this.
+    /// Goes round until nothing can be done now but reading, registered once for each cause that
+    /// may change this.
     pub(super) fn poll_work(&mut self, cx: &mut Context<'_>) -> Result<Socket, Cause> {
         let mut socket = Socket::Takes;
         let mut has_replayed = false;
@@ -110,18 +115,31 @@ impl Connection {
         }
     }
 
-    /// Whether reading is to pause because the log cannot keep up, or cannot write at all. The bytes wait in the client's socket.
+    /// Whether reading is to pause because the log cannot keep up, or cannot write at all. The
+    /// bytes wait in the client's socket.
     pub(super) fn log_is_full(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(log) = &self.core.log else { return false };
-        if !log.is_full() {
-            self.from_log.has_recorded = false;
-            return false;
-        }
-        // Whoever needs no disk is not held up by it.
-        if !self.from_log.has_recorded && !self.core.is_holding(&self.client, self.epoch) {
+        // Whoever needs no disk is not held up by it, nor is who makes room by acknowledging.
+        if !log.is_full()
+            || !self.from_log.waits_to_publish && !self.core.is_holding(&self.client, self.epoch)
+        {
+            self.from_log.waits_to_publish = false;
             return false;
         }
         log.wake_when_not_full(cx.waker());
-        log.is_full()
+        if log.is_full() {
+            return true;
+        }
+        self.from_log.waits_to_publish = false;
+        false
+    }
+
+    /// Whether this packet has to wait for room in the log: a publish, by a client whose publishes
+    /// have to be stored.
+    pub(super) fn must_wait_for_room(&mut self, frame: &Frame<'_>) -> bool {
+        self.from_log.waits_to_publish = self.from_log.has_grown
+            && frame.makes_log_grow()
+            && self.core.log.as_ref().is_some_and(|log| log.is_full());
+        self.from_log.waits_to_publish
     }
 }

@@ -1,4 +1,5 @@
-//! The end of a connection: its session is settled first, so that a successor need not wait; then the client is sent what it is still owed.
+//! The end of a connection: its session is settled first, so that a successor need not wait; then
+//! the client is sent what it is still owed.
 
 use std::future::poll_fn;
 use std::io;
@@ -10,14 +11,16 @@ use crate::broker::{Cause, LastWords, LastWordsCharge};
 use crate::protocol::encode;
 use crate::session::Output;
 
-/// How long a connection that has ended may take to be sent what it is owed: the log may have to come to there first, and its client to read.
+/// How long a connection that has ended may take to be sent what it is owed: the log may have to
+/// come to there first, and its client to read.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
 /// How long the end of a failed socket's input is waited for. The system has it at once.
 const REST_TIME_MAX: Duration = Duration::from_millis(500);
 
 impl Connection {
-    /// Ends the connection: whatever was answered is still sent, and a client that can be told is told why.
+    /// Ends the connection: whatever was answered is still sent, and a client that can be told is
+    /// told why.
     pub(super) async fn close(mut self, mut cause: Cause) {
         if let Cause::Network(_) = cause
             && let Ok(last @ Cause::Disconnect { .. }) =
@@ -56,7 +59,8 @@ impl Connection {
                 // Plain sockets are mostly told by the one who took over.
                 self.stream.say_last(&farewell).await;
             }
-            // At once, even if another thread still holds the socket for a write: the successor waits.
+            // At once, even if another thread still holds the socket for a write: the successor
+            // waits.
             self.stream.close();
             return;
         }
@@ -80,7 +84,8 @@ impl Connection {
         }
     }
 
-    /// Sends what is owed, each answer when the log is where it has to be; returns when the socket may be closed.
+    /// Sends what is owed, each answer when the log is where it has to be; returns when the socket
+    /// may be closed.
     async fn say(&mut self, words: LastWords, cause: &Cause) -> io::Result<()> {
         let LastWords { output, held, on_record, .. } = words;
         let log = self.core.log.clone();

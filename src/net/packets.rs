@@ -16,7 +16,7 @@ impl Connection {
         let version = self.terms.version;
         let packet_bytes_max = self.publisher.packet_bytes_max();
         turn.begin(&core);
-        turn.log.take_recorded();
+        turn.log.take_grown();
         let mut consumed = 0;
         let mut packets = 0;
         let mut published = 0;
@@ -35,6 +35,10 @@ impl Connection {
             }
             match frame(rest, packet_bytes_max, version) {
                 Ok(Framed::NeedMore { .. }) => break,
+                Ok(Framed::Frame(frame)) if self.must_wait_for_room(&frame) => {
+                    self.backlog = true;
+                    break;
+                }
                 Ok(Framed::Frame(frame)) if LargePacket::is_it(&frame) => {
                     match self.handle_large(turn, &frame) {
                         Ok(true) => {
@@ -91,7 +95,7 @@ impl Connection {
         if let Some(took) = turn.finish(&core) {
             core.tell_long_turn(took, &self.client.id, last);
         }
-        self.from_log.has_recorded |= turn.log.take_recorded();
+        self.from_log.has_grown |= turn.log.take_grown();
         result.map(|()| consumed)
     }
 

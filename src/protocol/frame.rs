@@ -35,6 +35,12 @@ impl<'a> Frame<'a> {
         self.first_byte >> 4
     }
 
+    /// A PUBLISH that may have to be stored: above QoS 0, or retained.
+    #[inline]
+    pub const fn makes_log_grow(&self) -> bool {
+        self.first_byte >> 4 == 3 && self.first_byte & 0x07 != 0
+    }
+
     /// What the remaining length counts: variable header and payload.
     #[inline]
     pub const fn body(&self) -> &'a [u8] {

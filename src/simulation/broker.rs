@@ -19,8 +19,12 @@ use crate::storage::simulated::{Fault, SimulatedFiles, Step};
 use crate::storage::{Files, Log, LogOptions};
 
 /// Segments so small that a workload fills many.
-pub(super) const SMALL: LogOptions =
-    LogOptions { sync: crate::storage::Sync::Always, segment_bytes: 2 * 1024, pending_bytes_max: 64 * 1024 };
+pub(super) const SMALL: LogOptions = LogOptions {
+    sync: crate::storage::Sync::Always,
+    segment_bytes: 2 * 1024,
+    pending_bytes_max: 64 * 1024,
+    reserve_bytes: 0,
+};
 
 /// Time in which a broker that acknowledges too early does so, before the power goes in the step that would have allowed it.
 const RASH: Duration = Duration::from_millis(2);

@@ -13,6 +13,7 @@ mod copying;
 mod corruption;
 mod failures;
 mod fixture;
+mod full_disk;
 mod hands;
 mod power_cut;
 mod publisher;

@@ -16,7 +16,8 @@ fn start() -> (SimulatedFiles, TestBroker) {
     (files, broker)
 }
 
-/// Else nobody would know after a crash that it was sent: it would come again without DUP, or go to another member of a group.
+/// Else nobody would know after a crash that it was sent: it would come again without DUP, or go to
+/// another member of a group.
 #[test]
 fn what_waited_for_a_client_is_sent_when_its_connection_is_on_record() {
     let (files, broker) = start();
@@ -36,7 +37,8 @@ fn what_waited_for_a_client_is_sent_when_its_connection_is_on_record() {
     broker.kill();
 }
 
-/// A message at QoS 2 goes when it is on disk. The connection that gets it has not been there when it was queued.
+/// A message at QoS 2 goes when it is on disk. The connection that gets it has not been there when
+/// it was queued.
 #[test]
 fn a_message_under_way_to_the_disk_goes_to_the_connection_of_that_moment() {
     let (files, broker) = start();
@@ -58,7 +60,8 @@ fn a_message_under_way_to_the_disk_goes_to_the_connection_of_that_moment() {
     broker.kill();
 }
 
-/// The answers of a client that has gone on are sent when the disk is done; its successor does not wait for that.
+/// The answers of a client that has gone on are sent when the disk is done; its successor does not
+/// wait for that.
 #[test]
 fn a_client_that_has_left_is_answered_when_the_disk_is_done() {
     let (files, broker) = start();

@@ -29,6 +29,10 @@ pub(crate) trait Files: Debug + Send + Sync {
     fn sync_dir(&self) -> io::Result<()>;
     /// How messages to people name a file.
     fn path(&self, name: &str) -> String;
+    /// Bytes that can still be written to its disk; `None`: nobody knows.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
     /// Waits for what is under way and lets nothing be changed from then on, through any handle: the
     /// next broker may have the directory.
     fn release(&self) {}
@@ -161,6 +165,11 @@ impl Files for DirFiles {
 
     fn path(&self, name: &str) -> String {
         self.path.join(name).display().to_string()
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let found = rustix::fs::statvfs(&self.path).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     fn release(&self) {

@@ -45,11 +45,16 @@ pub(crate) struct LogOptions {
     pub(crate) segment_bytes: u32,
     /// Bytes that may wait in memory before [`Log::is_full`].
     pub(crate) pending_bytes_max: usize,
+    /// Bytes kept in reserve for a full disk, besides two checkpoints; 0: none.
+    pub(crate) reserve_bytes: u64,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { sync: Sync::Always, segment_bytes: 4 * 1024 * 1024, pending_bytes_max: 16 * 1024 * 1024 }
+        let (segment_bytes, pending_bytes_max) = (4 * 1024 * 1024, 8 * 1024 * 1024);
+        // What may wait in memory when the disk is full, and a segment to copy into.
+        let reserve_bytes = pending_bytes_max as u64 + u64::from(segment_bytes);
+        Self { sync: Sync::Always, segment_bytes, pending_bytes_max, reserve_bytes }
     }
 }
 
@@ -269,6 +274,16 @@ impl Log {
     /// So much is in memory and not yet safe on the disk that nobody should submit more: stop reading sockets.
     pub(crate) fn is_full(&self) -> bool {
         self.shared.is_full()
+    }
+
+    /// The disk is full, and the log takes only what ends things: see the reserve.
+    pub(crate) fn is_short_of_room(&self) -> bool {
+        self.shared.is_short_of_room()
+    }
+
+    /// Looks after the room that is kept for a full disk. Blocks.
+    pub(crate) fn tend_reserve(&self) {
+        self.shared.tend_reserve();
     }
 
     /// Wakes once when it is no longer full; at once if it is not. Also wakes when the log is closed.

@@ -23,6 +23,7 @@ mod log;
 mod open;
 mod record;
 mod recovered;
+mod reserve;
 mod scan;
 mod segments;
 mod shared;

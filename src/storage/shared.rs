@@ -12,6 +12,7 @@ use super::checkpoint::Checkpoints;
 use super::directory::Directory;
 use super::frame::FILE_HEADER;
 use super::log::LogOptions;
+use super::reserve::Reserve;
 use super::segments::Segments;
 use super::watermark::{Identity, Watermark, identity};
 use crate::ledger::Position;
@@ -109,6 +110,10 @@ pub(super) struct Shared {
     not_full: Mutex<HashMap<Identity, Waker>>,
     pub(super) counters: Counters,
     pub(super) checkpoints: Checkpoints,
+    pub(super) reserve: Reserve,
+    short_of_room: AtomicBool,
+    /// Bytes that may wait in memory.
+    pending_max: AtomicUsize,
 }
 
 impl Shared {
@@ -121,6 +126,7 @@ impl Shared {
         tag: u32,
         start: Position,
     ) -> Self {
+        let reserve = Reserve::found(&files);
         let watermark = || AtomicU64::new(start.as_u64());
         Self {
             files,
@@ -140,6 +146,9 @@ impl Shared {
             not_full: Mutex::default(),
             counters: Counters::default(),
             checkpoints,
+            reserve,
+            short_of_room: AtomicBool::new(false),
+            pending_max: AtomicUsize::new(options.pending_bytes_max),
         }
     }
 
@@ -176,10 +185,7 @@ impl Shared {
     /// So many bytes need not be in memory any more.
     pub(super) fn release(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::AcqRel);
-        if !self.is_full() {
-            let waiting = std::mem::take(&mut *self.not_full.lock());
-            waiting.into_values().for_each(Waker::wake);
-        }
+        self.wake_those_not_full();
     }
 
     pub(super) fn held(&self) -> usize {
@@ -192,7 +198,32 @@ impl Shared {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.held.load(Ordering::Acquire) > self.options.pending_bytes_max
+        self.held.load(Ordering::Acquire) > self.pending_max.load(Ordering::Relaxed)
+            || self.is_short_of_room()
+    }
+
+    /// The reserve was given up and is not there again: nothing that makes the log grow is taken.
+    pub(super) fn is_short_of_room(&self) -> bool {
+        self.short_of_room.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_short_of_room(&self, is_short: bool) {
+        if self.short_of_room.swap(is_short, Ordering::AcqRel) && !is_short {
+            tracing::info!("there is room on the disk again: messages are stored as before");
+            self.wake_those_not_full();
+        }
+    }
+
+    /// No more than this waits in memory, or than the options say.
+    pub(super) fn set_pending_max(&self, bytes: usize) {
+        self.pending_max.store(bytes.min(self.options.pending_bytes_max), Ordering::Relaxed);
+    }
+
+    fn wake_those_not_full(&self) {
+        if !self.is_full() {
+            let waiting = std::mem::take(&mut *self.not_full.lock());
+            waiting.into_values().for_each(Waker::wake);
+        }
     }
 
     /// See [`Log::wake_at`](super::Log::wake_at).

@@ -1,7 +1,8 @@
 //! `Watermark`: how far the log has come, and who is to be woken when it has come further.
 //!
-//! Nobody is woken in vain for long and nobody is forgotten: who finds the mark too low registers under the lock which the writer takes after it has
-//! moved the mark, and looks at the mark again there. `tests/models` has the proof, on this very code.
+//! Nobody is woken in vain for long and nobody is forgotten: who finds the mark too low registers
+//! under the lock which the writer takes after it has moved the mark, and looks at the mark again
+//! there. `tests/models` has the proof, on this very code.
 
 use std::collections::BTreeMap;
 use std::task::Waker;

@@ -17,6 +17,7 @@ use super::files::LogFile;
 use super::frame::{FILE_HEADER, FRAME_HEADER, FileHeader, mark, own_mark};
 use super::log::Sync;
 use super::open::Cut;
+use super::reserve::is_no_room;
 use super::shared::Shared;
 use super::tail::Tail;
 use crate::ledger::Position;
@@ -114,6 +115,10 @@ impl Writer {
                 let lazy_at = self.lazy_since.map(|since| since + self.shared.timing.lazy);
                 let at = [lazy_at, self.sync_at].into_iter().flatten().min();
                 Some(Next { at, patient: false })
+            }
+            Err(failure) if is_no_room(&failure.2) && self.shared.give_up_reserve() => {
+                // Once more, with the room that it had.
+                Some(Next { at: Some(now), patient: true })
             }
             Err(failure) => {
                 self.report(&failure);

@@ -1,4 +1,5 @@
-//! A client that leaves is answered first: DISCONNECT, the end of its input or a fault of its own may come in the same segment as what it asked.
+//! A client that leaves is answered first: DISCONNECT, the end of its input or a fault of its own
+//! may come in the same segment as what it asked.
 
 use crate::support::{Connect, Connect5, wire, wire5};
 use crate::wires::{CARRIERS, Carrier, Rig, STORAGES, Storage};
@@ -118,7 +119,8 @@ fn a_client_that_leaves_at_once_has_its_answers() {
                             if let (Asks::Itself, Ok(kinds)) = (ask, &mut got)
                                 && let Some(middle) = kinds.get_mut(1..3)
                             {
-                                // SUBACK may wait for the disk, and a message overtake it (section 3.8.4).
+                                // SUBACK may wait for the disk, and a message overtake it (section
+                                // 3.8.4).
                                 middle.sort_unstable_by(|a, b| b.cmp(a));
                             }
                             if got.as_ref() != Ok(&expected) {
@@ -136,7 +138,8 @@ fn a_client_that_leaves_at_once_has_its_answers() {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// The answers to a client that does not read them are nobody else's business: its successor does not wait for them.
+/// The answers to a client that does not read them are nobody else's business: its successor does
+/// not wait for them.
 #[test]
 fn a_successor_does_not_wait_for_the_last_words() {
     for storage in STORAGES {

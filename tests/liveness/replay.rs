@@ -1,4 +1,5 @@
-//! Retained messages of every size come to the last, whatever their number: a replay goes on when there is room again.
+//! Retained messages of every size come to the last, whatever their number: a replay goes on when
+//! there is room again.
 
 use std::time::Duration;
 

@@ -21,8 +21,9 @@ fn complete(mut publisher: Wire, id: u16) -> Wire {
     publisher
 }
 
-/// Two publishers are told that their messages are taken, one of them at work for long in the same turn: the subscriber has both, and
-/// did nothing for it. (A wake-up that one turn had asked for counted for the other, which was on disk only later.)
+/// Two publishers are told that their messages are taken, one of them at work for long in the same
+/// turn: the subscriber has both, and did nothing for it. (A wake-up that one turn had asked for
+/// counted for the other, which was on disk only later.)
 #[test]
 fn messages_of_two_publishers_at_qos_2_arrive_by_themselves() {
     const ROUNDS: u16 = 150;

@@ -1,4 +1,5 @@
-//! The same bytes over TCP and over TLS, against a broker that keeps its state in memory or on disk.
+//! The same bytes over TCP and over TLS, against a broker that keeps its state in memory or on
+//! disk.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};

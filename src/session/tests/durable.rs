@@ -128,7 +128,7 @@ fn qos_2_is_sent_when_the_log_has_it_and_qos_1_at_once() {
     disk.sync();
     session.send_more();
     assert_eq!(ids(&write_all(&mut session)), [2, 3]);
-    assert!(!session.awaits_log().is_some());
+    assert!(session.awaits_log().is_none());
 }
 
 #[test]

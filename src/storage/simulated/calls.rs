@@ -56,6 +56,10 @@ impl State {
 }
 
 impl Files for SimulatedFiles {
+    fn free_bytes(&self) -> Option<u64> {
+        Some(self.lock().room() as u64)
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         let state = self.lock();
         done(!state.power)?;

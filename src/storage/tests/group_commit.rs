@@ -152,7 +152,8 @@ fn who_submits_too_much_is_told_and_woken() {
 fn with_an_interval_committed_is_written_and_synced_in_time() {
     let files = SimulatedFiles::new(1);
     let interval = Duration::from_secs(2);
-    let options = LogOptions { sync: Sync::Interval(interval), pending_bytes_max: 4000, segment_bytes: 9000 };
+    let options =
+        LogOptions { sync: Sync::Interval(interval), pending_bytes_max: 4000, segment_bytes: 9000, ..SMALL };
     let mut rig = Rig::open(&files, options);
     let first = rig.submit(&[b"first"], Urgency::Waited);
     let next = rig.turn();

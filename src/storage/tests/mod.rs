@@ -154,8 +154,12 @@ impl Counter {
     }
 }
 
-const SMALL: LogOptions =
-    LogOptions { sync: Sync::Always, segment_bytes: 2048, pending_bytes_max: 16 * 1024 * 1024 };
+const SMALL: LogOptions = LogOptions {
+    sync: Sync::Always,
+    segment_bytes: 2048,
+    pending_bytes_max: 16 * 1024 * 1024,
+    reserve_bytes: 0,
+};
 
 /// What was asked of a log, and what it promised.
 #[derive(Debug, Default, Clone)]

@@ -1,5 +1,5 @@
-//! A QoS 2 message for a durable session goes when the log has it, whichever of the turn that queued it, the log, the session's connection and other
-//! turns comes first.
+//! A QoS 2 message for a durable session goes when the log has it, whichever of the turn that
+//! queued it, the log, the session's connection and other turns comes first.
 
 use std::future::poll_fn;
 use std::task::{Poll, Waker};

@@ -1,5 +1,6 @@
-//! Models of what threads do to one another in the broker: between a turn, the log and the task of a connection. Each is run in every order
-//! that its threads can come in, and fails where one of them waits for ever.
+//! Models of what threads do to one another in the broker: between a turn, the log and the task of
+//! a connection. Each is run in every order that its threads can come in, and fails where one of
+//! them waits for ever.
 //!
 //! `tests/run models`, or here `cargo test`. What is in the models themselves is as short as it can be; what they are about is the broker's
 //! own code:
@@ -11,8 +12,8 @@
 //! | `src/broker/gate.rs` | `writing` |
 //! | `src/turns.rs` | `turning` |
 //!
-//! To add one: the file takes its locks and atomics from `crate::sync`; it is named below; a module of tests beside this file says what its threads
-//! do, within [`check`].
+//! To add one: the file takes its locks and atomics from `crate::sync`; it is named below; a module
+//! of tests beside this file says what its threads do, within [`check`].
 
 // The broker uses all of it; the models a part.
 #[allow(dead_code)]
@@ -43,7 +44,8 @@ mod waiting;
 #[cfg(test)]
 mod writing;
 
-/// How often a thread may lose the processor where it need not. Nearly all faults show with two; all orders without a bound would take hours.
+/// How often a thread may lose the processor where it need not. Nearly all faults show with two;
+/// all orders without a bound would take hours.
 #[cfg(test)]
 const PREEMPTIONS_MAX: usize = 2;
 

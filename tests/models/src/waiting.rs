@@ -47,8 +47,8 @@ fn nobody_waits_for_a_place_that_is_reached() {
     });
 }
 
-/// What waits for the log only as long as the log can be written goes when it cannot: `poll_work` looks at the flag before it registers, and
-/// afterwards once more.
+/// What waits for the log only as long as the log can be written goes when it cannot: `poll_work`
+/// looks at the flag before it registers, and afterwards once more.
 #[test]
 fn nobody_waits_for_a_log_that_has_failed() {
     check(|| {

@@ -1,4 +1,5 @@
-//! Output that publishers and the client's own task write is written to the last byte, once and in one piece.
+//! Output that publishers and the client's own task write is written to the last byte, once and in
+//! one piece.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -88,7 +89,8 @@ impl Client {
         })
     }
 
-    /// As `flush` in `broker/flush.rs`, with one round before the rest is left to the task. `true`: the socket takes no more.
+    /// As `flush` in `broker/flush.rs`, with one round before the rest is left to the task. `true`:
+    /// the socket takes no more.
     fn flush(&self, by: By) -> bool {
         let mut output = {
             let mut state = self.state.lock();
@@ -183,7 +185,8 @@ fn what_two_write_is_written_to_the_end() {
     });
 }
 
-/// A connection that ends waits for the one who is writing, takes what he leaves, and writes the rest itself.
+/// A connection that ends waits for the one who is writing, takes what he leaves, and writes the
+/// rest itself.
 #[test]
 fn the_last_words_follow_what_another_was_writing() {
     // The socket takes some of it, and all.

@@ -118,7 +118,6 @@ impl Connected {
                     session.handle_ack(AckKind::PubAck, ack.packet_id, ack.reason_code);
                     core.count_late_drops(state);
                     assert!(state.session.log_work().is_none());
-                    core.wake_by_log(turn, state);
                 }
                 other => panic!("{other:?}"),
             }

@@ -1,0 +1,147 @@
+//! A disk that is full: what was kept in reserve lets the broker end things, write checkpoints and free segments, until there is room again.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::broker::{SMALL, TestBroker};
+use super::support::raw_client::{DEADLINE, RawClient};
+use super::support::server_packet::ServerPacket;
+use super::support::wire::{self, Connect};
+use crate::config::Limits;
+use crate::storage::LogOptions;
+use crate::storage::simulated::SimulatedFiles;
+
+const DISK: usize = 400 * 1024;
+const WITH_RESERVE: LogOptions = LogOptions { reserve_bytes: 96 * 1024, ..SMALL };
+
+fn start(files: &SimulatedFiles) -> TestBroker {
+    let limits = Limits { queue_messages_max: 100_000, ..Limits::default() };
+    let broker = TestBroker::start(Arc::new(files.clone()), WITH_RESERVE, limits).unwrap();
+    broker.log().tend_reserve();
+    broker
+}
+
+/// What the housekeeper does every second.
+fn keep(broker: &mut TestBroker) {
+    broker.log().tend_reserve();
+    broker.tend();
+    broker.finish_tending();
+    broker.log().tend_reserve();
+}
+
+fn persistent(broker: &TestBroker, id: &str, filter: &str) {
+    let mut client = RawClient::persistent(broker.addr, id);
+    client.subscribe(filter, 1);
+    client.disconnect();
+}
+
+/// Publishes until the disk is full; how many messages were acknowledged, and the publisher with `waiting` more on their way.
+fn fill(broker: &TestBroker, waiting: u16) -> (usize, RawClient) {
+    let mut publisher = RawClient::clean(broker.addr, "publisher");
+    let body = vec![b'x'; 900];
+    let mut acknowledged = 0;
+    while !broker.log().is_short_of_room() {
+        // Every hundredth is for the one who has little.
+        let topic = if acknowledged % 100 == 0 { "both/rare" } else { "both" };
+        publisher.send(&wire::raw_publish(2, topic, Some(7), &body));
+        assert_eq!(publisher.expect_packet(), ServerPacket::PubAck(7));
+        acknowledged += 1;
+        assert!(acknowledged < 2_000, "the disk is never full");
+    }
+    for id in 0..waiting {
+        publisher.send(&wire::raw_publish(2, "both", Some(100 + id), &body));
+    }
+    (acknowledged, publisher)
+}
+
+/// Takes and acknowledges everything a session has.
+fn drain(broker: &mut TestBroker, id: &str) -> usize {
+    let (mut client, _) = RawClient::open(broker.addr, &Connect::persistent(id));
+    let (mut got, deadline) = (0, Instant::now() + DEADLINE);
+    while broker.core.has_anything_for(id) {
+        assert!(Instant::now() < deadline, "{id} is owed something and gets nothing");
+        for packet in client.packets_until_ping() {
+            if let ServerPacket::Publish(publish) = packet {
+                client.send(&wire::puback(publish.id()));
+                got += 1;
+            }
+        }
+    }
+    client.disconnect();
+    got
+}
+
+/// Reported: a subscriber drained everything but 10 messages of another one, and nothing came back, for no checkpoint and no copying is
+/// possible on a full disk.
+#[test]
+fn a_full_disk_comes_back_by_draining() {
+    let files = SimulatedFiles::new(1);
+    let mut broker = start(&files);
+    persistent(&broker, "big", "both/#");
+    persistent(&broker, "small", "both/rare");
+    files.set_limit(Some(DISK));
+    broker.log().tend_reserve();
+    let (acknowledged, mut publisher) = fill(&broker, 10);
+    publisher.stays_silent_and_open(std::time::Duration::from_millis(30));
+    assert_eq!(drain(&mut broker, "big"), acknowledged, "what was acknowledged is there");
+    let deadline = Instant::now() + DEADLINE;
+    while broker.log().is_short_of_room() {
+        assert!(Instant::now() < deadline, "no room: {:?}", broker.log().status());
+        keep(&mut broker);
+    }
+    // Those that waited are taken now, though "small" has fetched nothing.
+    for id in 0..10 {
+        assert_eq!(publisher.expect_packet(), ServerPacket::PubAck(100 + id));
+    }
+    assert_eq!(drain(&mut broker, "small"), acknowledged.div_ceil(100));
+    assert_eq!(drain(&mut broker, "big"), 10);
+    broker.kill();
+}
+
+/// The first one to come after a restart gets its queue, and makes room.
+#[test]
+fn a_restart_on_a_full_disk_serves_who_drains_it() {
+    let files = SimulatedFiles::new(2);
+    let mut broker = start(&files);
+    persistent(&broker, "big", "both/#");
+    files.set_limit(Some(DISK));
+    broker.log().tend_reserve();
+    let (acknowledged, publisher) = fill(&broker, 0);
+    drop(publisher);
+    broker.kill();
+    let found = files.after_power_cut(5);
+    found.set_limit(Some(DISK));
+    broker = start(&found);
+    assert!(broker.log().is_short_of_room(), "there is no room for a reserve");
+    assert_eq!(drain(&mut broker, "big"), acknowledged);
+    let deadline = Instant::now() + DEADLINE;
+    while broker.log().is_short_of_room() {
+        assert!(Instant::now() < deadline, "no room: {:?}", broker.log().status());
+        keep(&mut broker);
+    }
+    let mut publisher = RawClient::clean(broker.addr, "publisher");
+    publisher.publish("both", 1, "again");
+    broker.kill();
+}
+
+/// Reported: the disk is full while a checkpoint is under way, and the housekeeper waited without end.
+#[test]
+fn a_disk_that_is_full_during_a_checkpoint_holds_up_nothing_for_ever() {
+    let files = SimulatedFiles::new(3);
+    let mut broker = start(&files);
+    persistent(&broker, "big", "both/#");
+    files.set_limit(Some(DISK));
+    broker.log().tend_reserve();
+    broker.tend();
+    let (acknowledged, mut publisher) = fill(&broker, 5);
+    assert_eq!(drain(&mut broker, "big"), acknowledged);
+    let deadline = Instant::now() + DEADLINE;
+    while broker.log().is_short_of_room() {
+        assert!(Instant::now() < deadline, "no room: {:?}", broker.log().status());
+        keep(&mut broker);
+    }
+    for id in 0..5 {
+        assert_eq!(publisher.expect_packet(), ServerPacket::PubAck(100 + id));
+    }
+    broker.kill();
+}

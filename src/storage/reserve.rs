@@ -1,0 +1,148 @@
+//! `Reserve`: room on the disk that is kept for the time when the disk is full.
+//!
+//! On a full disk nothing can be freed without writing: the end of a delivery has to be on record before its
+//! message is removed, a checkpoint has to be written before old segments go. So the log keeps a file of
+//! zeros, written and not sparse. When the system says that there is no room, the writer removes it and goes
+//! on. From then on the log is *short of room*: it takes what ends things and what reads need, and nothing
+//! that makes it grow ([`Shared::is_full`]). The housekeeper writes checkpoints, copies forward and frees with
+//! what the reserve had, and makes the reserve anew when there is room for it again; only then the log goes on
+//! growing.
+//!
+//! Its size is what that takes: everything that may be waiting in memory to be written, two checkpoints as
+//! large as the last one, and a segment to copy into. On a small disk it is a quarter of what the log could
+//! have at all, and no more waits in memory than half of it can take.
+
+use std::io;
+
+use parking_lot::Mutex;
+
+use super::directory::Directory;
+use super::shared::Shared;
+
+/// The name of its file in the data directory.
+const NAME: &str = "reserve";
+/// Written at once.
+const PIECE: usize = 256 * 1024;
+static ZEROS: [u8; PIECE] = [0; PIECE];
+/// Of all that the log could have on its disk, this part at most.
+const PART_OF_DISK: u64 = 4;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Reserve(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Bytes of it that are there for certain.
+    bytes: u64,
+    /// How often it was given up: who makes it grow sees that it was taken away meanwhile.
+    given_up: u64,
+}
+
+impl Reserve {
+    /// What the last run has left of it.
+    pub(super) fn found(files: &Directory) -> Self {
+        let len = files.open(NAME).and_then(|file| file.len());
+        Self(Mutex::new(State { bytes: len.unwrap_or(0), given_up: 0 }))
+    }
+
+    /// Bytes in reserve.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.lock().bytes
+    }
+
+    /// Removes it, so that there is room to write; `true` if there was any.
+    pub(super) fn give_up(&self, files: &Directory) -> bool {
+        let mut state = self.0.lock();
+        state.given_up += 1;
+        let had = std::mem::take(&mut state.bytes) > 0;
+        files.remove(NAME).is_ok() || had
+    }
+
+    /// Writes it up to this size. Blocks.
+    ///
+    /// # Errors
+    /// If that cannot be written, or it was given up meanwhile: it then does not grow.
+    pub(super) fn grow(&self, files: &Directory, target: u64) -> io::Result<()> {
+        let (mut at, given_up) = {
+            let state = self.0.lock();
+            (state.bytes, state.given_up)
+        };
+        let file = match files.open(NAME) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                at = 0;
+                files.create(NAME)?
+            }
+            opened => opened?,
+        };
+        while at < target {
+            let len = (target - at).min(PIECE as u64);
+            if let Err(error) = file.write_at(ZEROS.get(..len as usize).unwrap_or_default(), at) {
+                self.give_up(files);
+                return Err(error);
+            }
+            at += len;
+            if self.0.lock().given_up != given_up {
+                return Err(io::Error::other("the reserve was needed while it was made"));
+            }
+        }
+        file.sync()?;
+        let mut state = self.0.lock();
+        if state.given_up != given_up {
+            return Err(io::Error::other("the reserve was needed while it was made"));
+        }
+        state.bytes = at;
+        Ok(())
+    }
+}
+
+/// Whether the system has no room for what was to be written: a full disk, a quota, a limit of file sizes.
+pub(super) fn is_no_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+impl Shared {
+    /// The disk is full: `true` if the reserve makes room for another attempt.
+    pub(super) fn give_up_reserve(&self) -> bool {
+        if self.options.reserve_bytes == 0 || !self.reserve.give_up(&self.files) {
+            return false;
+        }
+        self.set_short_of_room(true);
+        tracing::error!(
+            path = %self.files.path(NAME),
+            "the disk is full: the reserve is used to write ends of deliveries and checkpoints; clients whose messages must be stored \
+             wait until there is room again; see that data_dir has free space"
+        );
+        true
+    }
+
+    /// Brings the reserve to the size it should have, if there is room for it, and ends the shortage if so. Blocks.
+    pub(super) fn tend_reserve(&self) {
+        if self.options.reserve_bytes == 0 {
+            return;
+        }
+        let have = self.reserve.bytes();
+        let wanted = self.options.reserve_bytes + 2 * self.checkpoints.bytes();
+        let free = self.files.free_bytes();
+        let all =
+            free.map_or(u64::MAX, |free| free + have + self.segments.bytes() + self.checkpoints.bytes());
+        let target = wanted.min(all / PART_OF_DISK);
+        self.set_pending_max(usize::try_from(target / 2).unwrap_or(usize::MAX));
+        if have < target {
+            let missing = target - have;
+            let margin = u64::from(self.options.segment_bytes).min(target / 2);
+            let has_room = free.is_none_or(|free| free >= missing + margin);
+            if !has_room || self.reserve.grow(&self.files, target).is_err() {
+                if have < target / 2 {
+                    // Also at the start after a run that had to give it up.
+                    self.set_short_of_room(true);
+                }
+                return;
+            }
+        }
+        self.set_short_of_room(false);
+    }
+}
