@@ -9,7 +9,7 @@ use super::receiver::Receiver;
 use crate::conn::Gone;
 use crate::mqtt::Packet;
 use crate::rng::Rng;
-use crate::world::{Mood, Stage, World};
+use crate::world::{Focus, Mood, Stage, World};
 
 /// What they subscribe to. At QoS 1: a message that was begun at QoS 2 ends with its member ([MQTT-4.8.2-5]).
 const FILTER: &str = "$share/g/gs/#";
@@ -122,6 +122,11 @@ impl Member {
     /// Quiet: one after the other leaves. In half of the cycles there is one that takes what they leave.
     async fn quiet(&mut self) -> Result<(), Gone> {
         let world = Rc::clone(&self.receiver.world);
+        if world.focus.get() == Focus::Retained {
+            // The end of a session makes the broker write, and what waited for that with it.
+            world.noise().await;
+            return Ok(());
+        }
         let epoch = world.now().epoch;
         let is_first = self.left_in != epoch;
         self.left_in = epoch;

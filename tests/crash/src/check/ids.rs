@@ -103,7 +103,14 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
             {
                 let receipt = receipts[&at];
                 let session = sessions.entry(client).or_default();
-                let is_first = !first.contains_key(&(client, publish.id, &*publish.payload));
+                let key = (client, publish.id, &*publish.payload);
+                // One that the broker has forgotten may come anew and, by chance, with the same id.
+                let known = first.get(&key).and_then(|first| receipts.get(first));
+                if !publish.dup && known.is_some_and(|old| old.epoch < receipt.epoch && a.is_forgettable(old))
+                {
+                    first.remove(&key);
+                }
+                let is_first = !first.contains_key(&key);
                 let message = receipt.message.filter(|_| is_first);
                 for text in judge_publish(a, session, publish, message, conn) {
                     let since = session.iter().find(|u| u.publish.id == publish.id).map(|u| u.since);

@@ -5,6 +5,7 @@
 //! never answered, counts for the broker.
 
 mod analysis;
+mod claims;
 mod delivery;
 mod facts;
 mod group;
