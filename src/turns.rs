@@ -101,6 +101,12 @@ impl Turns {
         self.shards.iter().any(is_open)
     }
 
+    /// Panics outside of every turn, in a build that checks.
+    #[cfg(any(test, debug_assertions))]
+    pub(crate) fn check_open(&self, what: &str) {
+        assert!(self.is_any_open() || std::thread::panicking(), "{what} outside of a turn");
+    }
+
     /// Waits until every turn that has begun by now has ended. Cancel safe.
     pub(crate) async fn barrier<T>(&self, _seat: &mut BarrierSeat, before: T) -> Ended<T> {
         for _ in 0..2 {

@@ -185,6 +185,15 @@ impl Core {
         self.look_after(client, leaving);
     }
 
+    /// The messages whose groups have other members; those of others are lost with their last one.
+    pub(super) fn of_groups_that_go_on(&self, mut messages: Vec<SharedMessage>) -> Vec<SharedMessage> {
+        let before = messages.len();
+        messages.retain(|message| self.groups.contains_key(&message.filter));
+        let lost = before - messages.len();
+        self.metrics.dropped.add(DropReason::SharedGroupGone.label(), lost as u64);
+        messages
+    }
+
     fn look_after(&self, client: &Arc<Client>, leaving: &mut Leaving) {
         if !std::mem::replace(&mut leaving.is_queued, true) {
             self.hand_overs.push(Task::HandOver(Arc::clone(client)));

@@ -58,7 +58,11 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         let (is_short, reserve) = (log.is_short_of_room(), Arc::clone(&log));
         // Before anything else: a disk that has room again is written to again.
-        let _ = blocking(move || Ok(reserve.tend_reserve())).await;
+        let tend = move || {
+            reserve.tend_reserve();
+            Ok(())
+        };
+        let _ = blocking(tend).await;
         if log.status().failing {
             // What is written already may be enough to free something.
             core.try_to_free(&log).await;

@@ -55,21 +55,22 @@ impl Core {
             let left = (state.keep_for == KeepFor::Nothing).then(|| self.end_locked(client, state));
             (link.handle, will, left, last_words)
         };
-        let mut fan_outs = Vec::new();
-        if let Some(will) = will {
-            fan_outs.extend(self.publish_will(&mut turn, client, &will));
-        }
-        match left {
-            Some(left) => fan_outs.extend(self.forget(&mut turn, client, left)),
-            None => self.hand_over_of_absent(client),
-        }
+        let of_will = will.and_then(|will| self.publish_will(&mut turn, client, &will));
+        let of_end = match left {
+            Some(left) => self.forget(&mut turn, client, left),
+            None => {
+                self.hand_over_of_absent(client);
+                None
+            }
+        };
+        let fan_outs = [of_will, of_end];
         turn.finish(self);
         Disconnected { last_words, fan_outs, handle: Some(handle) }
     }
 
     /// Brings the end of a connection to its end; others get their turns in between. Returns what the client is still to be sent.
     pub(crate) async fn settle_end(&self, client: &Client, mut end: Disconnected) -> LastWords {
-        for fan_out in std::mem::take(&mut end.fan_outs) {
+        for fan_out in std::mem::take(&mut end.fan_outs).into_iter().flatten() {
             self.complete_fan_out(fan_out).await;
         }
         self.settle_end_now(client, end)
@@ -78,7 +79,7 @@ impl Core {
     /// The same at once, where nobody can wait.
     pub(crate) fn settle_end_now(&self, client: &Client, end: Disconnected) -> LastWords {
         let Disconnected { last_words, fan_outs, handle } = end;
-        fan_outs.into_iter().for_each(|fan_out| self.complete_fan_out_now(fan_out));
+        fan_outs.into_iter().flatten().for_each(|fan_out| self.complete_fan_out_now(fan_out));
         let mut state = client.lock();
         // Its successor may go on now.
         if let (Some(closing), Some(handle)) = (&state.closing, &handle)
@@ -175,23 +176,24 @@ impl Core {
         let is_durable = state.session.is_durable();
         let begun = begun(&state.session);
         let unacknowledged = state.session.take_shared(|_| true, true);
-        let filters = state.session.end();
+        let mut filters = state.session.end();
         let will = state.delayed_will.take();
+        if filters.len() <= SLICE_FILTERS {
+            for (filter, _) in std::mem::take(&mut filters).iter() {
+                self.remove_subscription(filter, client.key, state);
+            }
+        }
+        let unacknowledged = self.of_groups_that_go_on(unacknowledged);
         self.give_away(client, state, unacknowledged);
-        if state.leaving.is_some() || filters.len() > SLICE_FILTERS {
+        if state.leaving.is_some() || !filters.is_empty() {
             if let Some(end) = self.end_in_slices(client, state, is_durable, begun, filters) {
                 state.on_record = end;
             }
-        } else {
-            for (filter, _) in filters.iter() {
-                self.remove_subscription(filter, client.key, state);
-            }
-            if is_durable {
-                let mut turn_log = TurnLog::default();
-                turn_log.record(&Record::SessionEnd { session: client.key }, true);
-                if let Some(end) = turn_log.commit(self) {
-                    state.on_record = end;
-                }
+        } else if is_durable {
+            let mut turn_log = TurnLog::default();
+            turn_log.record(&Record::SessionEnd { session: client.key }, true);
+            if let Some(end) = turn_log.commit(self) {
+                state.on_record = end;
             }
         }
         self.settle(client, state);
@@ -256,7 +258,7 @@ impl Core {
                 link.signal(signal::CLOSE);
                 return None;
             }
-            let Some(deadline) = link.deadline(client.last_heard()) else { return None };
+            let deadline = link.deadline(client.last_heard())?;
             let next = if now < deadline {
                 deadline
             } else {
@@ -339,7 +341,8 @@ pub(super) fn begun(session: &Session) -> Begun {
 #[derive(Default)]
 pub(crate) struct Disconnected {
     last_words: LastWords,
-    fan_outs: Vec<Box<FanOut>>,
+    /// Of its will, and of one that its session's end brings about.
+    fan_outs: [Option<Box<FanOut>>; 2],
     /// A successor waits for this one.
     handle: Option<Arc<Handle>>,
 }

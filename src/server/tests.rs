@@ -215,7 +215,8 @@ async fn a_directory_of_a_later_version_is_left_as_it_is() {
     let files = || {
         let entries =
             std::fs::read_dir(directory.path()).expect("a list").map(|entry| entry.expect("one").path());
-        let mut files: Vec<_> = entries.filter(|path| !path.ends_with("lock") && !path.ends_with("reserve")).collect();
+        let mut files: Vec<_> =
+            entries.filter(|path| !path.ends_with("lock") && !path.ends_with("reserve")).collect();
         files.sort();
         files.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect::<Vec<_>>()
     };

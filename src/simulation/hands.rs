@@ -34,7 +34,7 @@ impl Bench {
     fn fill(&self) {
         let mut anybody = RawClient::clean(self.broker.addr, "filler");
         for n in 0..20 {
-            anybody.publish_retained("filler", 1, &format!("{n}{}", "x".repeat(500)));
+            anybody.publish_retained("filler", 1, format!("{n}{}", "x".repeat(500)));
         }
     }
 
@@ -60,7 +60,7 @@ fn a_segment_stays_while_a_turn_has_replaced_what_is_in_it_and_not_put_that_on_r
     for seed in 0..4 {
         let bench = Bench::new();
         let mut owner = RawClient::clean(bench.broker.addr, "owner");
-        owner.publish_retained("r", 1, &"V1".repeat(1_500));
+        owner.publish_retained("r", 1, "V1".repeat(1_500));
         bench.fill();
         bench.broker.tend_now();
         let before = bench.files.steps().len();
@@ -140,7 +140,7 @@ fn end_of_a_member(cut: Option<u64>, end: impl Fn(&TestBroker, &Power)) -> u64 {
     }
     let mut publisher = RawClient::clean(broker.addr, "publisher");
     for n in 0..GIVEN {
-        publisher.publish("x", 1, &format!("{n}"));
+        publisher.publish("x", 1, format!("{n}"));
     }
     let begin = files.steps().len() as u64;
     let power = Power::with(&files, move |step: &Step| {

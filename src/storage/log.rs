@@ -2,12 +2,10 @@
 //!
 //! [`Log::submit`] takes one short lock; everything that touches a disk happens in the writer's thread, or in calls that say so.
 
-use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -224,43 +222,6 @@ impl Log {
         self.shared.written()
     }
 
-    /// Wakes once when [`committed`](Self::committed) has reached `end`; at once if it has. Also wakes when the log is closed.
-    pub(crate) fn wake_at(&self, end: Position, waker: &Waker) {
-        self.shared.wake_at(end, waker);
-    }
-
-    /// Waits until [`committed`](Self::committed) has reached `end`: for ever, if the log is closed before.
-    pub(crate) fn wait(&self, end: Position) -> impl Future<Output = ()> + Send + '_ {
-        poll_fn(move |context| {
-            if self.committed() >= end {
-                return Poll::Ready(());
-            }
-            self.wake_at(end, context.waker());
-            // Woken at once if it came meanwhile.
-            Poll::Pending
-        })
-    }
-
-    /// The same; `false` if the log is closed before.
-    pub(crate) fn wait_unless_closed(&self, end: Position) -> impl Future<Output = bool> + Send + '_ {
-        poll_fn(move |context| {
-            if self.committed() >= end {
-                return Poll::Ready(true);
-            }
-            // Registered before it is asked: the closing wakes everybody who stands there.
-            self.wake_at(end, context.waker());
-            if self.is_closed() { Poll::Ready(self.committed() >= end) } else { Poll::Pending }
-        })
-    }
-
-    /// Waits until it is closed, by [`close`](Self::close) or by a panic of its thread.
-    pub(crate) fn until_closed(&self) -> impl Future<Output = ()> + Send + '_ {
-        poll_fn(move |context| {
-            self.wake_at(Position::from_u64(u64::MAX), context.waker());
-            if self.is_closed() { Poll::Ready(()) } else { Poll::Pending }
-        })
-    }
-
     /// Nothing is written any more.
     pub(crate) fn is_closed(&self) -> bool {
         self.shared.pending.lock().closed
@@ -284,25 +245,6 @@ impl Log {
     /// Looks after the room that is kept for a full disk. Blocks.
     pub(crate) fn tend_reserve(&self) {
         self.shared.tend_reserve();
-    }
-
-    /// Wakes once when it is no longer full; at once if it is not. Also wakes when the log is closed.
-    pub(crate) fn wake_when_not_full(&self, waker: &Waker) {
-        self.shared.wake_when_not_full(waker);
-    }
-
-    /// Waits until it is not full; also ends when the log is closed.
-    pub(crate) async fn wait_not_full(&self) {
-        let mut is_woken = false;
-        poll_fn(|context| {
-            if !self.is_full() || std::mem::replace(&mut is_woken, true) && self.shared.pending.lock().closed
-            {
-                return Poll::Ready(());
-            }
-            self.wake_when_not_full(context.waker());
-            Poll::Pending
-        })
-        .await;
     }
 
     /// Replaces what is in `into` by the body of the frame at this position. May block on the disk. For those that stand near one another one

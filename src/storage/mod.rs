@@ -32,6 +32,7 @@ pub(crate) mod simulated;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod waits;
 mod watermark;
 mod writer;
 

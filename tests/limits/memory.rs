@@ -177,7 +177,7 @@ fn a_body_counts_once_however_many_wait_for_it() {
     }
     let metrics = broker.metrics();
     assert!((3_000_000..=5_000_000).contains(&metrics.memory_bytes), "{metrics:#?}");
-    assert!(metrics.closed.get("memory_max").is_none(), "{metrics:#?}");
+    assert!(!metrics.closed.contains_key("memory_max"), "{metrics:#?}");
     for n in 0..SESSIONS {
         let mut sleeper = RawClient::resume(broker.addr(), &format!("sleeper-{n}"));
         let first = sleeper.expect_publish();
@@ -323,7 +323,7 @@ fn topic_aliases_have_the_same_part_and_who_wants_more_is_closed() {
     let broker = in_memory(4_000_000);
     let mut greedy = RawClient5::clean(broker.addr(), "greedy");
     let topic = |n: u16| format!("{n:05}{}", "x".repeat(59_995));
-    let introduce = |n: u16| wire5::publish5(0, &topic(n), None, &wire5::two(wire5::id::TOPIC_ALIAS, n), "");
+    let introduce = |n: u16| wire5::publish5(0, topic(n), None, &wire5::two(wire5::id::TOPIC_ALIAS, n), "");
     for n in 1..=16 {
         greedy.send(&introduce(n));
     }
@@ -413,7 +413,7 @@ fn who_holds_most_of_what_cannot_be_dropped_is_closed() {
         publisher.publish(&format!("t/{n}"), 1, vec![7; size]);
     }
     let metrics = eventually(&broker, "room", |metrics| {
-        metrics.memory_bytes <= 8_000_000 && metrics.closed.get("memory_max").is_some()
+        metrics.memory_bytes <= 8_000_000 && metrics.closed.contains_key("memory_max")
     });
     assert!(metrics.closed["memory_max"] <= 2, "{metrics:#?}");
     publisher.publish("nobody", 1, "goes on");
