@@ -198,7 +198,7 @@ impl Core {
         while !self.run_fan_out_slice(&mut fan_out) {}
     }
 
-    fn run_fan_out_slice(&self, fan_out: &mut FanOut) -> bool {
+    pub(super) fn run_fan_out_slice(&self, fan_out: &mut FanOut) -> bool {
         let mut turn = Turn::new();
         turn.begin(self);
         let is_done = self.continue_fan_out(&mut turn, fan_out, None);

@@ -2,7 +2,7 @@
 //!
 //! A session gives messages of shared subscriptions away when it ends, when its connection is gone
 //! while other members are connected, and when it unsubscribes. They first move into
-//! [`ClientState::leaving`]; a task of the broker ([`Core::run_hand_overs`]) then gives them to other
+//! [`ClientState::leaving`]; a task of the broker ([`Core::run_background`]) then gives them to other
 //! members, a bounded number in each turn. What is in the log only is read back on a thread that
 //! may block.
 //!
@@ -19,10 +19,6 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-
-use super::fan_out::FanOut;
 use super::load::Loaded;
 use super::turn_log::{Retention, TurnLog};
 use super::{Client, ClientState, Core, Turn};
@@ -57,33 +53,12 @@ struct EndedSession {
     next_filter: Option<usize>,
 }
 
-/// The sessions that have something to give away, in turn.
-#[derive(Default)]
-pub(super) struct HandOvers {
-    queue: Mutex<VecDeque<Task>>,
-    news: Notify,
-}
-
-/// What the task of the broker has to do.
-enum Task {
-    HandOver(Arc<Client>),
-    /// A message of the broker's own that did not fit into its turn.
-    FanOut(Box<FanOut>),
-}
-
 /// A message that leaves its session in this turn.
 struct Given {
     /// Its place in the log belongs to the session until the end of the turn.
     shared: SharedMessage,
     /// `None`: it cannot be read.
     message: Option<Arc<Message>>,
-}
-
-impl HandOvers {
-    fn push(&self, task: Task) {
-        self.queue.lock().push_back(task);
-        self.news.notify_one();
-    }
 }
 
 impl Leaving {
@@ -196,7 +171,7 @@ impl Core {
 
     fn look_after(&self, client: &Arc<Client>, leaving: &mut Leaving) {
         if !std::mem::replace(&mut leaving.is_queued, true) {
-            self.hand_overs.push(Task::HandOver(Arc::clone(client)));
+            self.background.sessions.push(Arc::clone(client));
         }
     }
 
@@ -241,45 +216,8 @@ impl Core {
         self.look_after(client, leaving);
     }
 
-    /// Looks after the sessions that have something to give away, until the broker shuts down. What
-    /// is left then is on record, and the next start goes on with it.
-    pub(crate) async fn run_hand_overs(self: Arc<Self>) {
-        let shut_down = self.shut_down();
-        tokio::pin!(shut_down);
-        loop {
-            let next = self.hand_overs.queue.lock().pop_front();
-            let client = match next {
-                Some(Task::HandOver(client)) => client,
-                Some(Task::FanOut(fan_out)) => {
-                    self.complete_fan_out(fan_out).await;
-                    continue;
-                }
-                None => {
-                    tokio::select! {
-                        () = self.hand_overs.news.notified() => continue,
-                        () = &mut shut_down => return,
-                    }
-                }
-            };
-            let has_more = tokio::select! {
-                has_more = self.hand_over_slice(&client) => has_more,
-                () = &mut shut_down => return,
-            };
-            if has_more {
-                // Behind the others: a long hand-over does not hold up the short ones.
-                self.hand_overs.push(Task::HandOver(client));
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Has a message that did not fit into its turn delivered by the task of the broker.
-    pub(super) fn complete_later(&self, fan_out: Box<FanOut>) {
-        self.hand_overs.push(Task::FanOut(fan_out));
-    }
-
     /// One slice of a session; whether it has more.
-    async fn hand_over_slice(self: &Arc<Self>, client: &Arc<Client>) -> bool {
+    pub(super) async fn hand_over_slice(self: &Arc<Self>, client: &Arc<Client>) -> bool {
         if let Some(log) = &self.log {
             log.wait_not_full().await;
         }
@@ -300,7 +238,7 @@ impl Core {
     /// Whether nobody has anything to give away.
     #[cfg(test)]
     pub(crate) fn is_leaving_nobody(&self) -> bool {
-        self.leaving.is_empty() && self.hand_overs.queue.lock().is_empty()
+        self.leaving.is_empty() && self.background.is_idle()
     }
 
     /// Whether a session has something waiting or not acknowledged.
@@ -324,14 +262,13 @@ impl Core {
     #[cfg(test)]
     pub(super) fn hand_over_now(&self) {
         loop {
-            let next = self.hand_overs.queue.lock().pop_front();
-            match next {
-                None => return,
-                Some(Task::FanOut(fan_out)) => self.complete_fan_out_now(fan_out),
-                Some(Task::HandOver(client)) => {
-                    let wanted = || client.lock().leaving.as_ref().map(|leaving| leaving.wanted());
-                    while self.hand_over_loaded(&client, self.load(wanted().unwrap_or_default())) {}
-                }
+            if let Some(fan_out) = self.background.fan_outs.pop() {
+                self.complete_fan_out_now(fan_out);
+            } else if let Some(client) = self.background.sessions.pop() {
+                let wanted = || client.lock().leaving.as_ref().map(|leaving| leaving.wanted());
+                while self.hand_over_loaded(&client, self.load(wanted().unwrap_or_default())) {}
+            } else {
+                return;
             }
         }
     }

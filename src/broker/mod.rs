@@ -10,6 +10,7 @@
 mod access;
 mod admission;
 mod attention;
+mod background;
 mod bucket;
 mod budget;
 mod cause;
@@ -64,6 +65,7 @@ use access::AccessControl;
 pub(crate) use access::{Security, Verdict};
 use admission::Admission;
 pub(crate) use admission::{AddressSlot, UserSlot};
+use background::Background;
 pub(crate) use bucket::Bucket;
 pub(crate) use budget::cost;
 pub(crate) use cause::Cause;
@@ -73,7 +75,6 @@ pub(crate) use clock::{WallClock, unix_millis};
 pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use filters::LargePacket;
 pub(crate) use flush::Flushed;
-use hand_over::HandOvers;
 pub(crate) use handle::Handle;
 pub(crate) use keeper::run as keep_log;
 pub(crate) use last_words::{LastWords, LastWordsCharge};
@@ -114,8 +115,8 @@ pub(crate) struct Core {
     clients: DashMap<Arc<str>, Arc<Client>, RandomState>,
     /// Sessions by key that have left the registry and whose end is not on record yet.
     leaving: DashMap<u64, Arc<Client>, RandomState>,
-    /// Those of them, and others, that have messages for other members.
-    hand_overs: HandOvers,
+    /// What the broker goes on with by itself.
+    background: Background,
     /// Groups of shared subscriptions by their whole filter, `$share/{name}/{filter}`.
     groups: DashMap<Arc<str>, Arc<Client>, RandomState>,
     pub(crate) router: Router<Arc<Client>>,
@@ -183,7 +184,7 @@ impl Core {
             authentication_methods: security.methods,
             clients: DashMap::default(),
             leaving: DashMap::default(),
-            hand_overs: HandOvers::default(),
+            background: Background::default(),
             groups: DashMap::default(),
             router: Router::new(),
             thread_routes: ThreadRoutes::new(std::thread::available_parallelism().map_or(1, usize::from)),

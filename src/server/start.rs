@@ -161,7 +161,7 @@ impl Prepared {
             tokio::spawn(listener.run(Arc::clone(&core)));
         }
         tokio::spawn(Arc::clone(&core).run_timers());
-        tokio::spawn(Arc::clone(&core).run_hand_overs());
+        tokio::spawn(Arc::clone(&core).run_background());
         tokio::spawn(keep_log(Arc::clone(&core)));
         tokio::spawn(end_with_log(Arc::clone(&core), Arc::clone(&live)));
         if let Some(interval) = config.sys_interval {

@@ -62,7 +62,7 @@ impl TestBroker {
         let addr = listener.local_addr;
         runtime.spawn(listener.listen()?.run(Arc::clone(&core)));
         runtime.spawn(Arc::clone(&core).run_timers());
-        runtime.spawn(Arc::clone(&core).run_hand_overs());
+        runtime.spawn(Arc::clone(&core).run_background());
         drop(inside);
         Ok(Self { core, addr, runtime, tending: None })
     }

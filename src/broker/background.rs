@@ -1,0 +1,107 @@
+//! What the broker goes on with by itself: sessions that give their messages away ([`hand_over`](super::hand_over)),
+//! and messages of nobody's connection that did not fit into their turn ([`fan_out`](super::fan_out)).
+//!
+//! The two do not wait for one another. A hand-over may have to wait until the log has room. A fan-out never
+//! waits: it holds a turn open, and the checkpoint that makes the room waits for that turn.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::fan_out::FanOut;
+use super::{Client, Core};
+
+/// What there is to do.
+#[derive(Default)]
+pub(super) struct Background {
+    /// Sessions that have something to give away, in turn.
+    pub(super) sessions: Waiting<Arc<Client>>,
+    /// Messages of the broker's own, and wills.
+    pub(super) fan_outs: Waiting<Box<FanOut>>,
+}
+
+/// A queue with one reader, who waits for news.
+pub(super) struct Waiting<T> {
+    queue: Mutex<VecDeque<T>>,
+    news: Notify,
+}
+
+impl<T> Default for Waiting<T> {
+    fn default() -> Self {
+        Self { queue: Mutex::default(), news: Notify::new() }
+    }
+}
+
+impl<T> Waiting<T> {
+    pub(super) fn push(&self, task: T) {
+        self.queue.lock().push_back(task);
+        self.news.notify_one();
+    }
+
+    pub(super) fn pop(&self) -> Option<T> {
+        self.queue.lock().pop_front()
+    }
+
+    /// Cancel safe.
+    async fn next(&self) -> T {
+        loop {
+            if let Some(task) = self.pop() {
+                return task;
+            }
+            self.news.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+impl Background {
+    pub(super) fn is_idle(&self) -> bool {
+        self.sessions.queue.lock().is_empty() && self.fan_outs.queue.lock().is_empty()
+    }
+}
+
+impl Core {
+    /// Does it until the broker shuts down. What is left then is on record as it was, and the next start goes
+    /// on with it.
+    pub(crate) async fn run_background(self: Arc<Self>) {
+        tokio::select! {
+            () = self.run_hand_overs() => {}
+            () = self.run_fan_outs() => {}
+            () = self.shut_down() => {}
+        }
+    }
+
+    async fn run_hand_overs(self: &Arc<Self>) {
+        loop {
+            let client = self.background.sessions.next().await;
+            if self.hand_over_slice(&client).await {
+                // Behind the others: a long hand-over does not hold up the short ones.
+                self.background.sessions.push(client);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn run_fan_outs(&self) {
+        loop {
+            let mut fan_out = self.background.fan_outs.next().await;
+            // One message's fault must not end the deliveries of all others.
+            let slice =
+                |fan_out: &mut FanOut| catch_unwind(AssertUnwindSafe(|| self.run_fan_out_slice(fan_out)));
+            while !slice(&mut fan_out).unwrap_or_else(|_| {
+                tracing::error!("a delivery panicked: some do not get the message");
+                true
+            }) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Has a message that did not fit into its turn delivered, by and by.
+    pub(super) fn complete_later(&self, fan_out: Box<FanOut>) {
+        self.background.fan_outs.push(fan_out);
+    }
+}
