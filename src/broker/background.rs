@@ -7,12 +7,19 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::fan_out::FanOut;
+use super::hand_over::Progress;
+use super::turn_log::{self, WAKES_AT_ONCE};
 use super::{Client, Core};
+use crate::ledger::Position;
+
+/// How long hand-overs rest when none of them can go on.
+const STUCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// What there is to do.
 #[derive(Default)]
@@ -21,6 +28,8 @@ pub(super) struct Background {
     pub(super) sessions: Waiting<Arc<Client>>,
     /// Messages of the broker's own, and wills.
     pub(super) fan_outs: Waiting<Box<FanOut>>,
+    /// Receivers that are to be woken when the log has come to a place.
+    wakes: Waiting<(Vec<Arc<Client>>, Position)>,
 }
 
 /// A queue with one reader, who waits for news.
@@ -43,6 +52,10 @@ impl<T> Waiting<T> {
 
     pub(super) fn pop(&self) -> Option<T> {
         self.queue.lock().pop_front()
+    }
+
+    fn len(&self) -> usize {
+        self.queue.lock().len()
     }
 
     /// Cancel safe.
@@ -70,16 +83,26 @@ impl Core {
         tokio::select! {
             () = self.run_hand_overs() => {}
             () = self.run_fan_outs() => {}
+            () = self.run_wakes() => {}
             () = self.shut_down() => {}
         }
     }
 
     async fn run_hand_overs(self: &Arc<Self>) {
+        // How many in a row could not go on.
+        let mut stuck = 0;
         loop {
             let client = self.background.sessions.next().await;
-            if self.hand_over_slice(&client).await {
+            let progress = self.hand_over_slice(&client).await;
+            if progress != Progress::Done {
                 // Behind the others: a long hand-over does not hold up the short ones.
                 self.background.sessions.push(client);
+            }
+            stuck = if progress == Progress::None { stuck + 1 } else { 0 };
+            if stuck > 0 && stuck >= self.background.sessions.len() {
+                // Nobody tells when a disk can be read again.
+                tokio::time::sleep(STUCK_PAUSE).await;
+                stuck = 0;
             }
             tokio::task::yield_now().await;
         }
@@ -98,6 +121,23 @@ impl Core {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    async fn run_wakes(&self) {
+        loop {
+            let (mut clients, end) = self.background.wakes.next().await;
+            let Some(log) = &self.log else { continue };
+            while !clients.is_empty() {
+                let next = clients.len().saturating_sub(WAKES_AT_ONCE);
+                turn_log::wake_at(log, clients.drain(next..), end);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Has receivers woken that are too many for one turn.
+    pub(super) fn wake_later(&self, clients: Vec<Arc<Client>>, end: Position) {
+        self.background.wakes.push((clients, end));
     }
 
     /// Has a message that did not fit into its turn delivered, by and by.

@@ -57,6 +57,8 @@ pub(crate) struct Client {
     charged: AtomicUsize,
     /// The same for messages on their way to it, in steps of [`STEP`].
     charged_in_flight: AtomicU32,
+    /// Its messages that are on their way to more receivers than fit into a turn.
+    pub(super) fan_outs: AtomicU32,
     state: Mutex<ClientState>,
 }
 
@@ -178,6 +180,7 @@ impl Client {
             last_packet: AtomicU64::new(0),
             charged: AtomicUsize::new(0),
             charged_in_flight: AtomicU32::new(0),
+            fan_outs: AtomicU32::new(0),
             state: Mutex::new(state),
         })
     }

@@ -163,11 +163,17 @@ impl Core {
                 return Err(ReasonCode::ServerUnavailable);
             }
             self.load_first(&client).await;
+            // What the connection before it has published is delivered and on record first.
+            client.until_published().await;
             let _turn = self.enter_turn();
             let mut guard = client.lock();
             let state = &mut *guard;
             // While this waited, another connection may have taken the session or ended it: begin again.
-            if state.link.is_some() || state.closing.is_some() || state.session.is_ended() {
+            if state.link.is_some()
+                || state.closing.is_some()
+                || state.session.is_ended()
+                || client.is_publishing()
+            {
                 continue;
             }
             // A session that never had a connection is new, whoever made it.

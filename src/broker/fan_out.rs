@@ -10,17 +10,23 @@
 //! state of the log: a checkpoint may be waiting for it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::budget::cost;
 use super::turn_log::{Retention, Target};
 use super::{Client, Core, Publisher, Turn};
-use crate::router::{Route, RouteList, RouteMatch};
+use crate::accounts::{Account, Charge};
+use crate::router::{Route, RouteList, RouteMatch, Routes};
 use crate::session::{Message, Outgoing};
 use crate::storage::Record;
 use crate::turns::TurnGuard;
 
 /// Receivers taken from a list at once.
 const AT_ONCE: usize = 256;
+
+/// How often a new connection looks whether what the one before it has published is delivered.
+const FAN_OUT_LOOK: Duration = Duration::from_millis(2);
 
 /// See the module's documentation.
 pub(crate) struct FanOut {
@@ -35,6 +41,9 @@ pub(crate) struct FanOut {
     /// Those that wait until this is committed.
     waiting: Vec<Arc<Client>>,
     effects: Effects,
+    /// Of its lists.
+    charge: Charge,
+    publishing: Option<Publishing>,
     _guard: Option<TurnGuard>,
 }
 
@@ -80,12 +89,68 @@ pub(super) struct Effects {
 /// Who is served, and in which way.
 pub(super) enum Receivers<'a> {
     /// They are known.
-    Known(&'a [Route<Arc<Client>>]),
+    Known(Routes<'a, Arc<Client>>),
     /// They are still being looked for.
     Matching(Box<RouteMatch<Arc<Client>>>),
 }
 
+/// A session whose message is on its way: nobody attaches to it, for what the next connection sends comes behind.
+pub(super) struct Publishing(Arc<Client>);
+
+impl Drop for Publishing {
+    fn drop(&mut self) {
+        self.0.fan_outs.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Client {
+    /// Whether something it has published is still on its way to receivers.
+    pub(super) fn is_publishing(&self) -> bool {
+        self.fan_outs.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits until it is not. It ends by itself: a fan-out waits for nobody.
+    pub(super) async fn until_published(&self) {
+        while self.is_publishing() {
+            tokio::time::sleep(FAN_OUT_LOOK).await;
+        }
+    }
+}
+
+impl Core {
+    /// As if a message of this session were on its way.
+    #[cfg(test)]
+    pub(crate) fn publishing(&self, id: &str) -> impl Drop {
+        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value())).expect("it has a session");
+        Publishing::of(&client)
+    }
+}
+
+impl Publishing {
+    fn of(client: &Arc<Client>) -> Self {
+        client.fan_outs.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(client))
+    }
+}
+
 impl FanOut {
+    /// It is this session's message.
+    pub(super) fn hold_back_successors(&mut self, client: &Arc<Client>) {
+        self.publishing = Some(Publishing::of(client));
+    }
+
+    /// Charges what it has in memory.
+    fn settle(&mut self) {
+        let routes = match &self.stage {
+            Stage::Matching(found) => found.routes.len(),
+            Stage::Delivering(list) => list.own(),
+        };
+        let bytes = routes * size_of::<Route<Arc<Client>>>()
+            + self.targets.capacity() * size_of::<Target>()
+            + self.waiting.capacity() * size_of::<Arc<Client>>();
+        self.charge.follow(bytes);
+    }
+
     /// Whether anybody gets the message. Known when it is done.
     pub(super) fn has_receivers(&self) -> bool {
         self.has_receivers
@@ -101,6 +166,7 @@ impl Core {
         outgoing: &mut Outgoing<'_>,
         effects: Effects,
     ) -> Option<Box<FanOut>> {
+        let mut earlier = turn.log.take_waiting();
         let stage = match receivers {
             Receivers::Matching(begun) => {
                 // What the first slice has left of the turn is for others.
@@ -108,27 +174,36 @@ impl Core {
                 Stage::Matching(begun)
             }
             Receivers::Known(routes) => {
-                let done = self.deliver_all(turn, routes, outgoing);
-                let rest = routes.get(done..).unwrap_or_default();
-                if rest.is_empty() {
+                let all = routes.as_slice();
+                let done = self.deliver_all(turn, all, outgoing);
+                if done == all.len() {
+                    turn.log.put_waiting(&mut earlier);
                     let also = effects.also.record();
                     turn.log.publish(self, outgoing, effects.retention, also.as_slice(), effects.waited);
                     return None;
                 }
-                Stage::Delivering(RouteList::from(rest.to_vec()))
+                let mut list = routes.to_list();
+                list.next(done);
+                Stage::Delivering(list)
             }
         };
-        Some(Box::new(FanOut {
+        let waiting = turn.log.take_waiting();
+        turn.log.put_waiting(&mut earlier);
+        let mut fan_out = Box::new(FanOut {
             message: outgoing.message(),
             retain: outgoing.retain(),
             publisher: outgoing.publisher(),
             has_receivers: matches!(stage, Stage::Delivering(_)),
             stage,
             targets: turn.log.take_targets(),
-            waiting: turn.log.waiting().to_vec(),
+            waiting,
             effects,
+            charge: Charge::new(&self.accounts, Account::Waiting, 0),
+            publishing: None,
             _guard: self.enter_turn(),
-        }))
+        });
+        fan_out.settle();
+        Some(fan_out)
     }
 
     /// One more slice, in a turn that has begun; `true`: it was the last. `by`: who publishes it, if it is a client.
@@ -158,14 +233,20 @@ impl Core {
             .with_retain(fan_out.retain)
             .with_publisher(fan_out.publisher);
         turn.log.put_targets(&mut fan_out.targets);
+        let mut earlier = turn.log.take_waiting();
         let is_done = self.serve_slice(turn, fan_out, &mut outgoing);
         if is_done {
             let Effects { retention, also, waited } = fan_out.effects;
+            turn.log.put_waiting(&mut earlier);
             turn.log.put_waiting(&mut fan_out.waiting);
+            // A successor may come when it is handed to the log.
+            turn.published.extend(fan_out.publishing.take());
             turn.log.publish(self, &mut outgoing, retention, also.record().as_slice(), waited);
         } else {
             fan_out.targets = turn.log.take_targets();
-            fan_out.waiting.extend_from_slice(turn.log.waiting());
+            fan_out.waiting.append(&mut turn.log.take_waiting());
+            turn.log.put_waiting(&mut earlier);
+            fan_out.settle();
         }
         turn.scratch = scratch;
         is_done

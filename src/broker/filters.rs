@@ -152,7 +152,13 @@ impl Core {
         while !turn.budget.is_spent() {
             let Some(filter) = progress.cursor.next(body) else {
                 let given_up = &progress.given_up;
-                self.give_away_of(client, state, |shared| given_up.contains(shared), given_up.is_empty());
+                self.give_away_of(
+                    turn,
+                    client,
+                    state,
+                    |shared| given_up.contains(shared),
+                    given_up.is_empty(),
+                );
                 drop(guard);
                 publisher.answer_unsubscribe(progress.cursor.packet_id, &progress.codes);
                 return Ok(true);

@@ -25,7 +25,7 @@ use super::{Client, ClientState, Core, Turn};
 use crate::escape::escape;
 use crate::ledger::Position;
 use crate::session::{DropReason, Expiry, Message, Outgoing, SharedMessage, Subscriptions};
-use crate::storage::{Begun, Numbers, ReadError, Record};
+use crate::storage::{Begun, Numbers, Record};
 
 /// Messages given to other members in one turn.
 const SLICE_MESSAGES: usize = 64;
@@ -53,12 +53,23 @@ struct EndedSession {
     next_filter: Option<usize>,
 }
 
+/// How far a slice has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// There is nothing left.
+    Done,
+    /// There is more to do.
+    Some,
+    /// There is more to do, and the first of it has to wait: for its own record, or for the disk.
+    None,
+}
+
 /// A message that leaves its session in this turn.
 struct Given {
-    /// Its place in the log belongs to the session until the end of the turn.
+    /// Where it was. Its place in the log is given up in the turn that puts its new one on record.
     shared: SharedMessage,
     /// `None`: it cannot be read.
-    message: Option<Arc<Message>>,
+    message: Option<Message>,
 }
 
 impl Leaving {
@@ -113,24 +124,28 @@ impl Leaving {
             .collect()
     }
 
-    /// Takes the next slice out, up to the first message that was not read back.
-    fn take_slice(&mut self, loaded: Vec<Loaded>) -> Vec<Given> {
+    /// Takes the next slice out, up to the first message that was not read back or, if the session is on record,
+    /// is not there itself: a message with many receivers comes on record behind the last of them, and the end of a
+    /// delivery must not stand before it.
+    fn take_slice(&mut self, loaded: Vec<Loaded>, is_on_record: bool) -> Vec<Given> {
         let mut loaded = loaded.into_iter().peekable();
         let mut given = Vec::new();
         while given.len() < SLICE_MESSAGES
             && let Some(next) = self.messages.front()
         {
             let message = match &next.message {
-                Ok(message) => Some(Arc::clone(message)),
+                Ok(message) if is_on_record && message.stored().is_none() => break,
+                // Others may hold it as well, and put it on record at a place of their own.
+                Ok(message) => Some(message.without_place()),
                 Err(stored) => {
                     let Some((_, from, read)) = loaded.next_if(|(sequence, ..)| *sequence == next.sequence)
                     else {
                         break;
                     };
                     match read {
-                        Ok(message) => Some(Arc::new(message)),
+                        Ok(message) => Some(message),
                         // Copied forward, or to be written again, meanwhile: it is asked for again.
-                        Err(ReadError::NotWritten) => break,
+                        Err(error) if error.is_passing() => break,
                         Err(_) if stored.position() != from => break,
                         Err(_) => None,
                     }
@@ -216,8 +231,8 @@ impl Core {
         self.look_after(client, leaving);
     }
 
-    /// One slice of a session; whether it has more.
-    pub(super) async fn hand_over_slice(self: &Arc<Self>, client: &Arc<Client>) -> bool {
+    /// One slice of a session.
+    pub(super) async fn hand_over_slice(self: &Arc<Self>, client: &Arc<Client>) -> Progress {
         if let Some(log) = &self.log {
             log.wait_not_full().await;
         }
@@ -231,7 +246,7 @@ impl Core {
         // One session's fault must not end the hand-overs of all others.
         catch_unwind(AssertUnwindSafe(|| self.hand_over_loaded(client, loaded))).unwrap_or_else(|_| {
             tracing::error!(client_id = %escape(&client.id), "a hand-over between members panicked");
-            client.lock().leaving.is_some()
+            if client.lock().leaving.is_some() { Progress::None } else { Progress::Done }
         })
     }
 
@@ -258,6 +273,16 @@ impl Core {
         client.iter().for_each(|client| self.end_session(client));
     }
 
+    /// Ends a session twice, as two that do not know of one another do.
+    #[cfg(test)]
+    pub(crate) fn expire_twice(&self, id: &str) {
+        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
+        client.iter().for_each(|client| {
+            self.end_session(client);
+            self.end_session(client);
+        });
+    }
+
     /// Everything that is to be given away, at once.
     #[cfg(test)]
     pub(super) fn hand_over_now(&self) {
@@ -266,7 +291,9 @@ impl Core {
                 self.complete_fan_out_now(fan_out);
             } else if let Some(client) = self.background.sessions.pop() {
                 let wanted = || client.lock().leaving.as_ref().map(|leaving| leaving.wanted());
-                while self.hand_over_loaded(&client, self.load(wanted().unwrap_or_default())) {}
+                while self.hand_over_loaded(&client, self.load(wanted().unwrap_or_default()))
+                    != Progress::Done
+                {}
             } else {
                 return;
             }
@@ -274,23 +301,28 @@ impl Core {
     }
 
     /// The turn of one slice.
-    fn hand_over_loaded(&self, client: &Arc<Client>, loaded: Vec<Loaded>) -> bool {
+    fn hand_over_loaded(&self, client: &Arc<Client>, loaded: Vec<Loaded>) -> Progress {
         let mut turn = Turn::new();
         turn.begin(self);
-        let (from, given) = {
+        let (from, given, is_stuck) = {
             let mut state = client.lock();
             let is_durable = state.session.is_durable();
-            let Some(leaving) = &mut state.leaving else { return false };
+            let Some(leaving) = &mut state.leaving else { return Progress::Done };
             let from = (is_durable || leaving.ends_on_record()).then_some(client.key);
-            (from, leaving.take_slice(loaded))
+            let given = leaving.take_slice(loaded, from.is_some());
+            let is_stuck = given.is_empty() && !leaving.messages.is_empty();
+            (from, given, is_stuck)
         };
-        for given in &given {
+        for given in given {
             self.hand_over(&mut turn, from, given);
         }
-        drop(given);
         let has_more = self.leave_router(&mut turn, client);
         turn.finish(self);
-        has_more
+        match has_more {
+            false => Progress::Done,
+            true if is_stuck => Progress::None,
+            true => Progress::Some,
+        }
     }
 
     /// When a session has given all its messages away: its filters leave the router, then it is over.
@@ -328,21 +360,17 @@ impl Core {
 
     /// Gives a message to another member of its group. On record it leaves the session `from`, if that
     /// is durable, and enters the other one at once.
-    fn hand_over(&self, turn: &mut Turn, from: Option<u64>, given: &Given) {
-        let SharedMessage { filter, sequence, .. } = &given.shared;
+    fn hand_over(&self, turn: &mut Turn, from: Option<u64>, given: Given) {
+        let Given { shared, message } = given;
+        let SharedMessage { filter, sequence, .. } = &shared;
         let sequences = [*sequence];
         let finished =
             from.map(|session| Record::Finished { session, sequences: Numbers::Slice(&sequences) });
-        let Some(message) = &given.message else {
+        let Some(message) = message.map(Arc::new) else {
             tracing::error!("a message in the data directory cannot be read back and is lost");
             self.metrics.dropped.add("unreadable", 1);
             finished.iter().for_each(|finished| turn.log.record(finished, false));
             return;
-        };
-        // Its place in the log is that of the session it leaves.
-        let message = match message.stored() {
-            None => Arc::clone(message),
-            Some(_) => Arc::new(message.without_place()),
         };
         // To the next member it has not begun ([MQTT-3.3.2-5]).
         if message.expiry(turn.now) == Expiry::Over {

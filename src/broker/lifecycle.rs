@@ -1,5 +1,6 @@
 //! Ends: of a connection, of a session, of the broker; and what the timers bring.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,9 +115,13 @@ impl Core {
     /// Messages of shared subscriptions that a session without connection has not acknowledged go to members that are connected, if
     /// there are any.
     fn hand_over_of_absent(&self, client: &Arc<Client>) {
-        let shared = client.lock().session.shared_filters();
-        let served: Vec<_> =
-            shared.into_iter().filter(|filter| self.has_connected_member(filter, client.key)).collect();
+        // On a full disk nothing can be given to others, for that is written; its client can fetch it, and makes room.
+        if self.log.as_ref().is_some_and(|log| log.is_short_of_room()) {
+            return;
+        }
+        let held = client.lock().session.shared_held();
+        let served: HashSet<_> =
+            held.into_iter().filter(|filter| self.has_connected_member(filter, client.key)).collect();
         if served.is_empty() {
             return;
         }
@@ -126,8 +131,7 @@ impl Core {
             // It is back already.
             return;
         }
-        let taken =
-            state.session.take_shared(|filter| served.iter().any(|served| **served == **filter), true);
+        let taken = state.session.take_shared(|filter| served.contains(filter), true);
         self.settle(client, state);
         self.give_away(client, state, taken);
     }
@@ -173,6 +177,10 @@ impl Core {
     /// What others are to get of it is given away in slices, and its end goes on record behind that (`hand_over`); a session without
     /// such things ends here.
     fn end_locked(&self, client: &Arc<Client>, state: &mut ClientState) -> LeftBehind {
+        // Two may have a reason at once: its connection has ended it, and a successor does not want it.
+        if state.session.is_ended() {
+            return LeftBehind { will: None };
+        }
         let is_durable = state.session.is_durable();
         let begun = begun(&state.session);
         let unacknowledged = state.session.take_shared(|_| true, true);

@@ -56,12 +56,18 @@ impl Core {
     }
 
     /// Hands messages that were read back to the session that wants them. What cannot be read is lost, and said so.
-    pub(crate) fn provide(&self, client: &Arc<Client>, loaded: Vec<Loaded>) {
+    /// `false`: some could not be read at the moment, and are still wanted.
+    pub(crate) fn provide(&self, client: &Arc<Client>, loaded: Vec<Loaded>) -> bool {
+        let mut is_whole = true;
         let _turn = self.enter_turn();
         let mut guard = client.lock();
         let state = &mut *guard;
         state.session.at(self.now());
         for (sequence, position, message) in loaded {
+            if message.as_ref().is_err_and(ReadError::is_passing) {
+                is_whole = false;
+                continue;
+            }
             if message.is_err() && state.session.position_of(sequence) != Some(position) {
                 // Copied forward meanwhile, and asked for again.
                 continue;
@@ -89,5 +95,6 @@ impl Core {
         self.count_late_drops(state);
         self.record_work_now(client, &mut state.session);
         self.settle(client, state);
+        is_whole
     }
 }

@@ -10,7 +10,7 @@ use crate::accounts::{Account, Accounts, Charge};
 use crate::config::{Limits, RefusedPublish};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
-use crate::router::{Asked, Judged, Lookup, Route, RouteCache, RouteList, RouteMatch};
+use crate::router::{Asked, Judged, Lookup, Route, RouteCache, RouteList, RouteMatch, Routes};
 use crate::session::{ALIAS_COST, Message, Outgoing, Owner, Reception, Will};
 use crate::storage::Record;
 
@@ -151,10 +151,10 @@ impl Core {
                 let lookup = self.routes_within(routes, client, topic, &mut steps);
                 turn.budget.spend(u32::try_from(before - steps).unwrap_or(u32::MAX));
                 let (receivers, verdict) = match &lookup {
-                    Lookup::Found(routes, verdict) => (Receivers::Known(routes.as_slice()), *verdict),
+                    Lookup::Found(routes, verdict) => (Receivers::Known(*routes), *verdict),
                     // Who receives it is judged when all are found.
                     Lookup::Begun(_) => {
-                        (Receivers::Known(&[]), self.judge(Some(client), topic, &mut Vec::new()))
+                        (Receivers::Known(Routes::Own(&[])), self.judge(Some(client), topic, &mut Vec::new()))
                     }
                 };
                 if !verdict.may_publish {
@@ -183,14 +183,16 @@ impl Core {
                     let also =
                         received.map_or(Also::Nothing, |id| Also::Received { session: client.key, id });
                     let effects = Effects { retention, also, waited: publish.qos != QoS::AtMostOnce };
-                    let is_heard = matches!(&receivers, Receivers::Known([_, ..]));
+                    let is_heard =
+                        matches!(&receivers, Receivers::Known(routes) if !routes.as_slice().is_empty());
                     let receivers = match lookup {
                         Lookup::Begun(begun) => Receivers::Matching(begun),
                         Lookup::Found(..) => receivers,
                     };
                     let fan_out = self.fan_out(turn, receivers, &mut outgoing, effects);
                     turn.scratch = scratch;
-                    if let Some(fan_out) = fan_out {
+                    if let Some(mut fan_out) = fan_out {
+                        fan_out.hold_back_successors(client);
                         // Its answer comes with its last slice.
                         let (qos, id) = (publish.qos, publish.packet_id);
                         *pending = Some(Box::new(PendingPublish { fan_out, qos, id }));
@@ -315,7 +317,7 @@ impl Core {
             if left_out > 0 {
                 self.metrics.dropped.add("acl_read", left_out.into());
             }
-            self.fan_out(turn, Receivers::Known(&found.routes), &mut outgoing, effects)
+            self.fan_out(turn, Receivers::Known(Routes::Own(&found.routes)), &mut outgoing, effects)
         } else {
             self.fan_out(turn, Receivers::Matching(found), &mut outgoing, effects)
         };

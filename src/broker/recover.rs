@@ -80,7 +80,7 @@ impl Core {
     /// A session that was about to end. What it had not given to other members yet is given now.
     fn restore_end(&self, turn_log: &mut TurnLog, key: u64, recovered: RecoveredSession) {
         let mut messages = Vec::new();
-        let begun = recovered.detached.map_or(0, |(_, begun)| begun.exactly_once);
+        let begun = self.begun_before(&recovered).exactly_once;
         for message in recovered.messages {
             if message.qos == QoS::ExactlyOnce && message.sequence < begun {
                 continue;
@@ -102,18 +102,12 @@ impl Core {
         self.resume_end(&Client::new(key, owner, session, None), messages);
     }
 
-    fn restore_session(
-        self: &Arc<Self>,
-        turn_log: &mut TurnLog,
-        key: u64,
-        recovered: RecoveredSession,
-    ) -> Arc<Client> {
-        let mut session = Session::new(self.limits.of_sessions(), true);
-        session.make_durable(&self.ledger);
+    /// What may have been sent before the end of the last run.
+    fn begun_before(&self, recovered: &RecoveredSession) -> Begun {
         // With a connection at the crash, whatever fits into its window may have been sent. Ends of QoS 1 are put on record without haste:
         // any number of those may have been sent, and none counts between two of QoS 2.
         let window = usize::from(self.limits.now().inflight_max);
-        let begun = recovered.detached.map_or_else(
+        recovered.detached.map_or_else(
             || {
                 let mut exactly_once =
                     recovered.messages.iter().filter(|message| message.qos == QoS::ExactlyOnce);
@@ -122,7 +116,18 @@ impl Core {
                 Begun { at_least_once: next, exactly_once: beyond.map_or(next, |message| message.sequence) }
             },
             |(_, begun)| begun,
-        );
+        )
+    }
+
+    fn restore_session(
+        self: &Arc<Self>,
+        turn_log: &mut TurnLog,
+        key: u64,
+        recovered: RecoveredSession,
+    ) -> Arc<Client> {
+        let mut session = Session::new(self.limits.of_sessions(), true);
+        session.make_durable(&self.ledger);
+        let begun = self.begun_before(&recovered);
         if recovered.detached.is_none() {
             // What comes from now on was not sent before, should the client stay away until the next crash.
             let (since, keep) = (self.clock.base(), recovered.keep);

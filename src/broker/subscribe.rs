@@ -235,7 +235,7 @@ impl Core {
             codes.push(code);
             turn.budget.spend(cost::FILTER);
         }
-        self.give_away_of(client, state, |shared| given_up.contains(&shared), given_up.is_empty());
+        self.give_away_of(turn, client, state, |shared| given_up.contains(&shared), given_up.is_empty());
         drop(guard);
         publisher.answer_unsubscribe(unsubscribe.packet_id, &codes);
     }
@@ -262,12 +262,15 @@ impl Core {
     /// through the whole queue.
     pub(super) fn give_away_of(
         &self,
+        turn: &mut Turn,
         client: &Arc<Client>,
         state: &mut ClientState,
         is_given_up: impl Fn(&str) -> bool,
         is_none: bool,
     ) {
         if !is_none {
+            turn.budget
+                .spend(u32::try_from(state.session.queued() / cost::MESSAGES_PER_UNIT).unwrap_or(u32::MAX));
             let given = state.session.take_shared(|shared| is_given_up(shared), false);
             self.settle(client, state);
             self.give_away(client, state, given);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::budget::Budget;
 use super::client::signal;
+use super::fan_out::Publishing;
 use super::turn_log::TurnLog;
 use super::{Client, Core, flush};
 use crate::session::{DropReason, EncodeScratch, Timestamp};
@@ -29,6 +30,8 @@ pub(crate) struct Turn {
     guard: Option<TurnGuard>,
     /// What of its work is left.
     pub(crate) budget: Budget,
+    /// Whose messages with many receivers go on record with this turn.
+    pub(super) published: Vec<Publishing>,
     touched: Vec<Arc<Client>>,
     pub(crate) scratch: EncodeScratch,
     /// Room for the identifiers of one delivery's subscriptions.
@@ -51,6 +54,7 @@ impl Turn {
             began: None,
             guard: None,
             budget: Budget::of_turn(),
+            published: Vec::new(),
             touched: Vec::new(),
             scratch: EncodeScratch::default(),
             subscription_ids: Vec::new(),
@@ -86,6 +90,7 @@ impl Turn {
     pub(crate) fn finish(&mut self, core: &Core) -> Option<Duration> {
         self.settle_counts(core);
         self.log.commit(core);
+        self.published.clear();
         // Before anybody is told that his message was taken.
         core.memory.add(std::mem::take(&mut self.held));
         core.shed_if_over();

@@ -57,6 +57,9 @@ pub(super) enum Retention {
     Removed(u64),
 }
 
+/// Receivers that are registered in one turn.
+pub(super) const WAKES_AT_ONCE: usize = 1_024;
+
 impl TurnLog {
     /// The message under way was taken into a durable session.
     pub(super) fn deliver(&mut self, target: Target) {
@@ -82,9 +85,10 @@ impl TurnLog {
         self.targets.append(targets);
     }
 
-    /// Receivers that wait for the commit of this turn, so far.
-    pub(super) fn waiting(&self) -> &[Arc<Client>] {
-        &self.waiting
+    /// Receivers that wait for the commit of the message under way leave the turn as well. Others may be among them,
+    /// who wait for something that this turn puts on record: they are woken a little later.
+    pub(super) fn take_waiting(&mut self) -> Vec<Arc<Client>> {
+        std::mem::take(&mut self.waiting)
     }
 
     /// These wait for it as well.
@@ -246,7 +250,7 @@ impl TurnLog {
             let position = submitted.first.plus(frame.offset);
             message.set_stored(Stored::new(&core.ledger, position, frame.len));
         }
-        self.wake_receivers(log, submitted.end);
+        self.wake_receivers(core, log, submitted.end);
         waited.then_some(submitted.end)
     }
 }
@@ -254,17 +258,26 @@ impl TurnLog {
 impl TurnLog {
     /// Has the receivers of this turn's QoS 2 messages woken when these are on disk. The messages have their places now: a connection that attaches
     /// from here on finds them itself, and whoever is attached is registered here, whatever it waits for already.
-    fn wake_receivers(&mut self, log: &Log, end: Position) {
+    fn wake_receivers(&mut self, core: &Core, log: &Log, end: Position) {
+        if self.waiting.len() > WAKES_AT_ONCE {
+            // Whoever is registered later than the log is there is woken at once.
+            core.wake_later(self.waiting.split_off(WAKES_AT_ONCE), end);
+        }
         if self.waiting.len() > 1 {
             self.waiting.sort_unstable_by_key(|client| client.key);
             self.waiting.dedup_by_key(|client| client.key);
         }
-        for client in self.waiting.drain(..) {
-            if let Some(link) = &client.lock().link {
-                log.wake_at(end, &link.waker);
-            }
+        wake_at(log, self.waiting.drain(..), end);
+        self.waiting.shrink_to(WAKES_AT_ONCE);
+    }
+}
+
+/// Has connected ones woken when the log has come to `end`.
+pub(super) fn wake_at(log: &Log, clients: impl Iterator<Item = Arc<Client>>, end: Position) {
+    for client in clients {
+        if let Some(link) = &client.lock().link {
+            log.wake_at(end, &link.waker);
         }
-        self.waiting.shrink_to(1_024);
     }
 }
 

@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -25,6 +26,8 @@ pub(super) struct FromLog {
     waits_to_publish: bool,
 }
 
+/// How long a connection rests when what it wants cannot be read for a moment.
+const READ_AGAIN: Duration = Duration::from_millis(100);
 /// Messages read back in one go.
 const LOAD_MESSAGES: usize = 512;
 
@@ -102,7 +105,13 @@ impl Connection {
                 let Poll::Ready(loaded) = Pin::new(loading).poll(cx) else { return came };
                 self.from_log.loading = None;
                 // A reader that failed is asked again: the messages are still wanted.
-                self.core.provide(&self.client, loaded.unwrap_or_default());
+                if !self.core.provide(&self.client, loaded.unwrap_or_default()) {
+                    self.from_log.loading = Some(tokio::spawn(async {
+                        tokio::time::sleep(READ_AGAIN).await;
+                        Vec::new()
+                    }));
+                    continue;
+                }
                 came = true;
             }
             let wanted = self.client.lock().session.wanted(LOAD_MESSAGES);
@@ -137,9 +146,13 @@ impl Connection {
     /// Whether this packet has to wait for room in the log: a publish, by a client whose publishes
     /// have to be stored.
     pub(super) fn must_wait_for_room(&mut self, frame: &Frame<'_>) -> bool {
-        self.from_log.waits_to_publish = self.from_log.has_grown
-            && frame.makes_log_grow()
-            && self.core.log.as_ref().is_some_and(|log| log.is_full());
+        // On a full disk also who has stored nothing yet: what many newcomers store once is much.
+        self.from_log.waits_to_publish = frame.makes_log_grow()
+            && self
+                .core
+                .log
+                .as_ref()
+                .is_some_and(|log| log.is_short_of_room() || self.from_log.has_grown && log.is_full());
         self.from_log.waits_to_publish
     }
 }

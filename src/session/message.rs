@@ -176,7 +176,8 @@ impl Message {
 
     /// It has a place in the log. The first one counts.
     pub fn set_stored(&self, stored: Stored) {
-        let _ = self.stored.set(stored);
+        let is_first = self.stored.set(stored).is_ok();
+        debug_assert!(is_first, "a message that is on record is put on record once more");
     }
 
     /// Its place in the log, if it has one.

@@ -311,12 +311,6 @@ impl Session {
         self.subscriptions.iter()
     }
 
-    /// The filters of its shared subscriptions.
-    pub fn shared_filters(&self) -> Vec<Box<str>> {
-        let filters = self.filters().map(|(filter, _)| filter);
-        filters.filter(|filter| filter.starts_with("$share/")).map(Box::from).collect()
-    }
-
     /// Changes whether the session stays when its connection ends (DISCONNECT of MQTT 5 can).
     pub fn set_outlives_connection(&mut self, outlives: bool) {
         self.outlives_connection = outlives;

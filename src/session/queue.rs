@@ -340,6 +340,11 @@ impl MessageQueue {
         Some((message, body))
     }
 
+    /// All of them, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &QueuedMessage> {
+        self.messages.iter()
+    }
+
     /// Sequences of the waiting messages, as runs: first and length.
     pub(super) fn sequences(&self) -> Vec<(u64, u64)> {
         let mut runs: Vec<(u64, u64)> = Vec::new();

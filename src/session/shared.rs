@@ -1,5 +1,6 @@
 //! What a session gives up of shared subscriptions (MQTT 5 section 4.8.2), for another member.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Session;
@@ -30,6 +31,18 @@ impl SharedMessage {
 }
 
 impl Session {
+    /// The shared subscriptions of which it has messages that are not acknowledged.
+    pub fn shared_held(&self) -> HashSet<Arc<str>> {
+        let waiting = self.queue.iter().filter_map(|queued| queued.extra.as_ref());
+        let mut held: HashSet<_> = waiting.filter_map(|extra| extra.shared.clone()).collect();
+        let mut from = 0;
+        while let Some((position, _, delivery)) = self.inflight.next_unfinished(from) {
+            held.extend(delivery.extra.as_ref().and_then(|extra| extra.shared.clone()));
+            from = position + 1;
+        }
+        held
+    }
+
     /// Gives up what came by shared subscriptions for which `wanted` holds and has not begun, for other members; with `unacknowledged` also
     /// what was sent at QoS 1 and not acknowledged (only when the connection is gone: an acknowledgement must not come later).
     pub fn take_shared(

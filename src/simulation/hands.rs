@@ -200,3 +200,112 @@ fn a_clean_start_of_a_member_loses_nothing_of_its_group() {
 fn the_expiry_of_a_member_loses_nothing_of_its_group() {
     at_every_step(|broker, _| broker.core.expire_now("A"));
 }
+
+/// What a session is sent until nothing waits for it, acknowledged.
+fn deliveries(broker: &TestBroker, id: &str) -> Vec<Vec<u8>> {
+    let (mut member, _) = RawClient::open(broker.addr, &Connect::persistent(id));
+    let deadline = Instant::now() + DEADLINE;
+    let mut all = Vec::new();
+    while broker.core.has_anything_for(id) {
+        assert!(Instant::now() < deadline, "{id} is owed something and gets nothing");
+        for packet in member.packets_until_ping() {
+            if let ServerPacket::Publish(publish) = packet {
+                member.send(&wire::puback(publish.id()));
+                all.push(publish.payload);
+            }
+        }
+    }
+    all
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+fn away(broker: &TestBroker, id: &str, filter: &str) {
+    let mut member = RawClient::persistent(broker.addr, id);
+    member.send(&wire::subscribe(1, &[(filter, 1)]));
+    member.expect_packet();
+    member.disconnect();
+}
+
+/// Its own connection ends a session while a successor does not want it: the second end must not forget what the first gives away.
+#[test]
+fn a_session_that_two_end_is_over_once() {
+    let files = SimulatedFiles::new(7);
+    let broker = TestBroker::start(Arc::new(files.clone()), SMALL, Limits::default()).unwrap();
+    for id in ["A", "B"] {
+        away(&broker, id, "$share/g/x");
+    }
+    let mut publisher = RawClient::clean(broker.addr, "publisher");
+    for n in 0..GIVEN {
+        publisher.publish("x", 1, format!("{n}"));
+    }
+    broker.core.expire_twice("A");
+    wait_until("the end goes on", || broker.core.is_leaving_nobody());
+    let log = broker.log();
+    wait_until("it is on record", || log.committed() >= log.submitted());
+    drop(log);
+    broker.kill();
+    let again = TestBroker::start(Arc::new(files), SMALL, Limits::default()).unwrap();
+    assert!(again.core.is_leaving_nobody(), "A is over");
+    assert_eq!(deliveries(&again, "B").len(), GIVEN, "each once");
+    again.kill();
+}
+
+/// A member ends while the message it has is not on record yet, for its turn goes on. Nobody else's copy may be lost by that.
+#[test]
+fn a_message_that_changes_hands_before_it_is_on_record_stays_everybodys() {
+    let files = SimulatedFiles::new(7);
+    let broker = TestBroker::start(Arc::new(files.clone()), SMALL, Limits::default()).unwrap();
+    for (id, filter) in [("A", "$share/g/x"), ("B", "$share/g/x"), ("P", "x")] {
+        away(&broker, id, filter);
+    }
+    let core = Arc::clone(&broker.core);
+    let mut turn = Turn::new();
+    turn.begin(&core);
+    let message = Arc::new(Message::new("x", b"m", QoS::AtLeastOnce));
+    assert!(core.publish_message(&mut turn, &message, true).is_none());
+    drop(message);
+    let (has, other) = if core.has_anything_for("A") { ("A", "B") } else { ("B", "A") };
+    core.expire_now(has);
+    std::thread::sleep(Duration::from_millis(100));
+    turn.finish(&core);
+    wait_until("the end goes on", || core.is_leaving_nobody());
+    drop((turn, core));
+    let bench = Bench { files, broker };
+    let mut broker = bench.broker;
+    for _ in 0..3 {
+        let bench = Bench { files: bench.files.clone(), broker };
+        bench.fill();
+        bench.broker.tend_now();
+        broker = bench.broker;
+    }
+    broker.kill();
+    let again = TestBroker::start(Arc::new(bench.files), SMALL, Limits::default()).unwrap();
+    assert_eq!(deliveries(&again, other), [b"m"], "{other} has it from {has}");
+    assert_eq!(deliveries(&again, "P"), [b"m"]);
+    assert_eq!(retained_value(&again, "x").as_deref(), Some(&b"m"[..]));
+    again.kill();
+}
+
+/// Its next connection sends the packet again: an answer must not come before the first has been put on record.
+#[test]
+fn nobody_attaches_while_a_message_of_the_session_is_on_its_way() {
+    let bench = Bench::new();
+    let first = RawClient::persistent(bench.broker.addr, "P");
+    let publishing = bench.broker.core.publishing("P");
+    let addr = bench.broker.addr;
+    let successor = std::thread::spawn(move || RawClient::open(addr, &Connect::persistent("P")));
+    // Longer than a successor waits for a connection that does not close.
+    std::thread::sleep(Duration::from_millis(2_500));
+    assert!(!successor.is_finished(), "its message is still on its way");
+    drop(publishing);
+    successor.join().unwrap();
+    drop(first);
+    bench.broker.kill();
+}

@@ -55,6 +55,23 @@ pub(crate) enum ReadError {
     Io(#[from] io::Error),
 }
 
+impl ReadError {
+    /// It may be read a little later: nothing is lost.
+    pub(crate) fn is_passing(&self) -> bool {
+        use io::ErrorKind::{Interrupted, OutOfMemory, WouldBlock};
+        // Too many open files, in the process or in all: Rust has no kind for them.
+        const FILES: [Option<i32>; 2] = [Some(23), Some(24)];
+        match self {
+            Self::NotWritten => true,
+            Self::Gone | Self::Damaged => false,
+            Self::Io(error) => {
+                matches!(error.kind(), Interrupted | OutOfMemory | WouldBlock)
+                    || FILES.contains(&error.raw_os_error())
+            }
+        }
+    }
+}
+
 /// One file of a segment.
 #[derive(Debug, Clone)]
 pub(super) struct SegmentFile {

@@ -28,8 +28,8 @@ struct Search {
     /// Members that the message does not suit. They keep their filing, and are not asked again for
     /// this message.
     misfits: Vec<u64>,
-    /// Some may not read its topic.
-    has_refused: Cell<bool>,
+    /// So many were asked who may not read its topic.
+    refused: Cell<u32>,
 }
 
 impl Core {
@@ -47,12 +47,14 @@ impl Core {
                 && let Some(member) = self.next_member(group, *filed, outgoing, &search)
             {
                 if self.offer(turn, group, *filed, &member, outgoing, &mut search) {
+                    turn.budget.spend(search.refused.get());
                     return;
                 }
             }
         }
+        turn.budget.spend(search.refused.get());
         match search.why {
-            None if search.has_refused.get() => self.metrics.dropped.add("acl_read", 1),
+            None if search.refused.get() > 0 => self.metrics.dropped.add("acl_read", 1),
             why => turn.count_drop(why.unwrap_or(DropReason::OfflineQos0), 1),
         }
     }
@@ -71,7 +73,7 @@ impl Core {
             let client = &member.subscriber;
             let may = !is_ruled || self.may_receive(client, outgoing.topic());
             if !may {
-                search.has_refused.set(true);
+                search.refused.set(search.refused.get().saturating_add(1));
             }
             may && !search.misfits.contains(&client.key)
         })

@@ -23,6 +23,14 @@ pub enum Routes<'a, S> {
     Own(&'a [Route<S>]),
 }
 
+impl<S> Clone for Routes<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Routes<'_, S> {}
+
 /// A match that goes on in slices, and what it has found.
 #[derive(Debug)]
 pub struct RouteMatch<S> {
@@ -90,6 +98,16 @@ impl<S> RouteList<S> {
         match &self.list {
             List::Kept(routes, given) => routes.len() - given,
             List::Own(routes, given) => routes.len() - given,
+        }
+    }
+}
+
+impl<S> RouteList<S> {
+    /// How many it has for itself.
+    pub fn own(&self) -> usize {
+        match &self.list {
+            List::Kept(..) => 0,
+            List::Own(routes, _) => routes.len(),
         }
     }
 }

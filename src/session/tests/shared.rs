@@ -126,14 +126,3 @@ fn readiness_says_who_would_send_at_once() {
     let _ = session.end();
     assert_eq!(session.readiness(), Readiness::Ended);
 }
-
-#[test]
-fn the_filters_of_shared_subscriptions_are_known() {
-    let mut session = connected(limits());
-    for filter in ["$share/g/t", "t", "$share/h/#"] {
-        assert!(session.subscribe(filter, AtLeastOnce).is_ok());
-    }
-    let mut filters = session.shared_filters();
-    filters.sort();
-    assert_eq!(filters, [Box::from("$share/g/t"), Box::from("$share/h/#")]);
-}
