@@ -9,10 +9,10 @@
 //!
 //! A case prepares what it needs, checks once that the operation does what its name says, and then does nothing but the operation.
 
-mod auth;
 #[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/accounts.rs"]
 mod accounts;
+mod auth;
 #[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/authentication.rs"]
 mod authentication;
@@ -46,6 +46,9 @@ mod storage;
 #[allow(clippy::all, dead_code, unused_imports)]
 #[path = "../../../src/sync.rs"]
 mod sync;
+#[allow(clippy::all, dead_code, unused_imports)]
+#[path = "../../../src/turns.rs"]
+mod turns;
 
 mod cases;
 

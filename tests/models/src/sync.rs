@@ -1,7 +1,7 @@
 //! loom's in place of what `src/sync.rs` gives the broker, with the same faces.
 
-use loom::sync::MutexGuard;
 pub(crate) use loom::sync::Arc;
+use loom::sync::MutexGuard;
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 /// Each thread of a model has its own.

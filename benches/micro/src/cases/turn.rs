@@ -102,7 +102,7 @@ impl Connected {
     /// One turn of its connection; see `Connection::handle_bytes`.
     fn handle_bytes(&mut self, core: &Arc<Core>, turn: &mut Turn, bytes: &[u8]) {
         let (client, publisher) = (&self.client, &mut self.publisher);
-        turn.begin(core.now());
+        turn.begin(core);
         let packet_bytes_max = publisher.packet_bytes_max();
         let mut rest = bytes;
         while let Ok(Framed::Frame(frame)) = frame(rest, packet_bytes_max, V311) {
