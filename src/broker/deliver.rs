@@ -14,26 +14,6 @@ use crate::session::{Delivered, DropReason, Granted, Outgoing, Session};
 const READING_WITHIN_MS: u64 = 100;
 
 impl Core {
-    /// Delivers to one subscriber, under its matching subscriptions.
-    pub(super) fn deliver_to(
-        &self,
-        turn: &mut Turn,
-        client: &Arc<Client>,
-        routes: &[Route<Arc<Client>>],
-        outgoing: &mut Outgoing<'_>,
-    ) {
-        if let Some(group) = &client.group {
-            self.deliver_shared(turn, group, outgoing);
-            return;
-        }
-        let mut state = client.lock();
-        let delivered = self.deliver_locked(turn, client, &mut state, outgoing, routes, None);
-        drop(state);
-        if let Delivered::Dropped(reason) = delivered {
-            turn.count_drop(reason, 1);
-        }
-    }
-
     /// Delivers to one session, whose lock is held, under its matching subscriptions. A drop is logged here and counted by the caller.
     pub(super) fn deliver_locked(
         &self,

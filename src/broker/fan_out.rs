@@ -18,7 +18,7 @@ use super::turn_log::{Retention, Target};
 use super::{Client, Core, Publisher, Turn};
 use crate::accounts::{Account, Charge};
 use crate::router::{Route, RouteList, RouteMatch, Routes};
-use crate::session::{Message, Outgoing};
+use crate::session::{Delivered, Message, Outgoing};
 use crate::storage::Record;
 use crate::turns::TurnGuard;
 
@@ -159,6 +159,7 @@ impl FanOut {
 
 impl Core {
     /// Delivers a message, as far as the turn's budget goes. `Some`: the rest, which has to be continued.
+    #[inline]
     pub(super) fn fan_out(
         &self,
         turn: &mut Turn,
@@ -166,18 +167,11 @@ impl Core {
         outgoing: &mut Outgoing<'_>,
         effects: Effects,
     ) -> Option<Box<FanOut>> {
-        let mut earlier = turn.log.take_waiting();
         let stage = match receivers {
-            Receivers::Matching(begun) => {
-                // What the first slice has left of the turn is for others.
-                turn.budget.keep(0);
-                Stage::Matching(begun)
-            }
             Receivers::Known(routes) => {
                 let all = routes.as_slice();
                 let done = self.deliver_all(turn, all, outgoing);
                 if done == all.len() {
-                    turn.log.put_waiting(&mut earlier);
                     let also = effects.also.record();
                     turn.log.publish(self, outgoing, effects.retention, also.as_slice(), effects.waited);
                     return None;
@@ -186,9 +180,23 @@ impl Core {
                 list.next(done);
                 Stage::Delivering(list)
             }
+            Receivers::Matching(begun) => {
+                // What the first slice has left of the turn is for others.
+                turn.budget.keep(0);
+                Stage::Matching(begun)
+            }
         };
-        let waiting = turn.log.take_waiting();
-        turn.log.put_waiting(&mut earlier);
+        Some(self.begin_fan_out(turn, stage, outgoing, effects))
+    }
+
+    #[cold]
+    fn begin_fan_out(
+        &self,
+        turn: &mut Turn,
+        stage: Stage,
+        outgoing: &mut Outgoing<'_>,
+        effects: Effects,
+    ) -> Box<FanOut> {
         let mut fan_out = Box::new(FanOut {
             message: outgoing.message(),
             retain: outgoing.retain(),
@@ -196,14 +204,15 @@ impl Core {
             has_receivers: matches!(stage, Stage::Delivering(_)),
             stage,
             targets: turn.log.take_targets(),
-            waiting,
+            // Some of them wait for something else that this turn puts on record: they are woken once more than they have to be.
+            waiting: turn.log.waiting().to_vec(),
             effects,
             charge: Charge::new(&self.accounts, Account::Waiting, 0),
             publishing: None,
             _guard: self.enter_turn(),
         });
         fan_out.settle();
-        Some(fan_out)
+        fan_out
     }
 
     /// One more slice, in a turn that has begun; `true`: it was the last. `by`: who publishes it, if it is a client.
@@ -295,17 +304,37 @@ impl Core {
         routes: &[Route<Arc<Client>>],
         outgoing: &mut Outgoing<'_>,
     ) -> usize {
+        // So many fit into the turn; what groups cost comes on top of it, and ends it earlier.
+        let fit = (turn.budget.left() / cost::RECEIVER) as usize;
+        let part = if routes.len() <= fit { routes } else { whole_sessions(routes, fit.max(1)) };
         let mut done = 0;
         // A session has one route, or several in a row where they must be told apart.
-        for routes in routes.chunk_by(|a, b| Arc::ptr_eq(&a.subscriber, &b.subscriber)) {
-            if done > 0 && turn.budget.is_spent() {
-                break;
-            }
-            done += routes.len();
-            turn.budget.spend(cost::RECEIVER + (routes.len() / 16) as u32);
+        for routes in part.chunk_by(|a, b| Arc::ptr_eq(&a.subscriber, &b.subscriber)) {
             let Some(Route { subscriber: client, .. }) = routes.first() else { continue };
-            self.deliver_to(turn, client, routes, outgoing);
+            done += routes.len();
+            if let Some(group) = &client.group {
+                self.deliver_shared(turn, group, outgoing);
+                if turn.budget.is_spent() {
+                    break;
+                }
+                continue;
+            }
+            let mut state = client.lock();
+            let delivered = self.deliver_locked(turn, client, &mut state, outgoing, routes, None);
+            drop(state);
+            if let Delivered::Dropped(reason) = delivered {
+                turn.count_drop(reason, 1);
+            }
         }
+        turn.budget.spend(u32::try_from(done).unwrap_or(u32::MAX).saturating_mul(cost::RECEIVER));
         done
     }
+}
+
+/// The first `count` routes, and those behind them that belong to the same session.
+fn whole_sessions(routes: &[Route<Arc<Client>>], count: usize) -> &[Route<Arc<Client>>] {
+    let Some((first, rest)) = routes.split_at_checked(count) else { return routes };
+    let Some(last) = first.last() else { return first };
+    let more = rest.iter().take_while(|route| Arc::ptr_eq(&route.subscriber, &last.subscriber)).count();
+    routes.get(..count + more).unwrap_or(routes)
 }

@@ -85,6 +85,11 @@ impl TurnLog {
         self.targets.append(targets);
     }
 
+    /// Receivers that wait for the commit of this turn, so far.
+    pub(super) fn waiting(&self) -> &[Arc<Client>] {
+        &self.waiting
+    }
+
     /// Receivers that wait for the commit of the message under way leave the turn as well. Others may be among them,
     /// who wait for something that this turn puts on record: they are woken a little later.
     pub(super) fn take_waiting(&mut self) -> Vec<Arc<Client>> {

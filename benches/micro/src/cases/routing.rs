@@ -79,7 +79,7 @@ fn routes_to(routes: &[Route<Receiver>], key: usize) -> bool {
 fn route_cache_hit(scale: Scale, topics: usize) -> Box<dyn Operation> {
     let (router, threads) = (router(scale), ThreadRoutes::new(2));
     let mut cache = RouteCache::default();
-    let topics: Vec<String> = (0..topics).map(topic).collect();
+    let mut topics: Vec<String> = (0..topics).map(topic).collect();
     let mut get = move |topic: &str, computed: &mut u64| {
         let asked = Asked { router, threads: &threads, publisher: 0, topic };
         let judge = |_: &mut Vec<Route<Receiver>>| {
@@ -89,9 +89,18 @@ fn route_cache_hit(scale: Scale, topics: usize) -> Box<dyn Operation> {
         let routes = cache.get(&asked, judge).0;
         assert!(matches!(black_box(routes), [_]));
     };
-    // Keys are fixed, and with these all topics find a place.
     let first = topics.iter().cycle().take(3 * topics.len());
     first.for_each(|topic| get(topic, &mut 0));
+    // The keys of the hash are other ones with each build: with some of them a topic or two find no place.
+    let mut has_place = |topic: &String| {
+        let mut computed = 0;
+        get(topic, &mut computed);
+        computed == 0
+    };
+    let all = topics.len();
+    topics.retain(&mut has_place);
+    topics.retain(&mut has_place);
+    assert!(topics.len() * 100 >= all * 99, "{} of {all}", topics.len());
     let mut next = 0;
     Box::new(move |times| {
         let mut computed = 0;
