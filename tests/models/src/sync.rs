@@ -2,7 +2,7 @@
 
 pub(crate) use loom::sync::Arc;
 use loom::sync::MutexGuard;
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 /// Each thread of a model has its own.
 pub(crate) fn shard_of_this_thread() -> usize {
