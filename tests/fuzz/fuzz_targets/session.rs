@@ -5,6 +5,9 @@
 
 // Here they are private modules, of which this target uses a part.
 #[allow(dead_code)]
+#[path = "../../../src/accounts.rs"]
+mod accounts;
+#[allow(dead_code)]
 #[path = "../../../src/ledger.rs"]
 mod ledger;
 #[allow(dead_code, unused_imports)]
@@ -13,6 +16,12 @@ mod protocol;
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src/session/mod.rs"]
 mod session;
+#[allow(dead_code, unused_imports)]
+#[path = "../../../src/sync.rs"]
+mod sync;
+#[allow(dead_code)]
+#[path = "../../../src/turns.rs"]
+mod turns;
 
 #[path = "../../../src/session/tests/model.rs"]
 mod model;
