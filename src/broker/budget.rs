@@ -29,7 +29,7 @@ pub(crate) mod cost {
     /// A filter that is added or removed.
     pub(crate) const FILTER: u32 = 8;
     /// Messages of a queue that are looked through for one unit.
-    pub(crate) const MESSAGES_PER_UNIT: usize = 16;
+    pub(crate) const MESSAGES_PER_UNIT: usize = 2;
     /// Bytes that are copied for one unit.
     pub(crate) const BYTES_PER_UNIT: usize = 4_096;
 }

@@ -294,9 +294,16 @@ impl MessageQueue {
     }
 
     /// Takes out the messages for which `wanted` holds, in their order.
-    pub(super) fn take_if(&mut self, wanted: impl FnMut(&QueuedMessage) -> bool) -> Vec<QueuedMessage> {
-        let (taken, kept): (Vec<_>, Vec<_>) = self.messages.drain(..).partition(wanted);
-        self.messages = kept.into();
+    pub(super) fn take_if(&mut self, mut wanted: impl FnMut(&QueuedMessage) -> bool) -> Vec<QueuedMessage> {
+        // Often there are none, and then nothing is moved.
+        let Some(first) = self.messages.iter().position(&mut wanted) else { return Vec::new() };
+        let mut taken = Vec::new();
+        let mut kept = Vec::with_capacity(self.messages.len() - first);
+        for (n, message) in self.messages.drain(first..).enumerate() {
+            // The first was asked for already; `wanted` may count.
+            if n == 0 || wanted(&message) { taken.push(message) } else { kept.push(message) }
+        }
+        self.messages.extend(kept);
         self.bytes -= taken.iter().map(|message| message.cost as usize).sum::<usize>();
         self.shared -= taken.iter().map(QueuedMessage::shared).sum::<usize>();
         if let Some(parts) = &mut self.log {

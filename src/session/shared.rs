@@ -59,7 +59,8 @@ impl Session {
         // At QoS 2 what may have been sent before a restart is begun, and stays.
         let is_begun = |queued: &QueuedMessage| queued.again && queued.qos == QoS::ExactlyOnce;
         let is_wanted = |queued: &QueuedMessage| {
-            !is_begun(queued) && shared_of(queued).is_some_and(|shared| wanted(&shared))
+            let shared = queued.extra.as_ref().and_then(|extra| extra.shared.as_ref());
+            !is_begun(queued) && shared.is_some_and(&wanted)
         };
         for queued in self.queue.take_if(is_wanted) {
             let Some(filter) = shared_of(&queued) else { continue };
