@@ -25,7 +25,7 @@ pub(crate) mod cost {
     /// A packet: framing, decoding, one lock of its client.
     pub(crate) const PACKET: u32 = 2;
     /// A session that gets a message, or is asked whether it takes it.
-    pub(crate) const RECEIVER: u32 = 4;
+    pub(crate) const RECEIVER: u32 = 1;
     /// A filter that is added or removed.
     pub(crate) const FILTER: u32 = 8;
     /// Messages of a queue that are looked through for one unit.
