@@ -1,10 +1,13 @@
-//! `Accounts`: what clients make the broker hold in memory, by what it is for, and the bound on all of it together (`limits.memory_max`).
+//! `Accounts`: what clients make the broker hold in memory, by what it is for, and the bound on all
+//! of it together (`limits.memory_max`).
 //!
-//! Whatever a peer can make grow stands in one of these accounts. A value that is held carries a [`Charge`], which gives back what it was
-//! charged with when it is dropped, or it is settled by its owner ([`Accounts::add`]). Nothing in here decides what is to be given up: that is
+//! Whatever a peer can make grow stands in one of these accounts. A value that is held carries a
+//! [`Charge`], which gives back what it was charged with when it is dropped, or it is settled by
+//! its owner ([`Accounts::add`]). Nothing in here decides what is to be given up: that is
 //! `broker::memory`.
 //!
-//! Two numbers are kept per change, that of the account and the sum, so that looking at the sum at the end of a turn is one load.
+//! Two numbers are kept per change, that of the account and the sum, so that looking at the sum at
+//! the end of a turn is one load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -16,7 +19,8 @@ pub enum Account {
     Waiting,
     /// Bodies that may have several holders, each once.
     Bodies,
-    /// Bodies on their way to clients that may have to be sent again, without those that [`Bodies`](Self::Bodies) has.
+    /// Bodies on their way to clients that may have to be sent again, without those that
+    /// [`Bodies`](Self::Bodies) has.
     InFlight,
     /// Answers that wait for the durable log.
     Answers,
@@ -66,7 +70,8 @@ impl Account {
     }
 }
 
-/// Accounts of what stays for as long as its client wants: nothing of it can be given up for others, so it has a part of its own.
+/// Accounts of what stays for as long as its client wants: nothing of it can be given up for
+/// others, so it has a part of its own.
 const LASTING: [Account; 3] = [Account::Wills, Account::Aliases, Account::Subscriptions];
 
 /// The part of the whole that [`LASTING`] accounts may fill together.
@@ -127,7 +132,8 @@ impl Accounts {
         }
     }
 
-    /// Takes so many bytes more for what lasts, if that part of the bound has room; `false`, and nothing is taken, if not.
+    /// Takes so many bytes more for what lasts, if that part of the bound has room; `false`, and
+    /// nothing is taken, if not.
     #[must_use]
     pub fn add_lasting(&self, account: Account, bytes: usize) -> bool {
         self.add(account, signed(bytes));
@@ -191,7 +197,8 @@ impl Charge {
         self.bytes = bytes;
     }
 
-    /// The same in steps of [`STEP`], for what changes with each packet: below one step nothing is charged, and no counter is touched.
+    /// The same in steps of [`STEP`], for what changes with each packet: below one step nothing is
+    /// charged, and no counter is touched.
     pub fn follow(&mut self, bytes: usize) {
         let bytes = bytes / STEP * STEP;
         if bytes != self.bytes {
@@ -199,7 +206,8 @@ impl Charge {
         }
     }
 
-    /// The holder wants to hold so many bytes more for as long as it likes; `false` if that part of the bound has no room.
+    /// The holder wants to hold so many bytes more for as long as it likes; `false` if that part of
+    /// the bound has no room.
     #[must_use]
     pub fn grow_lasting(&mut self, bytes: usize) -> bool {
         let fits = self.accounts.add_lasting(self.account, bytes);
@@ -221,7 +229,8 @@ impl Drop for Charge {
     }
 }
 
-/// What changes with each packet is charged in steps of this many bytes, and each client holds less than one step uncharged.
+/// What changes with each packet is charged in steps of this many bytes, and each client holds less
+/// than one step uncharged.
 pub const STEP: usize = 4 * 1024;
 
 #[cfg(test)]

@@ -143,12 +143,13 @@ pub struct MetricsSnapshot {
     pub subscriptions: u64,
     /// Gauge: topics with a retained message.
     pub retained: u64,
-    /// Gauge: bytes that wait for clients in memory or are on their way to them; a large body counts once, however many clients it is for.
+    /// Gauge: bytes that wait for clients in memory or are on their way to them; a large body
+    /// counts once, however many clients it is for.
     pub waiting_bytes: u64,
     /// Gauge: bytes of all accounts of memory together; `limits.memory_max` bounds them.
     pub memory_bytes: u64,
-    /// Gauge: the accounts of memory by name, in bytes: `waiting`, `bodies`, `in_flight`, `answers`, `wills`, `aliases`, `subscriptions`,
-    /// `unfinished`, `handshakes`, `retained`.
+    /// Gauge: the accounts of memory by name, in bytes: `waiting`, `bodies`, `in_flight`,
+    /// `answers`, `wills`, `aliases`, `subscriptions`, `unfinished`, `handshakes`, `retained`.
     pub memory: BTreeMap<&'static str, u64>,
     /// Gauge: bytes of packets that have not come as a whole, above 16 KB of each client; `limits.unfinished_bytes_max` bounds them.
     pub unfinished_bytes: u64,

@@ -246,7 +246,8 @@ fn unsafe_code_is_forbidden() {
     for source in sources() {
         assert!(!source.mentions("unsafe"), "src/{}", source.name);
     }
-    // All modules of the library are below its root. `main.rs` cannot forbid what one of its modules needs; the others do, and that one is small.
+    // All modules of the library are below its root. `main.rs` cannot forbid what one of its
+    // modules needs; the others do, and that one is small.
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let read = |file: &str| fs::read_to_string(root.join(file)).expect("readable");
     for file in ["lib.rs", "cli.rs", "passwd.rs", "process.rs", "reload.rs"] {

@@ -1,5 +1,6 @@
-//! What the broker goes on with by itself: sessions that give their messages away ([`hand_over`](super::hand_over)),
-//! and messages of nobody's connection that did not fit into their turn ([`fan_out`](super::fan_out)).
+//! What the broker goes on with by itself: sessions that give their messages away
+//! ([`hand_over`](super::hand_over)), and messages of nobody's connection that did not fit into
+//! their turn ([`fan_out`](super::fan_out)).
 //!
 //! The two do not wait for one another. A hand-over may have to wait until the log has room. A fan-out never
 //! waits: it holds a turn open, and the checkpoint that makes the room waits for that turn.

@@ -44,7 +44,8 @@ pub(crate) enum Cause {
     LoginRevoked,
     /// It held the most when the unfinished packets of all clients came to `limits.unfinished_bytes_max`.
     UnfinishedBytes,
-    /// What it wants to be remembered has no room in `limits.memory_max`, or it held the most when there was no more room.
+    /// What it wants to be remembered has no room in `limits.memory_max`, or it held the most when
+    /// there was no more room.
     MemoryMax,
     /// The answer would be larger than the client's own Maximum Packet Size ([MQTT-3.1.2-24]).
     AnswerTooLarge,

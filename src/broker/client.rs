@@ -1,7 +1,8 @@
 //! `Client`: one session behind its short lock, and the connection attached to it.
 //!
-//! Whoever has an event for the session takes the lock, hands it in, and leaves. Locks are taken in this order: registry shard, client,
-//! router, retained store or groups, then the members of one group; never two clients at once; never across an `.await`.
+//! Whoever has an event for the session takes the lock, hands it in, and leaves. Locks are taken in
+//! this order: registry shard, client, router, retained store or groups, then the members of one
+//! group; never two clients at once; never across an `.await`.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -227,8 +228,9 @@ impl Client {
         (bytes as i64).wrapping_sub(before as i64)
     }
 
-    /// Messages on their way to it hold so many bytes now that are its own, and `kept` with those that others may hold as well; returns what is
-    /// charged more than before. Who holds less than a step of either is charged nothing, and no counter is touched.
+    /// Messages on their way to it hold so many bytes now that are its own, and `kept` with those
+    /// that others may hold as well; returns what is charged more than before. Who holds less than
+    /// a step of either is charged nothing, and no counter is touched.
     pub(super) fn charge_in_flight(&self, bytes: usize, kept: usize) -> i64 {
         let steps = (bytes / STEP).max((kept / STEP).min(1));
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);

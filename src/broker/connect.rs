@@ -80,8 +80,8 @@ impl Core {
             && self.log.as_ref().is_some_and(|log| log.is_full())
             && !self.clients.contains_key(connect.client_id)
         {
-            // The disk takes nothing, and what waits for it is at its bound. A client that comes back for its session is let in: it
-            // makes room by taking what waits for it.
+            // The disk takes nothing, and what waits for it is at its bound. A client that comes
+            // back for its session is let in: it makes room by taking what waits for it.
             return Err(ReasonCode::ServerUnavailable);
         }
         let id = if made_id { self.make_client_id() } else { Arc::from(connect.client_id) };

@@ -94,7 +94,8 @@ pub(super) enum Receivers<'a> {
     Matching(Box<RouteMatch<Arc<Client>>>),
 }
 
-/// A session whose message is on its way: nobody attaches to it, for what the next connection sends comes behind.
+/// A session whose message is on its way: nobody attaches to it, for what the next connection sends
+/// comes behind.
 pub(super) struct Publishing(Arc<Client>);
 
 impl Drop for Publishing {
@@ -204,7 +205,8 @@ impl Core {
             has_receivers: matches!(stage, Stage::Delivering(_)),
             stage,
             targets: turn.log.take_targets(),
-            // Some of them wait for something else that this turn puts on record: they are woken once more than they have to be.
+            // Some of them wait for something else that this turn puts on record: they are woken
+            // once more than they have to be.
             waiting: turn.log.waiting().to_vec(),
             effects,
             charge: Charge::new(&self.accounts, Account::Waiting, 0),
@@ -215,7 +217,8 @@ impl Core {
         fan_out
     }
 
-    /// One more slice, in a turn that has begun; `true`: it was the last. `by`: who publishes it, if it is a client.
+    /// One more slice, in a turn that has begun; `true`: it was the last. `by`: who publishes it,
+    /// if it is a client.
     pub(super) fn continue_fan_out(
         &self,
         turn: &mut Turn,
@@ -296,8 +299,8 @@ impl Core {
         is_done
     }
 
-    /// Delivers to everybody in `routes`, which are sorted by session, until the turn's budget is spent. Returns how many of the routes
-    /// are done: at least those of one session.
+    /// Delivers to everybody in `routes`, which are sorted by session, until the turn's budget is
+    /// spent. Returns how many of the routes are done: at least those of one session.
     pub(crate) fn deliver_all(
         &self,
         turn: &mut Turn,

@@ -32,7 +32,8 @@ impl Core {
         flush(self, client, self.now(), By::OwnTask)
     }
 
-    /// Before the end of a connection: nobody but its own task writes any more. `false`: somebody is writing, and the task is woken when he is done.
+    /// Before the end of a connection: nobody but its own task writes any more. `false`: somebody
+    /// is writing, and the task is woken when he is done.
     pub(crate) fn reserve_output(&self, client: &Client, epoch: u64) -> bool {
         client.lock().link_of(epoch).is_none_or(|link| link.gate.reserve())
     }
@@ -78,7 +79,8 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
         }
         let blocked = matches!(&result, Err((_, error)) if error.kind() == io::ErrorKind::WouldBlock);
         if link.gate.leave(by, blocked) {
-            // Not by a signal: one may lie there that the task, which is about to end, does not look at any more.
+            // Not by a signal: one may lie there that the task, which is about to end, does not
+            // look at any more.
             link.waker.wake_by_ref();
         }
         state.session.out.released(output.take_released());
@@ -120,8 +122,9 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
     Flushed::Done
 }
 
-/// What was written has made room, and what came out of the queue for it is in the output. The rest is the client's task's: it goes on with a
-/// replay, which may have found the output full, reads back what is in the log, and waits for the log.
+/// What was written has made room, and what came out of the queue for it is in the output. The rest
+/// is the client's task's: it goes on with a replay, which may have found the output full, reads
+/// back what is in the log, and waits for the log.
 fn leave_to_task(core: &Core, state: &ClientState) {
     let Some(link) = &state.link else { return };
     if state.may_replay() || state.session.wants_messages() {

@@ -1,4 +1,5 @@
-//! `Gate`: who writes a client's output to its socket; one at a time, and nobody is left to wait for a writer that does not come.
+//! `Gate`: who writes a client's output to its socket; one at a time, and nobody is left to wait
+//! for a writer that does not come.
 //!
 //! Under the client's lock, and nothing but a few flags: what is said here is model-checked in
 //! `tests/models`.

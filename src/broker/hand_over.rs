@@ -124,9 +124,9 @@ impl Leaving {
             .collect()
     }
 
-    /// Takes the next slice out, up to the first message that was not read back or, if the session is on record,
-    /// is not there itself: a message with many receivers comes on record behind the last of them, and the end of a
-    /// delivery must not stand before it.
+    /// Takes the next slice out, up to the first message that was not read back or, if the session
+    /// is on record, is not there itself: a message with many receivers comes on record behind the
+    /// last of them, and the end of a delivery must not stand before it.
     fn take_slice(&mut self, loaded: Vec<Loaded>, is_on_record: bool) -> Vec<Given> {
         let mut loaded = loaded.into_iter().peekable();
         let mut given = Vec::new();
@@ -213,7 +213,8 @@ impl Core {
         turn_log.commit(self)
     }
 
-    /// What the log has of a session that ends in slices: also what it had begun, for that ends with it at QoS 2 ([MQTT-4.8.2-5]).
+    /// What the log has of a session that ends in slices: also what it had begun, for that ends
+    /// with it at QoS 2 ([MQTT-4.8.2-5]).
     pub(super) fn kept_for_no_time(&self, client: &Client, begun: Begun) -> Record<'static> {
         let (session, since) = (client.key, self.log_time(self.now()));
         let keep = Some(std::time::Duration::ZERO);

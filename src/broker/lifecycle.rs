@@ -69,7 +69,8 @@ impl Core {
         Disconnected { last_words, fan_outs, handle: Some(handle) }
     }
 
-    /// Brings the end of a connection to its end; others get their turns in between. Returns what the client is still to be sent.
+    /// Brings the end of a connection to its end; others get their turns in between. Returns what
+    /// the client is still to be sent.
     pub(crate) async fn settle_end(&self, client: &Client, mut end: Disconnected) -> LastWords {
         for fan_out in std::mem::take(&mut end.fan_outs).into_iter().flatten() {
             self.complete_fan_out(fan_out).await;
@@ -115,7 +116,8 @@ impl Core {
     /// Messages of shared subscriptions that a session without connection has not acknowledged go to members that are connected, if
     /// there are any.
     fn hand_over_of_absent(&self, client: &Arc<Client>) {
-        // On a full disk nothing can be given to others, for that is written; its client can fetch it, and makes room.
+        // On a full disk nothing can be given to others, for that is written; its client can fetch
+        // it, and makes room.
         if self.log.as_ref().is_some_and(|log| log.is_short_of_room()) {
             return;
         }
@@ -172,10 +174,11 @@ impl Core {
         Ok(fan_out)
     }
 
-    /// The part of the end that must not leave the client's lock between a decision and its execution. In a turn.
+    /// The part of the end that must not leave the client's lock between a decision and its
+    /// execution. In a turn.
     ///
-    /// What others are to get of it is given away in slices, and its end goes on record behind that (`hand_over`); a session without
-    /// such things ends here.
+    /// What others are to get of it is given away in slices, and its end goes on record behind that
+    /// (`hand_over`); a session without such things ends here.
     fn end_locked(&self, client: &Arc<Client>, state: &mut ClientState) -> LeftBehind {
         // Two may have a reason at once: its connection has ended it, and a successor does not want it.
         if state.session.is_ended() {
@@ -212,7 +215,8 @@ impl Core {
         LeftBehind { will }
     }
 
-    /// Frees the client id, if this client still has it, and publishes a will that waited. Not under the client's lock.
+    /// Frees the client id, if this client still has it, and publishes a will that waited. Not
+    /// under the client's lock.
     #[must_use = "the rest of the will has to be delivered"]
     fn forget(&self, turn: &mut Turn, client: &Client, left: LeftBehind) -> Option<Box<FanOut>> {
         self.clients.remove_if(&client.id, |_, registered| registered.key == client.key);
@@ -311,8 +315,9 @@ impl Core {
         self.end_clients();
     }
 
-    /// Tells every connection to end after its output is written. Wills go first, while those who want them are still connected:
-    /// a turn for each client, so that a checkpoint under way finds each will in its session or on record.
+    /// Tells every connection to end after its output is written. Wills go first, while those who
+    /// want them are still connected: a turn for each client, so that a checkpoint under way finds
+    /// each will in its session or on record.
     fn end_clients(&self) {
         let clients = self.all_clients();
         for client in &clients {

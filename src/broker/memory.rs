@@ -1,12 +1,17 @@
-//! What all clients together hold in memory (`accounts.rs`), and what is done when it is above `limits.memory_max`.
+//! What all clients together hold in memory (`accounts.rs`), and what is done when it is above
+//! `limits.memory_max`.
 //!
-//! Each client has on it what it is charged with ([`Client::charge`]), brought up to date under its lock where its queue, its output or what is on
-//! its way to it has changed for longer than a turn: when a message is queued, when a socket has taken or left something, when a session ends.
-//! Delivery to a client that reads touches nothing here. A body that may have several holders is charged once ([`Message::charge_to`]).
+//! Each client has on it what it is charged with ([`Client::charge`]), brought up to date under its
+//! lock where its queue, its output or what is on its way to it has changed for longer than a turn:
+//! when a message is queued, when a socket has taken or left something, when a session ends.
+//! Delivery to a client that reads touches nothing here. A body that may have several holders is
+//! charged once ([`Message::charge_to`]).
 //!
-//! Whoever finds the sum above the bound at the end of a turn brings it down to 7/8 of it: the longest are cut to one length. What they have on
-//! disk as well leaves memory; if that is not enough, messages are dropped, QoS 0 first, oldest first. If the sum is above the bound even then,
-//! those who hold the most of what cannot be dropped are closed. What a round could not bring below the bound is left alone for a while.
+//! Whoever finds the sum above the bound at the end of a turn brings it down to 7/8 of it: the
+//! longest are cut to one length. What they have on disk as well leaves memory; if that is not
+//! enough, messages are dropped, QoS 0 first, oldest first. If the sum is above the bound even
+//! then, those who hold the most of what cannot be dropped are closed. What a round could not bring
+//! below the bound is left alone for a while.
 //!
 //! [`Message::charge_to`]: crate::session::Message::charge_to
 
@@ -37,7 +42,8 @@ pub(super) struct Memory {
 /// Clients named in the line that tells of a shedding.
 const NAMED_MAX: usize = 3;
 
-/// Times that the clients are gone through in one round: some may hold what cannot be given up, or what others hold as well.
+/// Times that the clients are gone through in one round: some may hold what cannot be given up, or
+/// what others hold as well.
 const PASSES_MAX: usize = 6;
 
 /// After a round that was not enough the next one comes after this, and then after twice the time before.
@@ -147,7 +153,8 @@ impl Core {
             if over == 0 {
                 break;
             }
-            // A body is given back by the last who holds it. Should the first pass not be enough, what is held in common is counted in.
+            // A body is given back by the last who holds it. Should the first pass not be enough,
+            // what is held in common is counted in.
             let wanted = if pass == 0 { over } else { self.held_in_common(&holders, over) };
             let level = self::level(&mut holders, wanted);
             for holder in holders.iter_mut().take_while(|holder| holder.bytes > level) {
@@ -158,7 +165,8 @@ impl Core {
         self.tell_shedding(max, before, unloaded, closed, holders);
     }
 
-    /// How much has to be given up for `bytes` to be given back, if what clients hold is held by several of them.
+    /// How much has to be given up for `bytes` to be given back, if what clients hold is held by
+    /// several of them.
     fn held_in_common(&self, holders: &[Holder], bytes: usize) -> usize {
         let held: usize = holders.iter().map(|holder| holder.bytes).sum();
         let charged = self.memory.waiting().max(1);

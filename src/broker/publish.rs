@@ -159,7 +159,8 @@ impl Core {
                 };
                 if !verdict.may_publish {
                     self.metrics.dropped.add("acl_write", 1);
-                    // MQTT 5 has a code for it; 3.1.1 knows the acknowledgement and the end of the connection ([MQTT-3.3.5-2]).
+                    // MQTT 5 has a code for it; 3.1.1 knows the acknowledgement and the end of the
+                    // connection ([MQTT-3.3.5-2]).
                     if *refused_publish == RefusedPublish::Disconnect && !version.tells_refused_publish() {
                         if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
                             // It was not taken: sent again under other rules, it is new.
@@ -232,8 +233,8 @@ impl Core {
         }
     }
 
-    /// Who receives what this connection publishes to the topic, and what the rules say of that, if it takes no more than about so many
-    /// steps to find out.
+    /// Who receives what this connection publishes to the topic, and what the rules say of that, if
+    /// it takes no more than about so many steps to find out.
     fn routes_within<'a>(
         &self,
         routes: &'a mut RouteCache<Arc<Client>, Verdict>,
@@ -245,7 +246,8 @@ impl Core {
         routes.get_within(&asked, steps, |routes| self.judged(client, topic, routes))
     }
 
-    /// Judges the receivers of a match that took several turns. `by`: who publishes, if it is a client; its cache keeps them.
+    /// Judges the receivers of a match that took several turns. `by`: who publishes, if it is a
+    /// client; its cache keeps them.
     pub(super) fn judge_found(
         &self,
         by: Option<(&Client, &mut Publisher)>,
@@ -278,7 +280,8 @@ impl Core {
         Asked { router: &self.router, threads: &self.thread_routes, publisher, topic }
     }
 
-    /// A message of the broker itself or of a program it is embedded in. `Some`: what did not fit into the turn.
+    /// A message of the broker itself or of a program it is embedded in. `Some`: what did not fit
+    /// into the turn.
     #[must_use = "the rest has to be delivered"]
     pub(crate) fn publish_message(
         &self,
@@ -332,7 +335,8 @@ impl Core {
             && std::str::from_utf8(payload).is_err()
     }
 
-    /// The will of a connection of `client` that ended without DISCONNECT. `Some`: what did not fit into the turn.
+    /// The will of a connection of `client` that ended without DISCONNECT. `Some`: what did not fit
+    /// into the turn.
     #[must_use = "the rest has to be delivered"]
     pub(crate) fn publish_will(&self, turn: &mut Turn, client: &Client, will: &Will) -> Option<Box<FanOut>> {
         self.publish_will_of(turn, client.key, will)

@@ -1,8 +1,9 @@
-//! Shared subscriptions (MQTT 5 section 4.8.2): a group stands in the router as one subscriber and hands each message to one of its members
-//! (`group.rs`).
+//! Shared subscriptions (MQTT 5 section 4.8.2): a group stands in the router as one subscriber and
+//! hands each message to one of its members (`group.rs`).
 //!
-//! A message that a leaving member has not acknowledged at QoS 1, or not even begun, goes to another member; one begun at QoS 2 stays with
-//! its session ([MQTT-4.8.2-4]) and ends with it ([MQTT-4.8.2-5]).
+//! A message that a leaving member has not acknowledged at QoS 1, or not even begun, goes to
+//! another member; one begun at QoS 2 stays with its session ([MQTT-4.8.2-4]) and ends with it
+//! ([MQTT-4.8.2-5]).
 
 use std::sync::Arc;
 

@@ -49,7 +49,8 @@ impl Core {
         self.log_refused_filters(client, refused);
     }
 
-    /// One filter of a SUBSCRIBE, under the client's lock; its code in the answer. Counts it if a limit refuses it.
+    /// One filter of a SUBSCRIBE, under the client's lock; its code in the answer. Counts it if a
+    /// limit refuses it.
     pub(super) fn subscribe_one(
         &self,
         turn: &mut Turn,
@@ -151,7 +152,8 @@ impl Core {
         self.enter_subscription(client, state, filter, options, charge)
     }
 
-    /// The same for one that the session had when the broker stopped: there is room for it, whatever `limits.memory_max` is today.
+    /// The same for one that the session had when the broker stopped: there is room for it,
+    /// whatever `limits.memory_max` is today.
     pub(super) fn restore_subscription(
         &self,
         client: &Arc<Client>,
@@ -258,8 +260,8 @@ impl Core {
         ReasonCode::Success
     }
 
-    /// What came by shared subscriptions that were given up and has not begun goes to other members. Once for a packet: it goes
-    /// through the whole queue.
+    /// What came by shared subscriptions that were given up and has not begun goes to other
+    /// members. Once for a packet: it goes through the whole queue.
     pub(super) fn give_away_of(
         &self,
         turn: &mut Turn,

@@ -328,7 +328,8 @@ fn delayed_wills_find_their_sessions_at_a_start() {
     }
 }
 
-/// Found from outside: each UNSUBSCRIBE of one shared filter goes through the queue; 2,000 in one read took 346 ms.
+/// Found from outside: each UNSUBSCRIBE of one shared filter goes through the queue; 2,000 in one
+/// read took 346 ms.
 #[test]
 fn giving_up_shared_filters_one_by_one_beside_a_long_queue_spends_the_turn() {
     const QUEUED: usize = 9_000;

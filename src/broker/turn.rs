@@ -86,7 +86,8 @@ impl Turn {
         }
     }
 
-    /// Writes what the turn produced and adds up its counts. `Some`: how long it took, if that was too long; it is counted.
+    /// Writes what the turn produced and adds up its counts. `Some`: how long it took, if that was
+    /// too long; it is counted.
     pub(crate) fn finish(&mut self, core: &Core) -> Option<Duration> {
         self.settle_counts(core);
         self.log.commit(core);

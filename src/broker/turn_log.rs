@@ -66,8 +66,9 @@ impl TurnLog {
         self.targets.push(target);
     }
 
-    /// A receiver has a message that it is sent when this turn's records are committed. Whatever connection it has when they are submitted is woken
-    /// then; `is_connected`: it has one now, and had better not wait for company.
+    /// A receiver has a message that it is sent when this turn's records are committed. Whatever
+    /// connection it has when they are submitted is woken then; `is_connected`: it has one now, and
+    /// had better not wait for company.
     pub(super) fn wake_at_commit(&mut self, client: &Arc<Client>, is_connected: bool) {
         self.waited_for |= is_connected;
         if self.waiting.last().is_none_or(|last| !Arc::ptr_eq(last, client)) {
@@ -90,8 +91,9 @@ impl TurnLog {
         &self.waiting
     }
 
-    /// Receivers that wait for the commit of the message under way leave the turn as well. Others may be among them,
-    /// who wait for something that this turn puts on record: they are woken a little later.
+    /// Receivers that wait for the commit of the message under way leave the turn as well. Others
+    /// may be among them, who wait for something that this turn puts on record: they are woken a
+    /// little later.
     pub(super) fn take_waiting(&mut self) -> Vec<Arc<Client>> {
         std::mem::take(&mut self.waiting)
     }
@@ -211,7 +213,8 @@ impl TurnLog {
         }
     }
 
-    /// Whether anything was put on record since the last time this was asked that makes the log grow. What ends something makes room.
+    /// Whether anything was put on record since the last time this was asked that makes the log
+    /// grow. What ends something makes room.
     pub(crate) fn take_grown(&mut self) -> bool {
         std::mem::take(&mut self.has_grown)
     }
@@ -227,7 +230,8 @@ impl TurnLog {
         self.finished.clear();
     }
 
-    /// Hands everything to the log; not under a client's lock, but for a `TurnLog` that has no deliveries. If something of it is to be waited for: the place the watermark has to reach.
+    /// Hands everything to the log; not under a client's lock, but for a `TurnLog` that has no
+    /// deliveries. If something of it is to be waited for: the place the watermark has to reach.
     pub(crate) fn commit(&mut self, core: &Core) -> Option<Position> {
         let waited = std::mem::take(&mut self.waited);
         self.targets.clear();
@@ -261,8 +265,9 @@ impl TurnLog {
 }
 
 impl TurnLog {
-    /// Has the receivers of this turn's QoS 2 messages woken when these are on disk. The messages have their places now: a connection that attaches
-    /// from here on finds them itself, and whoever is attached is registered here, whatever it waits for already.
+    /// Has the receivers of this turn's QoS 2 messages woken when these are on disk. The messages
+    /// have their places now: a connection that attaches from here on finds them itself, and
+    /// whoever is attached is registered here, whatever it waits for already.
     fn wake_receivers(&mut self, core: &Core, log: &Log, end: Position) {
         if self.waiting.len() > WAKES_AT_ONCE {
             // Whoever is registered later than the log is there is woken at once.

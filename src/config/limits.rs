@@ -23,9 +23,11 @@ pub struct Limits {
     pub publish_rate_max: Option<usize>,
     /// Bytes that are read from one client in a second, as many at once. Default `None`: no bound. As with `publish_rate_max`.
     pub publish_bytes_rate_max: Option<usize>,
-    /// Bytes that all clients together make the broker hold in memory. Default [`MemoryMax::Auto`]: half of the memory. Above it the longest queues
-    /// are shortened until 7/8 of it: what is on disk as well leaves memory, then messages are dropped, QoS 0 first, oldest first; they are counted
-    /// and logged. Wills, topic aliases and subscriptions together have a quarter of it; what goes beyond that is refused.
+    /// Bytes that all clients together make the broker hold in memory. Default [`MemoryMax::Auto`]:
+    /// half of the memory. Above it the longest queues are shortened until 7/8 of it: what is on
+    /// disk as well leaves memory, then messages are dropped, QoS 0 first, oldest first; they are
+    /// counted and logged. Wills, topic aliases and subscriptions together have a quarter of it;
+    /// what goes beyond that is refused.
     pub memory_max: MemoryMax,
     /// TLS handshakes under way at one time. Default 1,000. Further ones wait in their order, within `connect_timeout`.
     pub tls_handshakes_max: usize,
@@ -53,8 +55,9 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Topics with a retained message. Default 1,000,000. A message for a further topic is delivered but not kept, and counted.
     pub retained_messages_max: usize,
-    /// Bytes of all retained messages. Default [`MemoryMax::Auto`]: a quarter of `memory_max`, and no more than 1,000,000,000 ("1GB"). A message
-    /// that does not fit is delivered but not kept, the one that it would have replaced is removed, and it is counted.
+    /// Bytes of all retained messages. Default [`MemoryMax::Auto`]: a quarter of `memory_max`, and
+    /// no more than 1,000,000,000 ("1GB"). A message that does not fit is delivered but not kept,
+    /// the one that it would have replaced is removed, and it is counted.
     pub retained_bytes_max: MemoryMax,
     /// Bytes of all filters of one client. Default 64,000,000 ("64MB"). Further ones are refused in SUBACK.
     pub subscription_bytes_max: usize,
@@ -68,12 +71,14 @@ pub struct Limits {
     /// Whether a payload that its publisher calls UTF-8 (Payload Format Indicator of MQTT 5) is passed on unseen or checked. Default
     /// pass. One that is not UTF-8 is then refused with reason code 0x99.
     pub payload_format: PayloadFormat,
-    /// Bytes that all connections together may hold, above 4,096 each, before their CONNECT is complete. Default [`MemoryMax::Auto`]: a sixteenth of
-    /// `memory_max`, and no more than 16,000,000 ("16MB"). A connection that would go beyond it is closed.
+    /// Bytes that all connections together may hold, above 4,096 each, before their CONNECT is
+    /// complete. Default [`MemoryMax::Auto`]: a sixteenth of `memory_max`, and no more than
+    /// 16,000,000 ("16MB"). A connection that would go beyond it is closed.
     pub handshake_bytes_max: MemoryMax,
-    /// Bytes of packets that have not come as a whole, of all connected clients together, above 16,384 of each. Default [`MemoryMax::Auto`]: a
-    /// quarter of `memory_max`, no less than one packet of `packet_bytes_max` and no more than 256,000,000 ("256MB"). Above it the client that holds
-    /// most is closed, with reason code 0x97.
+    /// Bytes of packets that have not come as a whole, of all connected clients together, above
+    /// 16,384 of each. Default [`MemoryMax::Auto`]: a quarter of `memory_max`, no less than one
+    /// packet of `packet_bytes_max` and no more than 256,000,000 ("256MB"). Above it the client
+    /// that holds most is closed, with reason code 0x97.
     pub unfinished_bytes_max: MemoryMax,
     /// Time given to clients at shutdown to take what is already on its way to them. Default 5 s. Then they are
     /// closed all the same.
@@ -182,8 +187,9 @@ pub enum PayloadFormat {
 /// How much memory clients may make the broker hold, in one respect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MemoryMax {
-    /// For [`Limits::memory_max`] half of this machine's memory, or of what the control group of the process may use if that is less; for the
-    /// others a part of `memory_max` ([`Limits::bounds`]).
+    /// For [`Limits::memory_max`] half of this machine's memory, or of what the control group of
+    /// the process may use if that is less; for the others a part of `memory_max`
+    /// ([`Limits::bounds`]).
     #[default]
     Auto,
     /// No bound.

@@ -46,7 +46,8 @@ impl Connection {
             // What has begun is done for everybody.
             self.core.complete_fan_out(fan_out).await;
         }
-        // What another thread is writing at this moment goes first, and goes back where the socket takes no more.
+        // What another thread is writing at this moment goes first, and goes back where the socket
+        // takes no more.
         poll_fn(|_| match self.core.reserve_output(&self.client, self.epoch) {
             true => Poll::Ready(()),
             false => Poll::Pending,

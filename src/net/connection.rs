@@ -85,7 +85,8 @@ pub(super) struct Connection {
     pub(super) partial: Vec<u8>,
     /// What they are charged with beyond [`HEADROOM`].
     pub(super) unfinished: Option<Box<UnfinishedCharge>>,
-    /// `partial` begins with packets that are complete, or a publish is not done: the last turn's budget was spent.
+    /// `partial` begins with packets that are complete, or a publish is not done: the last turn's
+    /// budget was spent.
     pub(super) backlog: bool,
     /// The packet at its beginning has many filters, and comes in slices.
     pub(super) large: Option<Box<LargePacket>>,
@@ -181,7 +182,8 @@ impl Connection {
         }
         let socket = self.poll_work(cx)?;
         if self.has_no_room_for_answers(socket) {
-            // A peer that asks and does not read its answers is not asked for more. If they wait for the log, it wakes this task.
+            // A peer that asks and does not read its answers is not asked for more. If they wait
+            // for the log, it wakes this task.
             if socket == Socket::Blocked && signals & signal::KEEP_ALIVE != 0 {
                 self.judge_unread()?;
             }
@@ -244,8 +246,9 @@ impl Connection {
         self.charge_unfinished()
     }
 
-    /// Whether the client's unwritten output is at its bound, so that answers to further requests have no room. It waits for the socket
-    /// then, or, as far as answers wait for the log, for that; each wakes this task.
+    /// Whether the client's unwritten output is at its bound, so that answers to further requests
+    /// have no room. It waits for the socket then, or, as far as answers wait for the log, for
+    /// that; each wakes this task.
     fn has_no_room_for_answers(&self, socket: Socket) -> bool {
         if socket == Socket::Takes && !self.from_log.has_grown {
             return false;

@@ -9,8 +9,9 @@ use crate::protocol::{Ack, Disconnect, Frame, Framed, Packet, ReasonCode, decode
 use crate::storage::Record;
 
 impl Connection {
-    /// Handles complete packets in `bytes` as one turn; returns how many bytes they took. What is left when the turn's budget is spent
-    /// is handled in the next one ([`backlog`](Self::backlog)).
+    /// Handles complete packets in `bytes` as one turn; returns how many bytes they took. What is
+    /// left when the turn's budget is spent is handled in the next one
+    /// ([`backlog`](Self::backlog)).
     pub(super) fn handle_bytes(&mut self, turn: &mut Turn, bytes: &[u8]) -> Result<usize, Cause> {
         let core = Arc::clone(&self.core);
         let version = self.terms.version;

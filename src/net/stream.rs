@@ -130,8 +130,8 @@ impl Stream {
         }
     }
 
-    /// Closes a plain socket in both directions without waiting for those who share it. A TLS socket has one owner; its peer is told, if the socket takes
-    /// that at once.
+    /// Closes a plain socket in both directions without waiting for those who share it. A TLS
+    /// socket has one owner; its peer is told, if the socket takes that at once.
     pub(super) fn close(&mut self) {
         match self {
             Self::Tcp(stream) => {

@@ -36,8 +36,9 @@ pub(super) fn with<R>(f: impl FnOnce(&mut Worker) -> R) -> R {
     WORKER.with_borrow_mut(f)
 }
 
-/// Lets the other tasks of this thread have their turns before the one of `cx` goes on, and those whose sockets have news: it is woken behind the
-/// runtime's next look at them. A plain wake would put it before that look, again and again.
+/// Lets the other tasks of this thread have their turns before the one of `cx` goes on, and those
+/// whose sockets have news: it is woken behind the runtime's next look at them. A plain wake would
+/// put it before that look, again and again.
 pub(super) fn let_others_first(cx: &mut Context<'_>) {
     let yielding = std::pin::pin!(tokio::task::yield_now());
     // It is not ready the first time: it has noted the waker.

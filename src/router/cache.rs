@@ -111,8 +111,9 @@ impl<S: Subscriber, V: Copy> RouteCache<S, V> {
         (routes.as_slice(), verdict)
     }
 
-    /// The same, if it takes no more than about so many steps of [`Router::route_from`], of which it leaves what it did not use. Otherwise the match
-    /// has begun, and `judge` was not called: when the match is finished, [`put`](Self::put) keeps it.
+    /// The same, if it takes no more than about so many steps of [`Router::route_from`], of which
+    /// it leaves what it did not use. Otherwise the match has begun, and `judge` was not called:
+    /// when the match is finished, [`put`](Self::put) keeps it.
     pub fn get_within(
         &mut self,
         asked: &Asked<'_, S, V>,

@@ -154,9 +154,10 @@ impl<S: Subscriber> Router<S> {
         }
     }
 
-    /// The same in slices of about so many steps: a step is a node visited or a receiver found, from some
-    /// tens of nanoseconds to half a microsecond; `steps` is what is left of them afterwards. `true` when `into` has all of them; until then call it
-    /// again with the same topic. What is appended before the end is final, and the caller may take it out.
+    /// The same in slices of about so many steps: a step is a node visited or a receiver found,
+    /// from some tens of nanoseconds to half a microsecond; `steps` is what is left of them
+    /// afterwards. `true` when `into` has all of them; until then call it again with the same
+    /// topic. What is appended before the end is final, and the caller may take it out.
     ///
     /// Subscriptions may come and go between the calls. One that is there all the time is found once, as
     /// `route` finds it; another one is found once or not at all.

@@ -89,8 +89,8 @@ impl Durable {
         encode(&mut self.work.answers);
     }
 
-    /// Whether the log does not tell of the connection yet. While it cannot be written at all that is not waited for: it is the client that makes
-    /// room, by acknowledging.
+    /// Whether the log does not tell of the connection yet. While it cannot be written at all that
+    /// is not waited for: it is the client that makes room, by acknowledging.
     fn is_attaching(&self) -> bool {
         self.attached > self.ledger.committed() && !self.ledger.is_failing()
     }
@@ -170,8 +170,8 @@ impl Session {
         (end_of(QoS::AtLeastOnce), end_of(QoS::ExactlyOnce))
     }
 
-    /// Where the log has to come before the next packet may go that waits for it; `None` if none does, or if it has no place in the log yet: then
-    /// its turn sees to it.
+    /// Where the log has to come before the next packet may go that waits for it; `None` if none
+    /// does, or if it has no place in the log yet: then its turn sees to it.
     pub fn awaits_log(&self) -> Option<Position> {
         let durable = self.durable.as_ref().filter(|_| self.state == State::Connected)?;
         if self.pubrel_must_wait() {
@@ -233,8 +233,8 @@ impl Session {
         self.inflight.under_way() == 0 || self.inflight.kept_bytes() < self.kept_bytes_max()
     }
 
-    /// The messages that a client which is about to connect will be sent first, if they are in the log only: those sent before, else those at the
-    /// front of its queue.
+    /// The messages that a client which is about to connect will be sent first, if they are in the
+    /// log only: those sent before, else those at the front of its queue.
     pub fn wanted_first(&self, max: usize) -> Vec<(u64, Position)> {
         let again = self.inflight.wanted(0, u64::MAX, max, REFILL_BYTES);
         if again.is_empty() && self.queue.wants() { self.queue.wanted(max) } else { again }

@@ -22,7 +22,8 @@ use super::stragglers::Stragglers;
 use crate::ledger::Stored;
 use crate::protocol::{PacketId, QoS};
 
-/// A delivery that another client is to get: its position, the whole filter of its shared subscription, and its message or where that is.
+/// A delivery that another client is to get: its position, the whole filter of its shared
+/// subscription, and its message or where that is.
 pub(super) type TakenDelivery = (u64, Arc<str>, Result<Arc<Message>, Stored>);
 
 /// What the client owes for a delivery.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::message::Message;
 use crate::ledger::{Position, Stored};
 
-/// See the module's documentation. In memory, or in the log only (it is read back when it is to be sent again); none if it is never sent again: the
-/// session ends with its connection, or the client has the message. What is in the log only is a message without content that has a place: every
+/// See the module's documentation. In memory, or in the log only (it is read back when it is to be
+/// sent again); none if it is never sent again: the session ends with its connection, or the client
+/// has the message. What is in the log only is a message without content that has a place: every
 /// delivery has this value, and a second kind of pointer would make it larger.
 #[derive(Debug, Default)]
 pub(super) struct Kept(Option<Arc<Message>>);

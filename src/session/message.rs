@@ -35,8 +35,8 @@ struct MessageProperties {
     charge: Option<Box<OnceLock<Charge>>>,
 }
 
-/// A message of this many bytes or more is charged once for all that hold it. A smaller one costs each of them little more than its place in a
-/// queue does, and is charged to each.
+/// A message of this many bytes or more is charged once for all that hold it. A smaller one costs
+/// each of them little more than its place in a queue does, and is charged to each.
 pub const SHARED_FROM: usize = 1_024;
 
 /// What is left of a message's expiry interval.
@@ -167,7 +167,8 @@ impl Message {
         if self.is_shared() { message_cost(0) } else { self.memory() }
     }
 
-    /// It is going to outlive the turn in which it came: it is charged from now on until the last of its holders lets it go.
+    /// It is going to outlive the turn in which it came: it is charged from now on until the last
+    /// of its holders lets it go.
     pub fn charge_to(&self, accounts: &Arc<Accounts>) {
         if let Some(charge) = self.properties.as_ref().and_then(|properties| properties.charge.as_ref()) {
             charge.get_or_init(|| Charge::new(accounts, Account::Bodies, self.memory()));

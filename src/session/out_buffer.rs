@@ -42,7 +42,8 @@ struct Chunks {
     pieces: VecDeque<Chunk>,
     /// Of so many pieces from the front those that are shared are charged.
     charged: usize,
-    /// Bytes of the first piece that are written already, while nobody writes. No packet is longer than 32 bits can count.
+    /// Bytes of the first piece that are written already, while nobody writes. No packet is longer
+    /// than 32 bits can count.
     front_written: u32,
 }
 
@@ -165,7 +166,8 @@ pub struct OutBuffer {
     tail: Vec<u8>,
     /// How many QoS 0 messages the tail consists of; [`MIXED`]: there is something else in it.
     tail_messages: u32,
-    /// What of `pending` is payloads that are referred to, in [`SHARED_UNIT`]s; one that is written in part counts as a whole.
+    /// What of `pending` is payloads that are referred to, in [`SHARED_UNIT`]s; one that is written
+    /// in part counts as a whole.
     shared: u32,
     /// Bytes appended and not yet reported as written, those under way included.
     pending: usize,
@@ -177,7 +179,8 @@ impl OutBuffer {
         self.pending
     }
 
-    /// The same without payloads that are shared with other receivers, which are charged once for all of them.
+    /// The same without payloads that are shared with other receivers, which are charged once for
+    /// all of them.
     pub fn own_bytes(&self) -> usize {
         self.pending.saturating_sub(self.shared as usize * SHARED_UNIT)
     }

@@ -15,8 +15,8 @@ use crate::protocol::{PacketId, ProtocolVersion, QoS, ReasonCode};
 /// QoS 1 and 2 messages wait un-encoded, sharing their body with others, while more output than this is unwritten.
 pub(super) const ENCODE_AHEAD_BYTES: usize = 256 * 1024;
 
-/// The part of `limits.queue_bytes_max` that messages on their way may fill, and no less than what is encoded ahead: beyond it the client's window is
-/// not filled further.
+/// The part of `limits.queue_bytes_max` that messages on their way may fill, and no less than what
+/// is encoded ahead: beyond it the client's window is not filled further.
 const KEPT_PART: usize = 4;
 
 /// Under which subscription a message is delivered.
@@ -196,7 +196,8 @@ impl Session {
         usize::from(self.limits.inflight_max.min(self.terms.receive_maximum))
     }
 
-    /// Messages on their way that may have to be sent again hold no more memory than this, but for the last of them.
+    /// Messages on their way that may have to be sent again hold no more memory than this, but for
+    /// the last of them.
     pub(super) fn kept_bytes_max(&self) -> usize {
         (self.limits.queue_bytes_max / KEPT_PART).max(ENCODE_AHEAD_BYTES)
     }

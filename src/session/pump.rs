@@ -30,7 +30,8 @@ impl Session {
         self.pump();
     }
 
-    /// The client's Receive Maximum holds for what is sent again as well ([MQTT-4.9.0-2]), and may be lower than the last time.
+    /// The client's Receive Maximum holds for what is sent again as well ([MQTT-4.9.0-2]), and may
+    /// be lower than the last time.
     fn may_resend(&self) -> bool {
         self.out.pending() < ENCODE_AHEAD_BYTES
             && self.inflight.under_way() < usize::from(self.terms.receive_maximum)

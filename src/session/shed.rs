@@ -26,18 +26,21 @@ pub struct Charged {
 }
 
 impl Session {
-    /// Bytes that are held for this client in memory and charged to it. Bodies that may have several holders are not in it: they are charged once.
+    /// Bytes that are held for this client in memory and charged to it. Bodies that may have
+    /// several holders are not in it: they are charged once.
     pub fn charged(&self) -> Charged {
         let waiting = self.out.own_bytes() + self.queue.own_bytes();
         Charged { waiting, in_flight: self.inflight.own_bytes(), kept: self.inflight.kept_bytes() }
     }
 
-    /// Bytes that this client holds in memory, whoever else holds them as well: by this those are found who hold most.
+    /// Bytes that this client holds in memory, whoever else holds them as well: by this those are
+    /// found who hold most.
     pub fn holds(&self) -> usize {
         self.out.pending() + self.queue.loaded_bytes() + self.inflight.kept_bytes()
     }
 
-    /// Charges the bodies in its output that may have several holders: they outlive the turn in which they came.
+    /// Charges the bodies in its output that may have several holders: they outlive the turn in
+    /// which they came.
     pub fn charge_output(&mut self, accounts: &Arc<Accounts>) {
         self.out.charge_to(accounts);
     }
@@ -54,8 +57,9 @@ impl Session {
         }
     }
 
-    /// Gives up messages, QoS 0 first and each kind oldest first, until `bytes` are given back, as far as there are any; last those that are kept
-    /// for sending them again. What is being written, what is no message, and what is under way in a durable session stays.
+    /// Gives up messages, QoS 0 first and each kind oldest first, until `bytes` are given back, as
+    /// far as there are any; last those that are kept for sending them again. What is being
+    /// written, what is no message, and what is under way in a durable session stays.
     pub fn shed(&mut self, bytes: usize) -> Shed {
         let (messages, freed) = self.out.shed(bytes);
         let mut shed = Shed { messages, bytes: freed };

@@ -137,8 +137,9 @@ fn while_the_disk_fails_nothing_is_acknowledged_and_others_are_served() {
     broker.kill();
 }
 
-/// It is the client that makes room on a full disk, by acknowledging: what waits for it is sent although its connection cannot be put on record,
-/// also if that was found out only after it had begun to wait for that.
+/// It is the client that makes room on a full disk, by acknowledging: what waits for it is sent
+/// although its connection cannot be put on record, also if that was found out only after it had
+/// begun to wait for that.
 #[test]
 fn what_waited_for_a_client_is_sent_when_the_disk_begins_to_fail() {
     let bench = Bench::new();

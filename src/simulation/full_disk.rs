@@ -1,4 +1,5 @@
-//! A disk that is full: what was kept in reserve lets the broker end things, write checkpoints and free segments, until there is room again.
+//! A disk that is full: what was kept in reserve lets the broker end things, write checkpoints and
+//! free segments, until there is room again.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,7 +36,8 @@ fn persistent(broker: &TestBroker, id: &str, filter: &str) {
     client.disconnect();
 }
 
-/// Publishes until the disk is full; how many messages were acknowledged, and the publisher with `waiting` more on their way.
+/// Publishes until the disk is full; how many messages were acknowledged, and the publisher with
+/// `waiting` more on their way.
 fn fill(broker: &TestBroker, waiting: u16) -> (usize, RawClient) {
     let mut publisher = RawClient::clean(broker.addr, "publisher");
     let body = vec![b'x'; 900];
@@ -71,8 +73,8 @@ fn drain(broker: &mut TestBroker, id: &str) -> usize {
     got
 }
 
-/// Reported: a subscriber drained everything but 10 messages of another one, and nothing came back, for no checkpoint and no copying is
-/// possible on a full disk.
+/// Reported: a subscriber drained everything but 10 messages of another one, and nothing came back,
+/// for no checkpoint and no copying is possible on a full disk.
 #[test]
 fn a_full_disk_comes_back_by_draining() {
     let files = SimulatedFiles::new(1);

@@ -1,7 +1,9 @@
-//! What a turn has in its hands while a checkpoint is written and segments are freed: turns that are slow on purpose.
+//! What a turn has in its hands while a checkpoint is written and segments are freed: turns that
+//! are slow on purpose.
 //!
-//! Each case lost acknowledged messages once: a reference was freed before what replaces it was on record, a checkpoint counted on turns
-//! being short, a session's end was on record before what it handed over.
+//! Each case lost acknowledged messages once: a reference was freed before what replaces it was on
+//! record, a checkpoint counted on turns being short, a session's end was on record before what it
+//! handed over.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,7 +56,8 @@ fn retained_value(broker: &TestBroker, topic: &str) -> Option<Vec<u8>> {
     })
 }
 
-/// Reported as A1: a large retained message is replaced at QoS 0, its segment was unlinked, and the new value was not on record.
+/// Reported as A1: a large retained message is replaced at QoS 0, its segment was unlinked, and the
+/// new value was not on record.
 #[test]
 fn a_segment_stays_while_a_turn_has_replaced_what_is_in_it_and_not_put_that_on_record() {
     for seed in 0..4 {
@@ -127,8 +130,8 @@ fn drain(broker: &TestBroker, id: &str, got: &mut BTreeSet<Vec<u8>>) {
     member.disconnect();
 }
 
-/// Two absent members of a group hold acknowledged messages; one of them ends. The power goes at every step of that: each message is with one of
-/// them, or goes on to the other at the next start.
+/// Two absent members of a group hold acknowledged messages; one of them ends. The power goes at
+/// every step of that: each message is with one of them, or goes on to the other at the next start.
 fn end_of_a_member(cut: Option<u64>, end: impl Fn(&TestBroker, &Power)) -> u64 {
     let files = SimulatedFiles::new(7);
     let broker = TestBroker::start(Arc::new(files.clone()), SMALL, Limits::default()).unwrap();
@@ -233,7 +236,8 @@ fn away(broker: &TestBroker, id: &str, filter: &str) {
     member.disconnect();
 }
 
-/// Its own connection ends a session while a successor does not want it: the second end must not forget what the first gives away.
+/// Its own connection ends a session while a successor does not want it: the second end must not
+/// forget what the first gives away.
 #[test]
 fn a_session_that_two_end_is_over_once() {
     let files = SimulatedFiles::new(7);
@@ -257,7 +261,8 @@ fn a_session_that_two_end_is_over_once() {
     again.kill();
 }
 
-/// A member ends while the message it has is not on record yet, for its turn goes on. Nobody else's copy may be lost by that.
+/// A member ends while the message it has is not on record yet, for its turn goes on. Nobody else's
+/// copy may be lost by that.
 #[test]
 fn a_message_that_changes_hands_before_it_is_on_record_stays_everybodys() {
     let files = SimulatedFiles::new(7);
@@ -293,7 +298,8 @@ fn a_message_that_changes_hands_before_it_is_on_record_stays_everybodys() {
     again.kill();
 }
 
-/// Its next connection sends the packet again: an answer must not come before the first has been put on record.
+/// Its next connection sends the packet again: an answer must not come before the first has been
+/// put on record.
 #[test]
 fn nobody_attaches_while_a_message_of_the_session_is_on_its_way() {
     let bench = Bench::new();

@@ -1,12 +1,12 @@
 //! `Reserve`: room on the disk that is kept for the time when the disk is full.
 //!
-//! On a full disk nothing can be freed without writing: the end of a delivery has to be on record before its
-//! message is removed, a checkpoint has to be written before old segments go. So the log keeps a file of
-//! zeros, written and not sparse. When the system says that there is no room, the writer removes it and goes
-//! on. From then on the log is *short of room*: it takes what ends things and what reads need, and nothing
-//! that makes it grow ([`Shared::is_full`]). The housekeeper writes checkpoints, copies forward and frees with
-//! what the reserve had, and makes the reserve anew when there is room for it again; only then the log goes on
-//! growing.
+//! On a full disk nothing can be freed without writing: the end of a delivery has to be on record
+//! before its message is removed, a checkpoint has to be written before old segments go. So the log
+//! keeps a file of zeros, written and not sparse. When the system says that there is no room, the
+//! writer removes it and goes on. From then on the log is *short of room*: it takes what ends
+//! things and what reads need, and nothing that makes it grow ([`Shared::is_full`]). The
+//! housekeeper writes checkpoints, copies forward and frees with what the reserve had, and makes
+//! the reserve anew when there is room for it again; only then the log goes on growing.
 //!
 //! Its size is what that takes: everything that may be waiting in memory to be written, two checkpoints as
 //! large as the last one, and a segment to copy into. On a small disk it is a quarter of what the log could
@@ -119,7 +119,8 @@ impl Shared {
         true
     }
 
-    /// Brings the reserve to the size it should have, if there is room for it, and ends the shortage if so. Blocks.
+    /// Brings the reserve to the size it should have, if there is room for it, and ends the
+    /// shortage if so. Blocks.
     pub(super) fn tend_reserve(&self) {
         if self.options.reserve_bytes == 0 {
             return;

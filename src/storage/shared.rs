@@ -231,8 +231,8 @@ impl Shared {
         self.committed.wake_at(end, waker);
     }
 
-    /// The last attempt to write has failed, or one has succeeded again; whether that is news. Sessions may send then what else waits for
-    /// the log, so those who wait look again.
+    /// The last attempt to write has failed, or one has succeeded again; whether that is news.
+    /// Sessions may send then what else waits for the log, so those who wait look again.
     pub(super) fn set_failing(&self, failing: bool) -> bool {
         if self.failing.swap(failing, Ordering::AcqRel) == failing {
             return false;

@@ -9,7 +9,8 @@ use super::log::Log;
 use crate::ledger::Position;
 
 impl Log {
-    /// Wakes once when [`committed`](Self::committed) has reached `end`; at once if it has. Also wakes when the log is closed.
+    /// Wakes once when [`committed`](Self::committed) has reached `end`; at once if it has. Also
+    /// wakes when the log is closed.
     pub(crate) fn wake_at(&self, end: Position, waker: &Waker) {
         self.shared.wake_at(end, waker);
     }

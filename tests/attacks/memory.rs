@@ -1,5 +1,6 @@
-//! Making the broker hold memory: large messages that nobody takes, for many, again and again. What it held goes back to the system, and the log stays
-//! short. The bounds themselves have their tests in `tests/limits/memory.rs`.
+//! Making the broker hold memory: large messages that nobody takes, for many, again and again. What
+//! it held goes back to the system, and the log stays short. The bounds themselves have their tests
+//! in `tests/limits/memory.rs`.
 
 use std::io::Write;
 use std::net::TcpStream;

@@ -1,4 +1,5 @@
-//! What deliveries under way hold in memory: for counting it, for leaving it to the log, and for reading it back.
+//! What deliveries under way hold in memory: for counting it, for leaving it to the log, and for
+//! reading it back.
 
 use std::sync::Arc;
 
@@ -61,7 +62,8 @@ impl Inflight {
         self.count_kept();
     }
 
-    /// Gives up messages, oldest first, until `bytes` are given back: these deliveries go on, and are not sent again. How many, and their bytes.
+    /// Gives up messages, oldest first, until `bytes` are given back: these deliveries go on, and
+    /// are not sent again. How many, and their bytes.
     pub(in crate::session) fn give_up(&mut self, bytes: usize) -> (usize, usize) {
         let (mut messages, mut freed) = (0, 0);
         let mut take = |delivery: &mut Delivery| {
@@ -78,8 +80,9 @@ impl Inflight {
         (messages, freed)
     }
 
-    /// Deliveries whose messages are in the log only: position and place, oldest first, from a position to before another, with no more than `max`
-    /// of them and no more than `bytes_max`, but for one that is larger. Ends where one is in memory.
+    /// Deliveries whose messages are in the log only: position and place, oldest first, from a
+    /// position to before another, with no more than `max` of them and no more than `bytes_max`,
+    /// but for one that is larger. Ends where one is in memory.
     pub(in crate::session) fn wanted(
         &self,
         from: u64,

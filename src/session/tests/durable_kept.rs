@@ -1,4 +1,5 @@
-//! Messages on their way to a client of a durable session: they leave memory, and are read back when they are to be sent again.
+//! Messages on their way to a client of a durable session: they leave memory, and are read back
+//! when they are to be sent again.
 
 use super::durable::{Disk, durable, read_back, roomy, seen};
 use super::wire::*;

@@ -180,7 +180,8 @@ impl Conn {
         self.record(What::Quiet);
     }
 
-    /// Notes that nothing has come for [`IDLE`](crate::history::IDLE), that nothing was sent, and that something is missing.
+    /// Notes that nothing has come for [`IDLE`](crate::history::IDLE), that nothing was sent, and
+    /// that something is missing.
     pub fn record_idle(&self) {
         self.record(What::Idle);
     }

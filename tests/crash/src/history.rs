@@ -44,8 +44,8 @@ pub enum What {
     Closed(Client, ConnId),
     /// The client has waited for more than comes at once, and nothing came any more.
     Quiet(Client, ConnId),
-    /// The client has read all there was, has answered it, has sent nothing for [`IDLE`], got nothing, and misses something. What
-    /// it sends after this may be what wakes the broker.
+    /// The client has read all there was, has answered it, has sent nothing for [`IDLE`], got
+    /// nothing, and misses something. What it sends after this may be what wakes the broker.
     Idle(Client, ConnId),
     /// The client cannot go on with the connection: these bytes are no packet.
     Garbage(Client, ConnId, String),

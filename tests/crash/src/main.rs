@@ -1,9 +1,9 @@
 //! The crash test: kills a broker at random moments while publishers and flaky subscribers are at work, and judges by the
 //! recorded history whether anything that was acknowledged is lost, delivered twice, out of order or back from the dead.
 //!
-//! It knows the broker as a program, a port and a data directory, so it tests any of them: TernMQ, which must keep its
-//! promise; mosquitto, which does not make it, as the proof that the checker finds losses; and mutants of TernMQ with a fault
-//! each. See `README.md`.
+//! It knows the broker as a program, a port and a data directory, so it tests any of them: TernMQ,
+//! which must keep its promise; mosquitto, which does not make it, as the proof that the checker
+//! finds losses; and mutants of TernMQ with a fault each. See `README.md`.
 
 mod actors;
 mod args;

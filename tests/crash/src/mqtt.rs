@@ -1,5 +1,5 @@
-//! The packets of MQTT 3.1.1 and, as far as sessions with an expiry need it, MQTT 5 as values, written and read without the
-//! codec of the broker.
+//! The packets of MQTT 3.1.1 and, as far as sessions with an expiry need it, MQTT 5 as values,
+//! written and read without the codec of the broker.
 //!
 //! It writes what a client sends and reads what a server sends, one filter per SUBSCRIBE and UNSUBSCRIBE. Payloads are
 //! text: all of ours are, and one that is not comes out as another text than was sent, which the checker reports.
@@ -312,12 +312,14 @@ impl fmt::Display for Packet {
     }
 }
 
-/// The filter of a shared subscription without the name of its group (MQTT 5 section 4.8.2); none of another one.
+/// The filter of a shared subscription without the name of its group (MQTT 5 section 4.8.2); none
+/// of another one.
 pub fn shared(filter: &str) -> Option<&str> {
     Some(filter.strip_prefix("$share/")?.split_once('/')?.1)
 }
 
-/// Whether a filter, of a shared subscription as well, matches a topic name (section 4.7); the names here do not begin with `$`.
+/// Whether a filter, of a shared subscription as well, matches a topic name (section 4.7); the
+/// names here do not begin with `$`.
 pub fn matches(filter: &str, topic: &str) -> bool {
     let filter = shared(filter).unwrap_or(filter);
     let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));

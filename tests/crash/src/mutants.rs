@@ -1,7 +1,9 @@
-//! Mutants: copies of the broker with one fault each, which the checker must find. They check the checker and the workload.
+//! Mutants: copies of the broker with one fault each, which the checker must find. They check the
+//! checker and the workload.
 //!
-//! A fault is a patch in `mutants/`. Its text before the diff says what is wrong and by which exchange it shows, which invariants
-//! find it, and whether it needs other than the usual cycles. It is applied to a copy of the tree, never to the tree itself.
+//! A fault is a patch in `mutants/`. Its text before the diff says what is wrong and by which
+//! exchange it shows, which invariants find it, and whether it needs other than the usual cycles.
+//! It is applied to a copy of the tree, never to the tree itself.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -69,7 +71,8 @@ pub fn of_tree(root: &Path) -> io::Result<Vec<Mutant>> {
     Ok(mutants)
 }
 
-/// Where mutants are built: a copy of the tree, and the target directory of the tree, so that only the broker is built anew.
+/// Where mutants are built: a copy of the tree, and the target directory of the tree, so that only
+/// the broker is built anew.
 #[derive(Debug)]
 pub struct Yard {
     root: PathBuf,
@@ -93,7 +96,8 @@ impl Yard {
         Ok(Self { root, copy: target.join("mutants/tree"), target })
     }
 
-    /// Builds a mutant. The inner error says why there is none: the patch does not apply, or the result does not compile.
+    /// Builds a mutant. The inner error says why there is none: the patch does not apply, or the
+    /// result does not compile.
     ///
     /// # Errors
     /// The system fails us.
@@ -124,7 +128,8 @@ impl Yard {
         Ok(Ok(program))
     }
 
-    /// Makes the copy like the tree. Files that are alike are left alone, so that cargo sees only what has changed.
+    /// Makes the copy like the tree. Files that are alike are left alone, so that cargo sees only
+    /// what has changed.
     fn copy_tree(&self) -> io::Result<()> {
         let mut wanted = BTreeSet::new();
         for name in SOURCES {

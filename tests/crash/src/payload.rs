@@ -1,7 +1,8 @@
 //! Payloads: a name that tells them apart, and padding of any size, which is written out on the wire only.
 //!
-//! `p0.17` is itself. `p0.17 +3000` is on the wire `p0.17 +3000 `, and 3,000 letters that depend on the name and their places.
-//! One that is read back wrong in any byte stays what it is, and so is another payload than the one that was sent.
+//! `p0.17` is itself. `p0.17 +3000` is on the wire `p0.17 +3000 `, and 3,000 letters that depend on
+//! the name and their places. One that is read back wrong in any byte stays what it is, and so is
+//! another payload than the one that was sent.
 
 use std::rc::Rc;
 

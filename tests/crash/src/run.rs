@@ -256,8 +256,9 @@ async fn cycle(
     start(program, world).await
 }
 
-/// The first part of a heavy cycle: load until a checkpoint is due, or, if segments are what the broker's death waits for, until
-/// there is one, so that segments can go from then on. Then it is quiet.
+/// The first part of a heavy cycle: load until a checkpoint is due, or, if segments are what the
+/// broker's death waits for, until there is one, so that segments can go from then on. Then it is
+/// quiet.
 async fn load(death: &Death, world: &World, focus: Focus, files: &mut UnboundedReceiver<FileEvent>) {
     world.loaded.set(0);
     world.focus.set(focus);

@@ -40,7 +40,8 @@ pub enum Mood {
     Usual,
     /// Megabytes within a second, so that checkpoints are due and segments are freed.
     Load,
-    /// Sessions end, connections are lost and retained messages are replaced, and nobody else gives the broker a reason to write.
+    /// Sessions end, connections are lost and retained messages are replaced, and nobody else gives
+    /// the broker a reason to write.
     Quiet,
 }
 

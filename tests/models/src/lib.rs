@@ -2,8 +2,8 @@
 //! a connection. Each is run in every order that its threads can come in, and fails where one of
 //! them waits for ever.
 //!
-//! `tests/run models`, or here `cargo test`. What is in the models themselves is as short as it can be; what they are about is the broker's
-//! own code:
+//! `tests/run models`, or here `cargo test`. What is in the models themselves is as short as it can
+//! be; what they are about is the broker's own code:
 //!
 //! | file of the broker | models |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! A turn takes a message out of a session and puts its successor on record later; whoever has seen the session without it and waits for the
-//! turns of that moment finds the successor.
+//! A turn takes a message out of a session and puts its successor on record later; whoever has seen
+//! the session without it and waits for the turns of that moment finds the successor.
 
 use loom::future::block_on;
 use loom::sync::atomic::{AtomicBool, Ordering};
@@ -61,7 +61,8 @@ fn what_a_turn_has_in_its_hands_is_on_record_behind_the_barrier() {
     });
 }
 
-/// Turns that come while barriers are under way are counted in the phase of one of them, and must not be overlooked by the next.
+/// Turns that come while barriers are under way are counted in the phase of one of them, and must
+/// not be overlooked by the next.
 #[test]
 fn the_second_of_two_barriers_sees_turns_that_began_during_the_first() {
     check(|| {

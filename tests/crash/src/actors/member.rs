@@ -1,5 +1,6 @@
-//! Members of a group (shared subscription): they come and go, hold what they got without an answer, and their sessions end in
-//! every way a session can end. What one of them leaves belongs to the others.
+//! Members of a group (shared subscription): they come and go, hold what they got without an
+//! answer, and their sessions end in every way a session can end. What one of them leaves belongs
+//! to the others.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Liveness of QoS 2: two publishers, a message each at the same time, and a receiver that must have both without having to say
-//! anything but its answers.
+//! Liveness of QoS 2: two publishers, a message each at the same time, and a receiver that must
+//! have both without having to say anything but its answers.
 
 use std::collections::HashSet;
 use std::rc::Rc;

@@ -25,9 +25,11 @@ pub(super) enum Work {
     Messages(Vec<(Rc<str>, u8)>),
     /// Retained messages to these topics, set, overwritten and deleted.
     Retained(Vec<(Rc<str>, u8)>),
-    /// Retained messages that are never deleted, of up to so many bytes under load; overwritten at QoS 0 as well.
+    /// Retained messages that are never deleted, of up to so many bytes under load; overwritten at
+    /// QoS 0 as well.
     Kept(Vec<(Rc<str>, u8)>, u32),
-    /// Messages to a group, or others of which there are many under load: of these sizes, and so many bytes at most.
+    /// Messages to a group, or others of which there are many under load: of these sizes, and so
+    /// many bytes at most.
     Bulk(Vec<(Rc<str>, u8)>, (u32, u32), u32),
 }
 
@@ -169,7 +171,8 @@ impl Publisher {
         self.publish(topic, qos, payload).await
     }
 
-    /// What this publisher has to do with a heavy cycle, if anything is left to do; `false` if it goes on as usual.
+    /// What this publisher has to do with a heavy cycle, if anything is left to do; `false` if it
+    /// goes on as usual.
     async fn heave(&mut self) -> Result<bool, Gone> {
         let now = self.world.now();
         if self.load.0 != now.epoch {
@@ -191,7 +194,8 @@ impl Publisher {
                 let payload = self.payload_of(size);
                 self.publish(topic, qos, payload).await?;
             }
-            // Now none of them has a value that can be found anywhere but in its old segment or in this message.
+            // Now none of them has a value that can be found anywhere but in its old segment or in
+            // this message.
             (Work::Kept(topics, most), Mood::Quiet)
                 if has_part && *most > LARGE && (count as usize) < 2 * topics.len() =>
             {

@@ -251,8 +251,9 @@ impl Receiver {
             && awaited.all(|(_, payload)| self.seen.contains(payload))
     }
 
-    /// Takes everything that is there for a persistent session, until the sentinels of its subscriptions have come. It says
-    /// nothing but its answers: what it is owed has to come by itself.
+    /// Takes everything that is there for a persistent session, until the sentinels of its
+    /// subscriptions have come. It says nothing but its answers: what it is owed has to come by
+    /// itself.
     pub(super) async fn drain(&mut self) {
         let (mut idles, mut last) = (0, Instant::now());
         while idles < IDLES_MAX && self.world.is(Stage::Drain) {
@@ -289,7 +290,8 @@ impl Receiver {
         }
     }
 
-    /// After a long silence: sees that the broker answers others, waits once more, notes that something is missing, and speaks.
+    /// After a long silence: sees that the broker answers others, waits once more, notes that
+    /// something is missing, and speaks.
     pub(super) async fn note_idle(&mut self) {
         if !herald(&self.world, &self.name).await || !matches!(self.take(GRACE, 0).await, Ok(None)) {
             return;
@@ -325,7 +327,8 @@ impl Receiver {
     }
 }
 
-/// Whether the broker takes a new connection. On a busy machine it may be that nothing comes because nothing goes on.
+/// Whether the broker takes a new connection. On a busy machine it may be that nothing comes
+/// because nothing goes on.
 pub(super) async fn herald(world: &Rc<World>, name: &str) -> bool {
     let client_id = format!("herald-{name}").into();
     let connect = Connect { client_id, clean: true, will: None, expiry: None };

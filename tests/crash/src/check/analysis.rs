@@ -34,7 +34,8 @@ pub struct Analysis<'a> {
     pub sessions: HashMap<Client, Presence>,
     /// Which session each client has had last, counted as in [`Receipt::session`].
     pub last_sessions: HashMap<Client, usize>,
-    /// Clients with shared subscriptions, and with nothing else: what one of them does not answer, another one may get.
+    /// Clients with shared subscriptions, and with nothing else: what one of them does not answer,
+    /// another one may get.
     pub members: HashSet<Client>,
     by_payload: HashMap<Rc<str>, usize>,
 }
@@ -369,7 +370,8 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// The receipts of live messages of this round, with their messages; not those of members of groups, who are not alone in it.
+    /// The receipts of live messages of this round, with their messages; not those of members of
+    /// groups, who are not alone in it.
     pub fn deliveries(&self) -> impl Iterator<Item = (&Receipt, usize, &Message)> {
         let live = |receipt: &&Receipt| !receipt.publish.retain && !self.members.contains(&receipt.client);
         self.receipts.iter().filter(live).filter_map(|receipt| {

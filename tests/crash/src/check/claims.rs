@@ -6,8 +6,8 @@ use crate::history::{Client, Index};
 use crate::mqtt::matches;
 
 impl Analysis<'_> {
-    /// The time in which this subscription stood, if it did so from the first sending of this message to its last
-    /// acknowledgement: then the message belongs to it.
+    /// The time in which this subscription stood, if it did so from the first sending of this
+    /// message to its last acknowledgement: then the message belongs to it.
     pub fn must(&self, subscription: &Subscription, message: &Message) -> Option<(Index, Index)> {
         let done = message.done.filter(|_| !subscription.is_shared())?;
         let mut times =
@@ -25,8 +25,8 @@ impl Analysis<'_> {
         })
     }
 
-    /// Whether this message may have got to this client by this moment: by a subscription that can have stood when it
-    /// was routed, in a session that has not been replaced since.
+    /// Whether this message may have got to this client by this moment: by a subscription that can
+    /// have stood when it was routed, in a session that has not been replaced since.
     pub fn may(&self, client: &Client, message: &Message, until: Index) -> bool {
         self.subscriptions.iter().any(|subscription| {
             subscription.client == *client
@@ -41,9 +41,10 @@ impl Analysis<'_> {
         })
     }
 
-    /// Whether the broker may have forgotten a delivery in the crash after it. At QoS 1 it may hand on what it has not
-    /// stored yet: it has promised nothing to the publisher, who sends the message again, and nothing to the receiver, who
-    /// may get it twice. At QoS 2 it must know what it has sent.
+    /// Whether the broker may have forgotten a delivery in the crash after it. At QoS 1 it may hand
+    /// on what it has not stored yet: it has promised nothing to the publisher, who sends the
+    /// message again, and nothing to the receiver, who may get it twice. At QoS 2 it must know what
+    /// it has sent.
     pub fn is_forgettable(&self, receipt: &Receipt) -> bool {
         let is_last = receipt.epoch == self.starts.len();
         let Some(message) = receipt.message.map(|message| &self.messages[message]) else {

@@ -8,11 +8,13 @@ use super::{Analysis, Violation};
 use crate::history::{ConnId, What};
 use crate::mqtt::{Packet, matches, short};
 
-/// I20, groups (MQTT 5 section 4.8.2, [MQTT-4.8.2-6]): a message that was acknowledged while a group had a member that stays is
-/// answered by some member by the end of the round, whatever became of those it went to first: at QoS 1 what a member has not
-/// answered when its session ends, or has not even been sent, goes to another one. And a member gets what its filter matches.
+/// I20, groups (MQTT 5 section 4.8.2, [MQTT-4.8.2-6]): a message that was acknowledged while a
+/// group had a member that stays is answered by some member by the end of the round, whatever
+/// became of those it went to first: at QoS 1 what a member has not answered when its session ends,
+/// or has not even been sent, goes to another one. And a member gets what its filter matches.
 ///
-/// The members here subscribe at QoS 1. At which of them a message arrives, how often and in which order is not asked.
+/// The members here subscribe at QoS 1. At which of them a message arrives, how often and in which
+/// order is not asked.
 pub(super) fn i20_groups(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     let answered = answered(a);

@@ -51,9 +51,10 @@ pub(super) fn i16_liveness(a: &Analysis<'_>) -> Vec<Violation> {
     violations
 }
 
-/// I19, what is owed comes by itself (section 4.4): a message that was acknowledged does not wait until its receiver says something.
-/// A receiver that misses something is silent for a long time ([`IDLE`]) and then sends PINGREQ; what comes only after that, and had
-/// been acknowledged in the first half of the silence, was held up by nothing but a wake-up that was lost.
+/// I19, what is owed comes by itself (section 4.4): a message that was acknowledged does not wait
+/// until its receiver says something. A receiver that misses something is silent for a long time
+/// ([`IDLE`]) and then sends PINGREQ; what comes only after that, and had been acknowledged in the
+/// first half of the silence, was held up by nothing but a wake-up that was lost.
 pub(super) fn i19_by_itself(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut spoke = HashSet::new();

@@ -1,8 +1,8 @@
 //! The checker: judges a history of one round, at whose end everything was to be acknowledged and delivered.
 //!
-//! One function per invariant, numbered as in the reliability notes: I1 to I13, I15, I16, I18 to I20. (I14, keep alive, and I17,
-//! authorization, are no matter of crashes and have tests of their own.) Whatever is not certain, because a packet was
-//! never answered, counts for the broker.
+//! One function per invariant, numbered as in the reliability notes: I1 to I13, I15, I16, I18 to
+//! I20. (I14, keep alive, and I17, authorization, are no matter of crashes and have tests of their
+//! own.) Whatever is not certain, because a packet was never answered, counts for the broker.
 
 mod analysis;
 mod claims;

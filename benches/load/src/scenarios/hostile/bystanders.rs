@@ -1,9 +1,10 @@
-//! Clients that have nothing to do with the load, on a thread of their own, and what they wait: a pair that talks,
-//! an idle client that pings, and new ones that connect.
+//! Clients that have nothing to do with the load, on a thread of their own, and what they wait: a
+//! pair that talks, an idle client that pings, and new ones that connect.
 //!
-//! A wait runs from the moment at which something was meant to be sent. In each of these moments a packet also goes to
-//! an *echo*, a thread of this program that sends back what it gets: what that takes is the generator's own lateness
-//! and the machine's. It is reported beside the waits, and subtracted from each wait of the same moment.
+//! A wait runs from the moment at which something was meant to be sent. In each of these moments a
+//! packet also goes to an *echo*, a thread of this program that sends back what it gets: what that
+//! takes is the generator's own lateness and the machine's. It is reported beside the waits, and
+//! subtracted from each wait of the same moment.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
@@ -69,8 +70,8 @@ struct Switches {
 }
 
 impl Bystanders {
-    /// Brings them up. The pair's receiver subscribes to `also` as well, if there is one: it is not quite uninvolved
-    /// then.
+    /// Brings them up. The pair's receiver subscribes to `also` as well, if there is one: it is not
+    /// quite uninvolved then.
     pub(super) fn start(link: &Link, also: Option<&str>) -> Result<Self> {
         let switches = Arc::new(Switches::default());
         let theirs = Arc::clone(&switches);

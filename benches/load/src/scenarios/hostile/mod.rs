@@ -1,8 +1,9 @@
 //! Clients that want more than their share, and what uninvolved ones wait meanwhile.
 //!
-//! Each case prepares its clients, then the bystanders begin to measure and the case does its worst. A case asks for
-//! what a client may ask for at default limits; it is not judged what becomes of it. What counts is the wait of the
-//! bystanders, less the lateness of their own echo: see `bystanders`.
+//! Each case prepares its clients, then the bystanders begin to measure and the case does its
+//! worst. A case asks for what a client may ask for at default limits; it is not judged what
+//! becomes of it. What counts is the wait of the bystanders, less the lateness of their own echo:
+//! see `bystanders`.
 
 mod broker;
 mod bystanders;
@@ -30,8 +31,8 @@ const ALL: &str = "hostile-all";
 /// What the bystanders may wait, less the lateness.
 const P999_MAX: Duration = Duration::from_millis(20);
 const WORST_MAX: Duration = Duration::from_millis(100);
-/// The bystanders measure at least so long, so that there are thousands of moments, and some time behind the end of
-/// the case's own work.
+/// The bystanders measure at least so long, so that there are thousands of moments, and some time
+/// behind the end of the case's own work.
 const MEASURED_MIN: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(2);
 

@@ -91,8 +91,8 @@ pub(super) fn receivers(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// The pair's receiver hears of a publisher whose reads take long as well: what its own publisher sends must not wait
-/// with that.
+/// The pair's receiver hears of a publisher whose reads take long as well: what its own publisher
+/// sends must not wait with that.
 pub(super) fn wait(stage: &mut Stage) -> Result<()> {
     const BLOBS: usize = 5;
     let receiver = stage.subscribers(vec![matching(20_000)], 0, "receiver")?[0];
