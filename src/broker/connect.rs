@@ -138,6 +138,10 @@ impl Core {
         });
         let mut replaced = None;
         let outlives = keep_for != KeepFor::Nothing;
+        let place = self.entrance.enter(&owner.client_id);
+        let Ok(_place) = tokio::time::timeout(limits.connect_timeout, place).await else {
+            return Err(ReasonCode::ServerUnavailable);
+        };
         loop {
             if self.clients.len() >= limits.sessions_max && !self.clients.contains_key(&owner.client_id) {
                 return Err(ReasonCode::QuotaExceeded);

@@ -18,6 +18,7 @@ mod client;
 mod clock;
 mod connect;
 mod deliver;
+mod entrance;
 mod fan_out;
 mod filters;
 mod flush;
@@ -73,6 +74,7 @@ pub(crate) use client::{Client, ClientState, KeepFor, signal};
 use clock::Clock;
 pub(crate) use clock::{WallClock, unix_millis};
 pub(crate) use connect::{Attached, ConnectRequest};
+use entrance::Entrance;
 pub(crate) use filters::LargePacket;
 pub(crate) use flush::Flushed;
 pub(crate) use handle::Handle;
@@ -147,6 +149,8 @@ pub(crate) struct Core {
     memory: Memory,
     /// Packets that have not come as a whole.
     unfinished: Unfinished,
+    /// Connections that come in.
+    entrance: Entrance,
     take_overs: TakeOvers,
     /// When limits were told of that bite again and again.
     pub(crate) told: Told,
@@ -202,6 +206,7 @@ impl Core {
             accounts,
             memory,
             unfinished,
+            entrance: Entrance::default(),
             take_overs: TakeOvers::default(),
             told: Told::default(),
             next_key: AtomicU64::new(1),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::client::Replay;
+use super::client::{Replay, locks_taken};
 use super::flush::{By, flush, give_spare, take_spare};
 use super::{
     Attached, Cause, Client, Clock, ConnectRequest, Core, Handle, Kept, Publisher, Security, Turn, WallClock,
@@ -114,6 +114,56 @@ fn nobody_attaches_before_the_old_connection_is_gone() {
         core.disconnected(&attached.client, attached.epoch, &Cause::Disconnect { with_will: false });
         assert_eq!(core.metrics().clients_connected, 0);
     }
+}
+
+/// Many connections with one client id: each comes in, and none of them looks while it is not its
+/// turn.
+#[test]
+fn a_crowd_with_one_client_id_comes_in_one_by_one() {
+    const CROWD: usize = 200;
+    /// Locks of clients for one that comes in; with all looking it would be twice the crowd.
+    const LOCKS_MAX: usize = 20;
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    for is_clean in [false, true] {
+        let core = Core::new(Limits::default(), Security::default());
+        let mut crowd: Vec<_> = (0..CROWD).map(|_| Peer::new(&core, is_clean, None)).collect();
+        let (gone, mut waiting) = crowd.split_last_mut().expect("there are many");
+        gone.poll().expect("nobody is there yet");
+        let mut before = gone;
+        while !waiting.is_empty() {
+            assert!(waiting.iter_mut().all(|peer| peer.poll().is_none()), "the socket before is open");
+            before.handle.set_gone();
+            let locks = locks_taken();
+            // Whoever has no place yet is woken in vain here.
+            let (next, rest) = waiting.split_first_mut().expect("it is not empty");
+            assert!(rest.iter_mut().all(|peer| peer.poll().is_none()), "they came later");
+            next.poll().expect("the one before is gone");
+            let locks = locks_taken() - locks;
+            assert!(locks <= LOCKS_MAX, "{locks} locks for one of {CROWD}");
+            (before, waiting) = (next, rest);
+        }
+        drop(crowd);
+        assert_eq!(core.entrance.lines(), 0);
+    }
+}
+
+/// Who no longer waits leaves the line.
+#[test]
+fn a_connection_that_leaves_the_line_holds_up_nobody() {
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    let core = Core::new(Limits::default(), Security::default());
+    let mut peers: Vec<_> = (0..4).map(|_| Peer::new(&core, false, None)).collect();
+    let mut polled = peers.iter_mut().map(Peer::poll).collect::<Vec<_>>();
+    assert!(polled.remove(0).is_some() && polled.iter().all(Option::is_none));
+    let handle = Arc::clone(&peers[0].handle);
+    // The one whose turn it is, and one who waits for his.
+    drop(peers.drain(1..3));
+    handle.set_gone();
+    assert!(peers[1].poll().is_some());
+    drop(peers);
+    assert_eq!(core.entrance.lines(), 0);
 }
 
 #[test]

@@ -48,9 +48,13 @@ impl Connection {
         }
         // What another thread is writing at this moment goes first, and goes back where the socket
         // takes no more.
-        poll_fn(|_| match self.core.reserve_output(&self.client, self.epoch) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
+        poll_fn(|_| {
+            // Whoever leaves a signal that lies there already wakes nobody.
+            self.gone.0.take_signals();
+            match self.core.reserve_output(&self.client, self.epoch) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
         })
         .await;
         let end = self.finish(&cause);

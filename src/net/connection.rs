@@ -134,6 +134,8 @@ impl Connection {
     /// Reads what is left after the socket has failed, which a write may tell first: acknowledgements count that lie there, and so does a
     /// DISCONNECT ([MQTT-3.1.2-10]). Ready at the end of the input, which a failed socket always has, or when a successor waits.
     pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+        // Else a successor, who leaves one that lies there already, would wake nobody.
+        self.gone.0.take_signals();
         loop {
             if self.client.lock().link_of(self.epoch).is_none() {
                 return Poll::Ready(Cause::TakenOver);

@@ -16,6 +16,7 @@ use crate::signals::Signals;
 use crate::sync::Mutex;
 
 const FLUSH: u8 = 1;
+const CLOSE: u8 = 2;
 
 struct Client {
     state: Mutex<State>,
@@ -28,6 +29,8 @@ struct State {
     gate: Gate,
     out: Vec<u8>,
     waker: Option<Waker>,
+    /// A successor has the session.
+    is_taken_over: bool,
 }
 
 /// It takes a few bytes at a time, and says when it takes more.
@@ -80,7 +83,7 @@ impl Socket {
 
 impl Client {
     fn new(room: usize) -> Arc<Self> {
-        let state = State { gate: Gate::default(), out: Vec::new(), waker: None };
+        let state = State { gate: Gate::default(), out: Vec::new(), waker: None, is_taken_over: false };
         Arc::new(Self {
             state: Mutex::new(state),
             signals: Signals::default(),
@@ -101,6 +104,9 @@ impl Client {
         };
         self.socket.write(&mut output);
         let mut state = self.state.lock();
+        if state.is_taken_over {
+            return false;
+        }
         let blocked = !output.is_empty();
         output.append(&mut state.out);
         state.out = output;
@@ -211,4 +217,39 @@ fn the_last_words_follow_what_another_was_writing() {
             assert_eq!(client.taken(), [1, 2], "nobody has written anything after that");
         });
     }
+}
+
+/// A connection that ends, and waits for the one who is writing, is taken over meanwhile. A signal
+/// that it did not look at lies there: so the successor wakes nobody, unless it is taken first.
+#[test]
+fn a_connection_taken_over_does_not_wait_for_a_writer() {
+    check(|| {
+        let client = Client::new(2);
+        client.state.lock().out.push(1);
+        // A write has failed before; the task ends for another reason.
+        assert!(client.signals.leave(CLOSE));
+        let mut others = Vec::new();
+        block_on(poll_fn(|cx| {
+            if others.is_empty() {
+                client.state.lock().waker = Some(cx.waker().clone());
+                let publisher = Arc::clone(&client);
+                others.push(thread::spawn(move || {
+                    publisher.flush(By::Publisher);
+                }));
+                let successor = Arc::clone(&client);
+                others.push(thread::spawn(move || {
+                    let mut state = successor.state.lock();
+                    state.is_taken_over = true;
+                    if successor.signals.leave(CLOSE) {
+                        state.waker.iter().for_each(Waker::wake_by_ref);
+                    }
+                }));
+            }
+            // As `Connection::close`.
+            let _ = client.signals.take();
+            let mut state = client.state.lock();
+            if state.is_taken_over || state.gate.reserve() { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        others.into_iter().for_each(|other| other.join().unwrap());
+    });
 }
