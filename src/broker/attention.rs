@@ -15,7 +15,7 @@
 //! | messages for which the output is too long | some of it is written | who writes pumps the session; if more than that is to be done, a publisher signals the task |
 //! | retained messages | the output is nearly written, the window open, SUBACK sent | as the three above |
 //! | messages to be read back from the log | at once | a publisher's write and shedding signal the task; the reader's end wakes it |
-//! | output | somebody writes it | the turn that promised to; the one who is writing; a signal where a publisher leaves it; the socket where it took no more |
+//! | output | somebody writes it | the turn that promised to, or one of the next turns of its connection, which signals if it has none ([`deferred`](super::deferred)); the one who is writing; a signal where a publisher leaves it; the socket where it took no more |
 //!
 //! Others change a session's state outside of its task as well: rules of access and `memory_max`
 //! take messages out of its queue. What stands behind them may be sent then: they signal the task.

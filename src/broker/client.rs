@@ -22,6 +22,7 @@ use super::hand_over::Leaving;
 use super::handle::Handle;
 use super::held::Held;
 use super::local::LocalQueue;
+use super::promise::FlushPromise;
 use crate::accounts::STEP;
 use crate::auth::entry::EntryId;
 use crate::ledger::Position;
@@ -139,8 +140,8 @@ pub(crate) struct Link {
     pub(crate) login_entry: Option<EntryId>,
     /// Wakes the connection's task.
     pub(crate) waker: Waker,
-    /// Somebody has promised to write the output at the end of his turn.
-    pub(crate) flush_promised: bool,
+    /// Who has promised to write the output.
+    pub(crate) flush: FlushPromise,
     /// Answers that wait for the log.
     pub(crate) held: Option<Box<Held>>,
     /// Who writes the output.

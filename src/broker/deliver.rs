@@ -78,8 +78,7 @@ impl Core {
             Delivered::Sent => {
                 turn.sent += 1;
                 if let Some(link) = &mut state.link {
-                    if !link.flush_promised {
-                        link.flush_promised = true;
+                    if link.flush.promise(turn.promiser) {
                         turn.touch(client);
                     }
                     if state.session.out.pending() > state.session.limits().queue_bytes_max / 4 * 3

@@ -46,7 +46,7 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
             let mut state = client.lock();
             let state = &mut *state;
             let Some(link) = &mut state.link else { return Flushed::Done };
-            link.flush_promised = false;
+            link.flush.keep();
             let Some(socket) = &link.socket else {
                 // TLS: only the client's task can write.
                 if by == By::Publisher {

@@ -372,9 +372,8 @@ impl Core {
     /// Has the client's output written at the end of the turn.
     pub(crate) fn promise_flush(&self, turn: &mut Turn, client: &Arc<Client>, state: &mut ClientState) {
         if let Some(link) = &mut state.link
-            && !link.flush_promised
+            && link.flush.promise(turn.promiser)
         {
-            link.flush_promised = true;
             turn.touch(client);
         }
     }

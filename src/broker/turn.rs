@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::budget::Budget;
 use super::client::signal;
 use super::fan_out::Publishing;
+use super::promise::Promiser;
 use super::turn_log::TurnLog;
 use super::{Client, Core, flush};
 use crate::session::{DropReason, EncodeScratch, Timestamp};
@@ -32,7 +33,9 @@ pub(crate) struct Turn {
     pub(crate) budget: Budget,
     /// Whose messages with many receivers go on record with this turn.
     pub(super) published: Vec<Publishing>,
-    touched: Vec<Arc<Client>>,
+    pub(super) touched: Vec<Arc<Client>>,
+    /// Who promises to write their output.
+    pub(crate) promiser: Promiser,
     pub(crate) scratch: EncodeScratch,
     /// Room for the identifiers of one delivery's subscriptions.
     pub(crate) subscription_ids: Vec<u32>,
@@ -56,6 +59,7 @@ impl Turn {
             budget: Budget::of_turn(),
             published: Vec::new(),
             touched: Vec::new(),
+            promiser: Promiser::new(),
             scratch: EncodeScratch::default(),
             subscription_ids: Vec::new(),
             congested: false,

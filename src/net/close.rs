@@ -28,6 +28,7 @@ impl Connection {
         {
             cause = last;
         }
+        self.deferred = None;
         // Nothing is read any more; the farewell may take its time.
         self.partial = Vec::new();
         self.unfinished = None;

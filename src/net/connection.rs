@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -21,16 +20,14 @@ use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
 use crate::accounts::STEP;
 use crate::broker::{
-    Cause, Client, Core, Disconnected, Handle, LargePacket, Publisher, UnfinishedCharge, signal,
+    Cause, Client, Core, DeferredFlush, Disconnected, Handle, LargePacket, Publisher, UnfinishedCharge,
+    signal,
 };
 use crate::escape::escape;
 use crate::session::{Output, Terms};
 
 /// Reads in one go before others on this thread get their turn.
 const READS_PER_POLL: usize = 4;
-
-/// How long a publisher is held when a receiver that keeps reading is close to its bound.
-const HOLD: Duration = Duration::from_millis(2);
 
 /// Runs a connection from accept to close.
 pub(super) async fn run(
@@ -93,6 +90,8 @@ pub(super) struct Connection {
     /// What CONNECT settled.
     pub(super) terms: Terms,
     pub(super) publisher: Publisher,
+    /// Receivers whose output is written in one of its next turns.
+    pub(super) deferred: Option<Box<DeferredFlush>>,
     /// TLS only: output being written.
     pub(super) output: Option<Box<Output>>,
     pub(super) from_log: FromLog,
@@ -107,6 +106,14 @@ pub(super) struct Connection {
     pub(super) finished: bool,
     /// Dropped last, with the socket closed: a successor waits for it.
     pub(super) gone: GoneGuard,
+}
+
+/// What a connection's task does next.
+enum Next {
+    /// It has woken itself: there is a backlog.
+    Turn,
+    /// It waits.
+    Wait,
 }
 
 /// What one read brought.
@@ -126,7 +133,12 @@ impl Connection {
     /// Runs until the connection ends, and says why.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         match self.poll_turns(cx) {
-            Ok(()) => Poll::Pending,
+            Ok(Next::Turn) => Poll::Pending,
+            Ok(Next::Wait) => {
+                // Nobody knows for how long.
+                self.deferred = None;
+                Poll::Pending
+            }
             Err(cause) => Poll::Ready(cause),
         }
     }
@@ -166,7 +178,7 @@ impl Connection {
         Ok(())
     }
 
-    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Result<Next, Cause> {
         let signals = self.gone.0.take_signals();
         if signals & signal::CLOSE != 0 {
             return Err(self.close_cause());
@@ -179,7 +191,7 @@ impl Connection {
             self.handle_backlog()?;
             if self.publisher.is_pending() {
                 worker::let_others_first(cx);
-                return Ok(());
+                return Ok(Next::Turn);
             }
         }
         let socket = self.poll_work(cx)?;
@@ -189,29 +201,29 @@ impl Connection {
             if socket == Socket::Blocked && signals & signal::KEEP_ALIVE != 0 {
                 self.judge_unread()?;
             }
-            return Ok(());
+            return Ok(Next::Wait);
         }
         if let Some(hold) = &mut self.hold {
             if hold.as_mut().poll(cx).is_pending() {
-                return Ok(());
+                return Ok(Next::Wait);
             }
             self.hold = None;
         }
         for _ in 0..READS_PER_POLL {
             if self.log_is_full(cx) || self.hold_if_too_fast(cx) || self.hold_if_too_much_is_unfinished(cx) {
-                return Ok(());
+                return Ok(Next::Wait);
             }
             match self.poll_input(cx)? {
                 Progress::Waiting => {
                     if signals & signal::KEEP_ALIVE != 0 {
                         self.judge_keep_alive()?;
                     }
-                    return Ok(());
+                    return Ok(Next::Wait);
                 }
                 Progress::Read => {
                     let socket = self.poll_work(cx)?;
                     if self.has_no_room_for_answers(socket) {
-                        return Ok(());
+                        return Ok(Next::Wait);
                     }
                     if self.backlog {
                         // Its turn is over. Others first, and what has come for them meanwhile.
@@ -219,12 +231,12 @@ impl Connection {
                             self.judge_keep_alive()?;
                         }
                         worker::let_others_first(cx);
-                        return Ok(());
+                        return Ok(Next::Turn);
                     }
                 }
             }
             if self.hold_if_congested(cx) {
-                return Ok(());
+                return Ok(Next::Wait);
             }
         }
         // There is more; others first.
@@ -233,7 +245,7 @@ impl Connection {
         }
         worker::let_others_run();
         cx.waker().wake_by_ref();
-        Ok(())
+        Ok(Next::Wait)
     }
 
     /// Handles what the last turn has left.
@@ -294,45 +306,6 @@ impl Connection {
             Some(keep_alive) if self.core.now() >= keep_alive.deadline(last) => Err(Cause::KeepAliveExpired),
             _ => Ok(()),
         }
-    }
-
-    fn hold_if_congested(&mut self, cx: &mut Context<'_>) -> bool {
-        let congested = worker::with(|worker| std::mem::take(&mut worker.turn.congested));
-        congested && self.hold_for(HOLD, cx)
-    }
-
-    /// A client above its rate is not read for as long as it takes.
-    fn hold_if_too_fast(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(rate) = &mut self.rate else { return false };
-        let Some((time, limit)) = rate.owes(self.core.now()) else { return false };
-        self.core.metrics.held.add(limit, 1);
-        if rate.tell_once() {
-            tracing::warn!(
-                client_id = %escape(&self.client.id),
-                peer = %self.peer,
-                limit = %format_args!("limits.{limit}"),
-                "a client sends faster than it may and is read more slowly; told once per connection"
-            );
-        }
-        self.hold_for(time, cx)
-    }
-
-    /// A client in the midst of a large packet is not read while another, which holds more, has to go.
-    fn hold_if_too_much_is_unfinished(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.unfinished.is_none() || !self.core.is_too_much_unfinished() {
-            return false;
-        }
-        self.core.metrics.held.add("unfinished_bytes_max", 1);
-        self.hold_for(HOLD, cx)
-    }
-
-    fn hold_for(&mut self, time: Duration, cx: &mut Context<'_>) -> bool {
-        let mut hold = Box::pin(tokio::time::sleep(time));
-        let pending = hold.as_mut().poll(cx).is_pending();
-        if pending {
-            self.hold = Some(hold);
-        }
-        pending
     }
 
     /// Reads once and handles every complete packet.

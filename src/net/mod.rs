@@ -6,6 +6,7 @@ mod close;
 mod connection;
 mod entry;
 mod handshake;
+mod hold;
 mod listener;
 mod output;
 mod packets;

@@ -28,7 +28,7 @@ impl Connection {
                 let Some(link) = state.link.as_mut().filter(|link| link.epoch == self.epoch) else {
                     return Err(Cause::TakenOver);
                 };
-                link.flush_promised = false;
+                link.flush.keep();
                 if !state.session.out.has_output() {
                     drop(guard);
                     return match self.stream.poll_flush(cx) {

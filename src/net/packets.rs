@@ -93,6 +93,11 @@ impl Connection {
             core.replay(turn, &self.client);
         }
         self.backlog |= self.publisher.is_pending();
+        if self.backlog && !turn.congested {
+            turn.defer_flush(&core, &mut self.deferred);
+        } else {
+            turn.flush_deferred(&mut self.deferred);
+        }
         if let Some(took) = turn.finish(&core) {
             core.tell_long_turn(took, &self.client.id, last);
         }
@@ -113,8 +118,7 @@ impl Connection {
             && !link.hold_answers(&self.core.accounts, recorded, &mut self.publisher.acks)
         {
             state.session.send_acks(&self.publisher.acks);
-            if !link.flush_promised {
-                link.flush_promised = true;
+            if link.flush.promise(turn.promiser) {
                 turn.touch(&self.client);
             }
         }
