@@ -26,6 +26,8 @@ pub(crate) mod cost {
     pub(crate) const PACKET: u32 = 2;
     /// A session that gets a message, or is asked whether it takes it.
     pub(crate) const RECEIVER: u32 = 1;
+    /// A client whose output is to be written: a system call, here or by its own task.
+    pub(crate) const WRITE: u32 = 20;
     /// A filter that is added or removed.
     pub(crate) const FILTER: u32 = 8;
     /// Messages of a queue that are looked through for one unit.

@@ -1,84 +1,124 @@
-//! `DeferredFlush`: receivers whose output is written some turns later.
+//! `DeferredFlush`: receivers whose output is written in one of the connection's next turns.
 //!
 //! One read may bring hundreds of packets, more than fit into one turn. To write the output of
 //! every receiver at the end of each of these turns would be a system call for a few messages. So
 //! while packets of a read are left, the writes of its turns are put off, [`TURNS_MAX`] turns at
-//! most, and for [`CLIENTS_MAX`] receivers at most.
+//! most. Then they are done, in turns of their own, before the next packet: [`SLICE`] receivers in
+//! each, for it wakes the tasks of those that it does not write to itself, and others are to get
+//! their turns in between.
 //!
-//! What it assumes: the connection's next turn comes by itself. Where it does not, because the
-//! connection waits for something or ends, this is dropped; then the receivers' own tasks are woken
-//! and write.
+//! What it assumes: the connection has a next turn, of itself. The connection sees to that while it
+//! has such a list. If it ends out of order the list is dropped; then the receivers' own tasks are
+//! woken and write.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::client::signal;
-use super::promise::Deferral;
-use super::{Client, Core, Turn};
+use super::client::{Link, signal};
+use super::promise::{Deferral, Promised};
+use super::{Client, ClientState, Core, Turn, cost};
 
 /// Turns of a connection after which its receivers' output is written.
-const TURNS_MAX: u32 = 16;
-/// Receivers of which one connection keeps a list.
-const CLIENTS_MAX: usize = 1_024;
+const TURNS_MAX: u32 = 32;
+/// Receivers on the list of one connection from which on they are written to.
+const CLIENTS_MAX: usize = 4_096;
+/// Receivers that are written to, or told to write, in one turn.
+const SLICE: usize = 256;
 
 /// See the module's documentation.
 #[derive(Default)]
 pub(crate) struct DeferredFlush {
-    clients: Vec<Arc<Client>>,
+    /// Those that have waited longest come first.
+    clients: VecDeque<Arc<Client>>,
     turns: u32,
 }
 
 impl Turn {
-    /// Puts off the writes of this turn, with those of earlier ones, if that has not been done too
-    /// often. Before [`finish`](Self::finish).
-    pub(crate) fn defer_flush(&mut self, core: &Core, deferred: &mut Option<Box<DeferredFlush>>) {
-        if self.touched.is_empty() && deferred.is_none() {
+    /// Something was added to the client's output, which is written at the end of the turn, by this
+    /// one or another that has promised it before. Under the client's lock.
+    pub(crate) fn promise_flush(&mut self, client: &Arc<Client>, state: &mut ClientState) {
+        if let Some(link) = &mut state.link {
+            self.promise_flush_of(client, link);
+        }
+    }
+
+    /// The same with its link.
+    #[inline]
+    pub(super) fn promise_flush_of(&mut self, client: &Arc<Client>, link: &mut Link) {
+        match link.flush.promise(self.promiser) {
+            Promised::Before => return,
+            // A connection writes in slices (`defer_flush`).
+            Promised::Now if !self.is_connections => self.budget.spend(cost::WRITE),
+            Promised::Now | Promised::Again => {}
+        }
+        self.touched.push(Arc::clone(client));
+    }
+
+    /// Decides what of the writes is done at the end of this turn; what is left stays in
+    /// `deferred`, and one of the next turns has to [go on](Self::write_deferred) with it.
+    /// `goes_on`: the connection has more to do, and adds to the same outputs perhaps.
+    pub(crate) fn defer_flush(
+        &mut self,
+        core: &Core,
+        deferred: &mut Option<Box<DeferredFlush>>,
+        goes_on: bool,
+    ) {
+        let goes_on = goes_on && !self.congested;
+        if deferred.is_none() && (!goes_on && self.touched.len() <= SLICE || self.touched.is_empty()) {
             return;
         }
         let list = deferred.get_or_insert_default();
         list.turns += 1;
-        if list.turns > TURNS_MAX || list.clients.len() + self.touched.len() > CLIENTS_MAX {
-            self.flush_deferred(deferred);
-            return;
-        }
         let promiser = self.promiser;
         self.touched.retain(|client| {
             let mut guard = client.lock();
             let state = &mut *guard;
             let Some(link) = &mut state.link else { return false };
-            match link.flush.defer(promiser) {
+            let deferral = link.flush.defer(promiser);
+            match deferral {
                 Deferral::Refused => return true,
                 Deferral::Kept => return false,
-                Deferral::Deferred => {}
+                Deferral::Deferred | Deferral::Listed => {}
             }
             core.settle(client, state);
             drop(guard);
-            list.clients.push(Arc::clone(client));
+            if deferral == Deferral::Deferred {
+                list.clients.push_back(Arc::clone(client));
+            }
             false
         });
-        each_once(&mut list.clients);
+        if !goes_on || list.is_due() {
+            self.write_deferred(deferred);
+        }
     }
 
-    /// Has the writes that were put off done at the end of this turn.
-    pub(crate) fn flush_deferred(&mut self, deferred: &mut Option<Box<DeferredFlush>>) {
-        if let Some(mut list) = deferred.take() {
-            self.touched.append(&mut list.clients);
-            each_once(&mut self.touched);
+    /// Has one slice of the writes that were put off done at the end of this turn.
+    pub(crate) fn write_deferred(&mut self, deferred: &mut Option<Box<DeferredFlush>>) {
+        if let Some(list) = deferred {
+            // Once it has begun it is brought to its end.
+            list.turns = TURNS_MAX;
+            let count = list.clients.len().min(SLICE);
+            self.touched.extend(list.clients.drain(..count));
+            if list.clients.is_empty() {
+                *deferred = None;
+            }
         }
     }
 }
 
-fn each_once(clients: &mut Vec<Arc<Client>>) {
-    clients.sort_unstable_by_key(Arc::as_ptr);
-    clients.dedup_by(|a, b| Arc::ptr_eq(a, b));
+impl DeferredFlush {
+    /// Whether all of it is to be written before anything is added.
+    pub(crate) fn is_due(&self) -> bool {
+        self.turns >= TURNS_MAX || self.clients.len() > CLIENTS_MAX
+    }
 }
 
 impl Drop for DeferredFlush {
     fn drop(&mut self) {
         for client in &self.clients {
-            let state = client.lock();
-            if let Some(link) = &state.link
-                && state.session.out.has_output()
-            {
+            if let Some(link) = &mut client.lock().link {
+                // Who adds something now does not find it on a list.
+                link.flush.keep();
                 link.signal(signal::FLUSH);
             }
         }

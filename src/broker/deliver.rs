@@ -78,9 +78,7 @@ impl Core {
             Delivered::Sent => {
                 turn.sent += 1;
                 if let Some(link) = &mut state.link {
-                    if link.flush.promise(turn.promiser) {
-                        turn.touch(client);
-                    }
+                    turn.promise_flush_of(client, link);
                     if state.session.out.pending() > state.session.limits().queue_bytes_max / 4 * 3
                         && turn.now.since(link.progress).as_millis() < u128::from(READING_WITHIN_MS)
                     {

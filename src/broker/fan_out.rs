@@ -307,37 +307,27 @@ impl Core {
         routes: &[Route<Arc<Client>>],
         outgoing: &mut Outgoing<'_>,
     ) -> usize {
-        // So many fit into the turn; what groups cost comes on top of it, and ends it earlier.
-        let fit = (turn.budget.left() / cost::RECEIVER) as usize;
-        let part = if routes.len() <= fit { routes } else { whole_sessions(routes, fit.max(1)) };
         let mut done = 0;
         // A session has one route, or several in a row where they must be told apart.
-        for routes in part.chunk_by(|a, b| Arc::ptr_eq(&a.subscriber, &b.subscriber)) {
+        for routes in routes.chunk_by(|a, b| Arc::ptr_eq(&a.subscriber, &b.subscriber)) {
             let Some(Route { subscriber: client, .. }) = routes.first() else { continue };
-            done += routes.len();
-            if let Some(group) = &client.group {
-                self.deliver_shared(turn, group, outgoing);
-                if turn.budget.is_spent() {
-                    break;
+            match &client.group {
+                Some(group) => self.deliver_shared(turn, group, outgoing),
+                None => {
+                    let mut state = client.lock();
+                    let delivered = self.deliver_locked(turn, client, &mut state, outgoing, routes, None);
+                    drop(state);
+                    if let Delivered::Dropped(reason) = delivered {
+                        turn.count_drop(reason, 1);
+                    }
                 }
-                continue;
             }
-            let mut state = client.lock();
-            let delivered = self.deliver_locked(turn, client, &mut state, outgoing, routes, None);
-            drop(state);
-            if let Delivered::Dropped(reason) = delivered {
-                turn.count_drop(reason, 1);
+            done += routes.len();
+            turn.budget.spend(u32::try_from(routes.len()).unwrap_or(u32::MAX).saturating_mul(cost::RECEIVER));
+            if turn.budget.is_spent() {
+                break;
             }
         }
-        turn.budget.spend(u32::try_from(done).unwrap_or(u32::MAX).saturating_mul(cost::RECEIVER));
         done
     }
-}
-
-/// The first `count` routes, and those behind them that belong to the same session.
-fn whole_sessions(routes: &[Route<Arc<Client>>], count: usize) -> &[Route<Arc<Client>>] {
-    let Some((first, rest)) = routes.split_at_checked(count) else { return routes };
-    let Some(last) = first.last() else { return first };
-    let more = rest.iter().take_while(|route| Arc::ptr_eq(&route.subscriber, &last.subscriber)).count();
-    routes.get(..count + more).unwrap_or(routes)
 }

@@ -89,6 +89,7 @@ pub(crate) use load::Loaded;
 pub(crate) use local::LocalQueue;
 pub use local::ReceivedMessage;
 use memory::Memory;
+pub(crate) use promise::Promiser;
 pub(crate) use publish::Publisher;
 pub(crate) use retain::Kept;
 use sources::Sources;

@@ -1,11 +1,11 @@
 //! `FlushPromise`: who writes what was added to a client's output.
 //!
 //! A turn that adds to it notes the client once and writes at its end; others that add meanwhile
-//! leave it to that turn. A turn may also put the write off for a few turns
+//! leave it to that turn. A connection may also put the write off to one of its next turns
 //! ([`deferred`](super::deferred)), but only what nobody else relies on: their messages do not wait
 //! for its next turns.
 //!
-//! Under the client's lock. What it assumes: one thread runs one turn at a time, and whoever
+//! Under the client's lock. What it assumes: a connection runs one turn at a time, and whoever
 //! promises keeps it, or wakes the client's own task.
 
 /// See the module's documentation. By default nobody has promised anything.
@@ -13,29 +13,45 @@
 pub(crate) struct FlushPromise {
     /// Who: 0 is nobody.
     by: u32,
-    state: State,
+    when: When,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum When {
     /// At the end of the turn.
     #[default]
     Now,
     /// The same, and others have added something.
     ReliedOn,
-    /// Some turns later. Whoever adds something had better promise anew.
-    Deferred,
+    /// In one of the connection's next turns; the client is on its list. Others that add something
+    /// had better promise anew.
+    Later,
+    /// At the end of this turn, unless it is put off again; the client is on the list already.
+    Listed,
 }
 
-/// Who promises: a thread, for its turns.
+/// Who promises: a connection, or one turn of nobody's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Promiser(u32);
+
+/// What it means for the one who adds something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Promised {
+    /// Somebody has promised before: there is nothing to do.
+    Before,
+    /// He has to note the client.
+    Now,
+    /// The same; it is one that he has put off, so it costs no further write.
+    Again,
+}
 
 /// What becomes of a promise that is to be put off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deferral {
-    /// It is put off.
+    /// It is put off; the client has to come on the list.
     Deferred,
+    /// It is put off again: the client is on the list.
+    Listed,
     /// Others rely on it.
     Refused,
     /// It is kept already.
@@ -43,7 +59,7 @@ pub(crate) enum Deferral {
 }
 
 impl Promiser {
-    /// A new one, unlike all others but for one in four billion.
+    /// A new one, unlike all others but for one in two billion.
     pub(crate) fn new() -> Self {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -52,29 +68,37 @@ impl Promiser {
 }
 
 impl FlushPromise {
-    /// Something was added. `true`: it is the caller who has promised, just now, and has to note it.
+    /// Something was added by him.
     #[must_use = "the promise has to be kept"]
-    pub(crate) fn promise(&mut self, by: Promiser) -> bool {
-        if self.by == 0 || self.state == State::Deferred {
-            *self = Self { by: by.0, state: State::Now };
-            return true;
+    #[inline]
+    pub(crate) fn promise(&mut self, by: Promiser) -> Promised {
+        let is_his = self.by == by.0;
+        if self.when == When::Later {
+            if is_his {
+                self.when = When::Listed;
+                return Promised::Again;
+            }
+        } else if is_his {
+            return Promised::Before;
+        } else if self.by != 0 {
+            self.when = When::ReliedOn;
+            return Promised::Before;
         }
-        if self.by != by.0 {
-            self.state = State::ReliedOn;
-        }
-        false
+        *self = Self { by: by.0, when: When::Now };
+        Promised::Now
     }
 
-    /// The caller would like to keep it later.
+    /// He would like to keep it later.
     pub(crate) fn defer(&mut self, by: Promiser) -> Deferral {
         if self.by != by.0 {
             return Deferral::Kept;
         }
-        match self.state {
-            State::ReliedOn => Deferral::Refused,
-            State::Now | State::Deferred => {
-                self.state = State::Deferred;
-                Deferral::Deferred
+        match std::mem::replace(&mut self.when, When::Later) {
+            When::Now => Deferral::Deferred,
+            When::Listed | When::Later => Deferral::Listed,
+            When::ReliedOn => {
+                self.when = When::ReliedOn;
+                Deferral::Refused
             }
         }
     }
@@ -94,32 +118,51 @@ mod tests {
         let (a, b) = (Promiser::new(), Promiser::new());
         assert_ne!(a, b);
         let mut promise = FlushPromise::default();
-        assert!(promise.promise(a));
-        assert!(!promise.promise(a) && !promise.promise(b));
+        assert_eq!(promise.promise(a), Promised::Now);
+        assert_eq!([promise.promise(a), promise.promise(b)], [Promised::Before; 2]);
         promise.keep();
-        assert!(promise.promise(b));
+        assert_eq!(promise.promise(b), Promised::Now);
     }
 
     #[test]
     fn what_others_rely_on_is_not_put_off() {
         let (a, b) = (Promiser::new(), Promiser::new());
-        let mut promise = FlushPromise::default();
-        assert!(promise.promise(a) && !promise.promise(b) && !promise.promise(a));
-        assert_eq!(promise.defer(a), Deferral::Refused);
+        // Also where it was put off before.
+        for is_listed in [false, true] {
+            let mut promise = FlushPromise::default();
+            assert_eq!(promise.promise(a), Promised::Now);
+            if is_listed {
+                assert_eq!(promise.defer(a), Deferral::Deferred);
+                assert_eq!(promise.promise(a), Promised::Again);
+            }
+            assert_eq!([promise.promise(b), promise.promise(a)], [Promised::Before; 2]);
+            assert_eq!(promise.defer(a), Deferral::Refused);
+            promise.keep();
+            assert_eq!(promise.promise(a), Promised::Now);
+            assert_eq!(promise.defer(a), Deferral::Deferred, "it is not on the list as far as one knows");
+        }
     }
 
     #[test]
-    fn what_was_put_off_is_promised_anew_by_whoever_adds_something() {
-        let (a, b) = (Promiser::new(), Promiser::new());
-        for (next, other) in [(a, b), (b, a)] {
-            let mut promise = FlushPromise::default();
-            assert!(promise.promise(a) && !promise.promise(a));
-            assert_eq!(promise.defer(a), Deferral::Deferred);
-            assert!(promise.promise(next) && !promise.promise(next));
-            assert_eq!(promise.defer(other), Deferral::Kept, "it is not this one's any more");
-            assert_eq!(promise.defer(next), Deferral::Deferred);
-            promise.keep();
-            assert_eq!(promise.defer(next), Deferral::Kept);
+    fn he_who_has_put_it_off_goes_on_with_it() {
+        let a = Promiser::new();
+        let mut promise = FlushPromise::default();
+        assert_eq!(promise.promise(a), Promised::Now);
+        assert_eq!(promise.defer(a), Deferral::Deferred);
+        for _ in 0..3 {
+            assert_eq!([promise.promise(a), promise.promise(a)], [Promised::Again, Promised::Before]);
+            assert_eq!(promise.defer(a), Deferral::Listed);
         }
+    }
+
+    #[test]
+    fn what_was_put_off_is_promised_anew_by_others() {
+        let (a, b) = (Promiser::new(), Promiser::new());
+        let mut promise = FlushPromise::default();
+        assert_eq!(promise.promise(a), Promised::Now);
+        assert_eq!(promise.defer(a), Deferral::Deferred);
+        assert_eq!([promise.promise(b), promise.promise(b)], [Promised::Now, Promised::Before]);
+        assert_eq!(promise.defer(a), Deferral::Kept, "it is not his any more");
+        assert_eq!(promise.defer(b), Deferral::Deferred);
     }
 }

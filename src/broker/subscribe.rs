@@ -315,7 +315,7 @@ impl Core {
             }
         }
         if state.session.out.has_output() {
-            self.promise_flush(turn, client, state);
+            turn.promise_flush(client, state);
         }
         state.may_replay()
     }
@@ -366,15 +366,6 @@ impl Core {
                 }
             }
             turn.scratch = scratch;
-        }
-    }
-
-    /// Has the client's output written at the end of the turn.
-    pub(crate) fn promise_flush(&self, turn: &mut Turn, client: &Arc<Client>, state: &mut ClientState) {
-        if let Some(link) = &mut state.link
-            && link.flush.promise(turn.promiser)
-        {
-            turn.touch(client);
         }
     }
 }

@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::client::Replay;
 use super::flush::{By, flush, give_spare, take_spare};
 use super::{
-    Attached, Cause, Client, Clock, ConnectRequest, Core, DeferredFlush, Handle, Kept, Publisher, Security,
-    Turn, WallClock, signal,
+    Attached, Cause, Client, Clock, ConnectRequest, Core, Handle, Kept, Publisher, Security, Turn, WallClock,
+    signal,
 };
 use crate::config::{Limits, RefusedPublish};
 use crate::protocol::{
@@ -25,6 +25,7 @@ use crate::session::{EncodeScratch, Message, Outgoing, Owner, Session};
 use crate::storage::simulated::SimulatedFiles;
 use crate::storage::{Batch, Log, LogOptions, Record, Recovered, SessionRecord, Urgency, WillRecord};
 
+mod deferred;
 mod take_overs;
 
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
@@ -41,16 +42,22 @@ struct Peer<'c> {
 
 impl<'c> Peer<'c> {
     fn new(core: &'c Arc<Core>, clean_session: bool, socket: Option<Arc<TcpStream>>) -> Self {
-        Self::made(core, clean_session, socket, None)
+        Self::made(core, "id".to_owned(), clean_session, socket, None)
+    }
+
+    /// One with this client id.
+    fn of(core: &'c Arc<Core>, id: String) -> Self {
+        Self::made(core, id, false, None, None)
     }
 
     /// One whose login holds until then.
     fn with_login(core: &'c Arc<Core>, login_until: Option<u64>) -> Self {
-        Self::made(core, true, None, login_until)
+        Self::made(core, "id".to_owned(), true, None, login_until)
     }
 
     fn made(
         core: &'c Arc<Core>,
+        id: String,
         clean_session: bool,
         socket: Option<Arc<TcpStream>>,
         login_until: Option<u64>,
@@ -65,7 +72,7 @@ impl<'c> Peer<'c> {
                 } else {
                     SessionExpiry::ServerDefault
                 },
-                ..Connect::new(ProtocolVersion::V311, "id")
+                ..Connect::new(ProtocolVersion::V311, &id)
             };
             core.connect(ConnectRequest {
                 connect: &connect,
@@ -90,73 +97,6 @@ impl<'c> Peer<'c> {
             Poll::Pending => None,
         }
     }
-}
-
-/// Writes that a turn puts off: each is done in one of the connection's next turns, or its
-/// receiver's task is told that it will not be.
-#[test]
-fn a_write_that_was_put_off_is_done_or_told() {
-    let runtime = runtime();
-    let _in_runtime = runtime.enter();
-    let core = Core::new(Limits::default(), Security::default());
-    // Without a plain socket whoever would write signals the receiver's task instead.
-    let mut peer = Peer::new(&core, false, None);
-    let attached = peer.poll().expect("nobody is there yet");
-    let receiver = attached.client;
-    let signals = || peer.handle.take_signals();
-    let mut turn = Turn::new();
-    let put_off = |turn: &mut Turn, deferred: &mut Option<Box<DeferredFlush>>, is_touched: bool| {
-        turn.begin(&core);
-        if is_touched {
-            let mut state = receiver.lock();
-            state.session.send_pingresp();
-            core.promise_flush(turn, &receiver, &mut state);
-        }
-        turn.defer_flush(&core, deferred);
-        turn.finish(&core);
-    };
-    let mut deferred = None;
-
-    // In vain: its connection waits, or ends.
-    put_off(&mut turn, &mut deferred, true);
-    assert_eq!(signals(), 0, "it is put off");
-    deferred = None;
-    assert_eq!(signals(), signal::FLUSH);
-
-    // Until the last turn.
-    put_off(&mut turn, &mut deferred, true);
-    put_off(&mut turn, &mut deferred, true);
-    put_off(&mut turn, &mut deferred, false);
-    assert_eq!(signals(), 0);
-    turn.begin(&core);
-    turn.flush_deferred(&mut deferred);
-    turn.finish(&core);
-    assert!(deferred.is_none());
-    assert_eq!(signals(), signal::FLUSH);
-
-    // Not for ever, also if the receiver gets nothing more.
-    let mut turns = 0;
-    while signals() == 0 {
-        put_off(&mut turn, &mut deferred, turns == 0);
-        turns += 1;
-        assert!(turns < 100);
-    }
-    assert!(deferred.is_none());
-
-    // Not at all, where another client relies on it.
-    turn.begin(&core);
-    let mut other = Turn::new();
-    other.begin(&core);
-    for turn in [&mut turn, &mut other] {
-        let mut state = receiver.lock();
-        state.session.send_pingresp();
-        core.promise_flush(turn, &receiver, &mut state);
-    }
-    other.finish(&core);
-    assert_eq!(signals(), 0, "it was left to the first");
-    turn.defer_flush(&core, &mut deferred);
-    turn.finish(&core);
-    assert_eq!(signals(), signal::FLUSH);
 }
 
 #[test]

@@ -35,7 +35,9 @@ pub(crate) struct Turn {
     pub(super) published: Vec<Publishing>,
     pub(super) touched: Vec<Arc<Client>>,
     /// Who promises to write their output.
-    pub(crate) promiser: Promiser,
+    pub(super) promiser: Promiser,
+    /// It is a connection's, which may put writes off.
+    pub(super) is_connections: bool,
     pub(crate) scratch: EncodeScratch,
     /// Room for the identifiers of one delivery's subscriptions.
     pub(crate) subscription_ids: Vec<u32>,
@@ -60,6 +62,7 @@ impl Turn {
             published: Vec::new(),
             touched: Vec::new(),
             promiser: Promiser::new(),
+            is_connections: false,
             scratch: EncodeScratch::default(),
             subscription_ids: Vec::new(),
             congested: false,
@@ -71,17 +74,20 @@ impl Turn {
         }
     }
 
+    /// Begins a turn of nobody's connection.
     pub(crate) fn begin(&mut self, core: &Core) {
+        self.begin_as(core, Promiser::new());
+        self.is_connections = false;
+    }
+
+    /// Begins a turn of a connection.
+    pub(crate) fn begin_as(&mut self, core: &Core, promiser: Promiser) {
+        (self.promiser, self.is_connections) = (promiser, true);
         let now = Instant::now();
         (self.now, self.began) = (core.clock.at(now), Some(now));
         self.congested = false;
         self.guard = core.enter_turn();
         self.budget = Budget::of_turn();
-    }
-
-    /// Notes a client whose output is to be written at the end of the turn.
-    pub(crate) fn touch(&mut self, client: &Arc<Client>) {
-        self.touched.push(Arc::clone(client));
     }
 
     pub(crate) fn count_drop(&mut self, reason: DropReason, n: u64) {

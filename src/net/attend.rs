@@ -88,7 +88,7 @@ impl Connection {
     /// Sends a slice of the retained messages that are owed.
     fn replay(&self) {
         worker::with(|worker| {
-            worker.turn.begin(&self.core);
+            worker.turn.begin_as(&self.core, self.promiser);
             self.core.replay(&mut worker.turn, &self.client);
             worker.turn.finish(&self.core);
         });

@@ -28,7 +28,9 @@ impl Connection {
         {
             cause = last;
         }
-        self.deferred = None;
+        while self.write_deferred() {
+            tokio::task::yield_now().await;
+        }
         // Nothing is read any more; the farewell may take its time.
         self.partial = Vec::new();
         self.unfinished = None;

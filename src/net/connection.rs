@@ -20,8 +20,8 @@ use super::stream::Stream;
 use super::worker::{self, HEADROOM, Worker};
 use crate::accounts::STEP;
 use crate::broker::{
-    Cause, Client, Core, DeferredFlush, Disconnected, Handle, LargePacket, Publisher, UnfinishedCharge,
-    signal,
+    Cause, Client, Core, DeferredFlush, Disconnected, Handle, LargePacket, Promiser, Publisher,
+    UnfinishedCharge, signal,
 };
 use crate::escape::escape;
 use crate::session::{Output, Terms};
@@ -90,6 +90,8 @@ pub(super) struct Connection {
     /// What CONNECT settled.
     pub(super) terms: Terms,
     pub(super) publisher: Publisher,
+    /// As who it promises writes.
+    pub(super) promiser: Promiser,
     /// Receivers whose output is written in one of its next turns.
     pub(super) deferred: Option<Box<DeferredFlush>>,
     /// TLS only: output being written.
@@ -135,12 +137,25 @@ impl Connection {
         match self.poll_turns(cx) {
             Ok(Next::Turn) => Poll::Pending,
             Ok(Next::Wait) => {
-                // Nobody knows for how long.
-                self.deferred = None;
+                if self.write_deferred() {
+                    worker::let_others_first(cx);
+                }
                 Poll::Pending
             }
             Err(cause) => Poll::Ready(cause),
         }
+    }
+
+    /// Does one slice of the writes that were put off; whether there are more.
+    pub(super) fn write_deferred(&mut self) -> bool {
+        if self.deferred.is_some() {
+            worker::with(|Worker { turn, .. }| {
+                turn.begin_as(&self.core, self.promiser);
+                turn.write_deferred(&mut self.deferred);
+                turn.finish(&self.core);
+            });
+        }
+        self.deferred.is_some()
     }
 
     /// Reads what is left after the socket has failed, which a write may tell first: acknowledgements count that lie there, and so does a
@@ -250,6 +265,10 @@ impl Connection {
 
     /// Handles what the last turn has left.
     fn handle_backlog(&mut self) -> Result<(), Cause> {
+        if self.deferred.as_ref().is_some_and(|deferred| deferred.is_due()) {
+            self.write_deferred();
+            return Ok(());
+        }
         let bytes = std::mem::take(&mut self.partial);
         let consumed = worker::with(|worker| self.handle_bytes(&mut worker.turn, &bytes))?;
         if consumed == 0 {

@@ -16,7 +16,7 @@ impl Connection {
         let core = Arc::clone(&self.core);
         let version = self.terms.version;
         let packet_bytes_max = self.publisher.packet_bytes_max();
-        turn.begin(&core);
+        turn.begin_as(&core, self.promiser);
         turn.log.take_grown();
         let mut consumed = 0;
         let mut packets = 0;
@@ -93,11 +93,7 @@ impl Connection {
             core.replay(turn, &self.client);
         }
         self.backlog |= self.publisher.is_pending();
-        if self.backlog && !turn.congested {
-            turn.defer_flush(&core, &mut self.deferred);
-        } else {
-            turn.flush_deferred(&mut self.deferred);
-        }
+        turn.defer_flush(&core, &mut self.deferred, self.backlog);
         if let Some(took) = turn.finish(&core) {
             core.tell_long_turn(took, &self.client.id, last);
         }
@@ -118,9 +114,7 @@ impl Connection {
             && !link.hold_answers(&self.core.accounts, recorded, &mut self.publisher.acks)
         {
             state.session.send_acks(&self.publisher.acks);
-            if link.flush.promise(turn.promiser) {
-                turn.touch(&self.client);
-            }
+            turn.promise_flush(&self.client, state);
         }
         drop(guard);
         self.publisher.acks.clear();
@@ -194,7 +188,7 @@ impl Connection {
             Packet::PingReq => {
                 let mut guard = self.client.lock();
                 guard.session.send_pingresp();
-                self.core.promise_flush(turn, &self.client, &mut guard);
+                turn.promise_flush(&self.client, &mut guard);
             }
             Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(&disconnect)),
             Packet::Auth(auth) => self.handle_auth(&auth)?,
@@ -223,7 +217,7 @@ impl Connection {
             self.core.settle(&self.client, state);
         }
         if state.session.out.has_output() {
-            self.core.promise_flush(turn, &self.client, state);
+            turn.promise_flush(&self.client, state);
         }
     }
 

@@ -148,6 +148,7 @@ pub(super) async fn set_up(
         unfinished: None,
         terms,
         publisher: crate::broker::Publisher::new(terms.version, policy.refused_publish, &limits),
+        promiser: crate::broker::Promiser::new(),
         deferred: None,
         output: None,
         from_log: FromLog::default(),

@@ -127,7 +127,7 @@ impl Connected {
             assert!(turn.log.commit(core).is_none());
             let mut state = client.lock();
             state.session.send_acks(&publisher.acks);
-            core.promise_flush(turn, client, &mut state);
+            turn.promise_flush(client, &mut state);
             publisher.acks.clear();
         }
         turn.finish(core);
