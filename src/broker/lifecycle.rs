@@ -241,20 +241,24 @@ impl Core {
             for client in self.timers.take_due(now) {
                 // One client's fault must not take the clock from all others.
                 let handled = catch_unwind(AssertUnwindSafe(|| self.handle_timer(&client, now)));
+                // Thousands may be due at once: others get their turns in between.
                 match handled {
-                    Ok(None) => {}
-                    Ok(Some(fan_out)) => self.complete_fan_out(fan_out).await,
+                    Ok(Due::Little) => tokio::task::consume_budget().await,
+                    Ok(Due::Turn(fan_out)) => {
+                        if let Some(fan_out) = fan_out {
+                            self.complete_fan_out(fan_out).await;
+                        }
+                        tokio::task::yield_now().await;
+                    }
                     Err(_) => {
                         tracing::error!(client_id = %escape(&client.id), "a client's timer panicked");
                     }
                 }
-                // Thousands may be due at once: others get their turns in between.
-                tokio::task::consume_budget().await;
             }
         }
     }
 
-    fn handle_timer(&self, client: &Arc<Client>, now: Timestamp) -> Option<Box<FanOut>> {
+    fn handle_timer(&self, client: &Arc<Client>, now: Timestamp) -> Due {
         let mut turn = Turn::new();
         turn.begin(self);
         let mut guard = client.lock();
@@ -262,15 +266,15 @@ impl Core {
         // It may have been set anew between being taken out and now.
         match state.timer {
             Some(tick) if tick <= now.as_millis() / TICK_MS => state.timer = None,
-            _ => return None,
+            _ => return Due::Little,
         }
         if let Some(link) = &mut state.link {
             if link.login_ends.is_some_and(|ends| ends <= now) {
                 link.close_cause.get_or_insert(Cause::LoginExpired);
                 link.signal(signal::CLOSE);
-                return None;
+                return Due::Little;
             }
-            let deadline = link.deadline(client.last_heard())?;
+            let Some(deadline) = link.deadline(client.last_heard()) else { return Due::Little };
             let next = if now < deadline {
                 deadline
             } else {
@@ -279,7 +283,7 @@ impl Core {
                 now.after(Duration::from_secs(1))
             };
             self.timers.set(client, state, next);
-            return None;
+            return Due::Little;
         }
         if state.expires_at.is_some_and(|at| at <= now) {
             // Judged and ended under one lock: a connection that attaches in between would have a session that is over.
@@ -296,7 +300,7 @@ impl Core {
             );
             self.metrics.dropped.add("session_expired", queued as u64);
             self.metrics.sessions_expired.add(1);
-            return fan_out;
+            return Due::Turn(fan_out);
         }
         let due_will = state.delayed_will.take_if(|will| will.0 <= now);
         if let Some(at) = state.offline_deadline() {
@@ -305,7 +309,7 @@ impl Core {
         drop(guard);
         let fan_out = due_will.and_then(|will| self.publish_will(&mut turn, client, &will.1));
         turn.finish(self);
-        fan_out
+        Due::Turn(fan_out)
     }
 
     /// From now on nobody comes in, and those who wait for the end hear of it; every client is told to end.
@@ -358,6 +362,14 @@ pub(crate) struct Disconnected {
     fan_outs: [Option<Box<FanOut>>; 2],
     /// A successor waits for this one.
     handle: Option<Arc<Handle>>,
+}
+
+/// What a timer that was due has brought.
+enum Due {
+    /// Nothing, or a word to a task.
+    Little,
+    /// A turn: a session has ended, or a will is published, of which this is left.
+    Turn(Option<Box<FanOut>>),
 }
 
 /// A connection is attached to the session, or an older one is not gone yet.

@@ -113,6 +113,10 @@ use crate::router::{RetainedStore, Router, ThreadRoutes};
 use crate::storage::{Log, LogStatus};
 use crate::turns::{BarrierSeat, TurnGuard};
 
+/// Connections whose end is settled at the same time. More would only wait for a thread, in front
+/// of those that have something to do.
+const ENDINGS_MAX: usize = 4;
+
 /// Everything the connections of one broker share.
 pub(crate) struct Core {
     pub(crate) limits: LiveLimits,
@@ -153,6 +157,8 @@ pub(crate) struct Core {
     memory: Memory,
     /// Packets that have not come as a whole.
     unfinished: Unfinished,
+    /// Connections whose end is being settled.
+    pub(crate) endings: Semaphore,
     /// Connections that come in.
     entrance: Entrance,
     take_overs: TakeOvers,
@@ -210,6 +216,7 @@ impl Core {
             accounts,
             memory,
             unfinished,
+            endings: Semaphore::new(ENDINGS_MAX),
             entrance: Entrance::default(),
             take_overs: TakeOvers::default(),
             told: Told::default(),

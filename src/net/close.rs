@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -60,8 +61,16 @@ impl Connection {
             }
         })
         .await;
+        let core = Arc::clone(&self.core);
+        // Thousands may end at once; others' turns come in between. Who was taken over has nothing
+        // to settle, and its successor waits.
+        let ending = match cause {
+            Cause::TakenOver => None,
+            _ => core.endings.acquire().await.ok(),
+        };
         let end = self.finish(&cause);
-        let mut words = self.core.settle_end(&self.client, end).await;
+        let mut words = core.settle_end(&self.client, end).await;
+        drop(ending);
         if cause == Cause::TakenOver {
             if !self.gone.0.is_told() && self.output.is_none() && !farewell.is_empty() {
                 // Plain sockets are mostly told by the one who took over.
