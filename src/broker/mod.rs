@@ -117,6 +117,12 @@ use crate::turns::{BarrierSeat, TurnGuard};
 /// of those that have something to do.
 const ENDINGS_MAX: usize = 4;
 
+/// Connections that come into the runtime's queue with long turns at the same time: enough for every
+/// thread to have the next one when one is over.
+fn long_turns() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// Everything the connections of one broker share.
 pub(crate) struct Core {
     pub(crate) limits: LiveLimits,
@@ -157,6 +163,8 @@ pub(crate) struct Core {
     memory: Memory,
     /// Packets that have not come as a whole.
     unfinished: Unfinished,
+    /// Permits for connections that have more to do than fits into a turn.
+    pub(crate) long_turns: Arc<Semaphore>,
     /// Connections whose end is being settled.
     pub(crate) endings: Semaphore,
     /// Connections that come in.
@@ -216,6 +224,7 @@ impl Core {
             accounts,
             memory,
             unfinished,
+            long_turns: Arc::new(Semaphore::new(long_turns())),
             endings: Semaphore::new(ENDINGS_MAX),
             entrance: Entrance::default(),
             take_overs: TakeOvers::default(),

@@ -36,10 +36,10 @@ const ROUNDS_MAX: usize = 16;
 
 impl Connection {
     /// Goes round until nothing can be done now but reading, registered once for each cause that
-    /// may change this.
-    pub(super) fn poll_work(&mut self, cx: &mut Context<'_>) -> Result<Socket, Cause> {
+    /// may change this. `may_replay`: it has a turn in which retained messages may be sent.
+    pub(super) fn poll_work(&mut self, cx: &mut Context<'_>, may_replay: bool) -> Result<Socket, Cause> {
         let mut socket = Socket::Takes;
-        let mut has_replayed = false;
+        let mut has_replayed = !may_replay;
         for _ in 0..ROUNDS_MAX {
             let ledger = &self.core.ledger;
             let is_failing = ledger.is_failing();
@@ -70,7 +70,7 @@ impl Connection {
             }
         }
         // There is more; others first.
-        cx.waker().wake_by_ref();
+        self.wants_turn = true;
         Ok(socket)
     }
 

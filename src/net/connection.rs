@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 use super::attend::FromLog;
 use super::authenticate::Authentication;
 use super::entry::Slots;
+use super::line::Line;
 use super::listener::ListenerShared;
 use super::rate::PublishRate;
 use super::set_up::set_up;
@@ -94,6 +95,9 @@ pub(super) struct Connection {
     pub(super) promiser: Promiser,
     /// Receivers whose output is written in one of its next turns.
     pub(super) deferred: Option<Box<DeferredFlush>>,
+    pub(super) line: Line,
+    /// Another turn is needed for something else than a backlog.
+    pub(super) wants_turn: bool,
     /// TLS only: output being written.
     pub(super) output: Option<Box<Output>>,
     pub(super) from_log: FromLog,
@@ -111,8 +115,8 @@ pub(super) struct Connection {
 }
 
 /// What a connection's task does next.
-enum Next {
-    /// It has woken itself: there is a backlog.
+pub(super) enum Next {
+    /// It has a backlog, and needs another turn.
     Turn,
     /// It waits.
     Wait,
@@ -134,28 +138,20 @@ pub(super) enum Socket {
 impl Connection {
     /// Runs until the connection ends, and says why.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
-        match self.poll_turns(cx) {
-            Ok(Next::Turn) => Poll::Pending,
-            Ok(Next::Wait) => {
-                if self.write_deferred() {
-                    worker::let_others_first(cx);
-                }
-                Poll::Pending
+        let result = if self.line.is_waiting(cx) {
+            self.poll_in_line(cx)
+        } else {
+            let next = self.poll_turns(cx);
+            self.line.leave();
+            next.map(|next| self.queue_up(next, cx))
+        };
+        match result {
+            Ok(()) => Poll::Pending,
+            Err(cause) => {
+                self.line.leave();
+                Poll::Ready(cause)
             }
-            Err(cause) => Poll::Ready(cause),
         }
-    }
-
-    /// Does one slice of the writes that were put off; whether there are more.
-    pub(super) fn write_deferred(&mut self) -> bool {
-        if self.deferred.is_some() {
-            worker::with(|Worker { turn, .. }| {
-                turn.begin_as(&self.core, self.promiser);
-                turn.write_deferred(&mut self.deferred);
-                turn.finish(&self.core);
-            });
-        }
-        self.deferred.is_some()
     }
 
     /// Reads what is left after the socket has failed, which a write may tell first: acknowledgements count that lie there, and so does a
@@ -183,7 +179,7 @@ impl Connection {
     }
 
     /// A client that has sent DISCONNECT and connects anew is not to be told by its own successor that it was taken over.
-    fn read_before_take_over(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
+    pub(super) fn read_before_take_over(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
         for _ in 0..READS_PER_POLL {
             if let Progress::Waiting = self.poll_input(cx)? {
                 break;
@@ -205,11 +201,10 @@ impl Connection {
             // Whatever else is to wait: what has begun is brought to its end.
             self.handle_backlog()?;
             if self.publisher.is_pending() {
-                worker::let_others_first(cx);
                 return Ok(Next::Turn);
             }
         }
-        let socket = self.poll_work(cx)?;
+        let socket = self.poll_work(cx, true)?;
         if self.has_no_room_for_answers(socket) {
             // A peer that asks and does not read its answers is not asked for more. If they wait
             // for the log, it wakes this task.
@@ -236,7 +231,7 @@ impl Connection {
                     return Ok(Next::Wait);
                 }
                 Progress::Read => {
-                    let socket = self.poll_work(cx)?;
+                    let socket = self.poll_work(cx, true)?;
                     if self.has_no_room_for_answers(socket) {
                         return Ok(Next::Wait);
                     }
@@ -245,7 +240,6 @@ impl Connection {
                         if signals & signal::KEEP_ALIVE != 0 {
                             self.judge_keep_alive()?;
                         }
-                        worker::let_others_first(cx);
                         return Ok(Next::Turn);
                     }
                 }
@@ -296,7 +290,7 @@ impl Connection {
             || held >= STEP && self.core.accounts.is_over()
     }
 
-    fn close_cause(&mut self) -> Cause {
+    pub(super) fn close_cause(&mut self) -> Cause {
         let mut state = self.client.lock();
         // No link of ours: a successor has taken it.
         state

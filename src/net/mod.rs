@@ -7,6 +7,7 @@ mod connection;
 mod entry;
 mod handshake;
 mod hold;
+mod line;
 mod listener;
 mod output;
 mod packets;

@@ -13,6 +13,7 @@ use super::authenticate::{Authentication, authenticate};
 use super::connection::{Connection, GoneGuard};
 use super::entry::{Slots, open};
 use super::handshake::read_connect;
+use super::line::Line;
 use super::listener::{ListenerShared, Policy};
 use super::rate::PublishRate;
 use super::stream::Stream;
@@ -150,6 +151,8 @@ pub(super) async fn set_up(
         publisher: crate::broker::Publisher::new(terms.version, policy.refused_publish, &limits),
         promiser: crate::broker::Promiser::new(),
         deferred: None,
+        line: Line::default(),
+        wants_turn: false,
         output: None,
         from_log: FromLog::default(),
         rate: PublishRate::new(&limits, core.now()),
