@@ -21,8 +21,8 @@ pub(crate) struct LastWords {
     pub(crate) output: Option<Box<Output>>,
     /// Goes when the log is at its position, in this order.
     pub(crate) held: VecDeque<(Position, Vec<u8>)>,
-    /// The socket is not closed before the log is here: who sees it closed may rely on it that the
-    /// will is not published.
+    /// The socket is not closed before the log is here: who has sent DISCONNECT and sees it closed
+    /// may rely on it that the will is not published.
     pub(crate) on_record: Option<Position>,
     bytes: usize,
 }

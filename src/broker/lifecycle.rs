@@ -52,7 +52,9 @@ impl Core {
                 let since = self.log_time(self.now());
                 turn_log.record(&Record::Detached { session: client.key, since, keep, begun }, false);
             }
-            let last_words = last_words.not_before(turn_log.commit(self));
+            let on_record = turn_log.commit(self);
+            let is_asked = matches!(cause, Cause::Disconnect { .. });
+            let last_words = last_words.not_before(on_record.filter(|_| is_asked));
             let left = (state.keep_for == KeepFor::Nothing).then(|| self.end_locked(client, state));
             (link.handle, will, left, last_words)
         };

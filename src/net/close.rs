@@ -70,7 +70,6 @@ impl Connection {
         };
         let end = self.finish(&cause);
         let mut words = core.settle_end(&self.client, end).await;
-        drop(ending);
         if cause == Cause::TakenOver {
             if !self.gone.0.is_told() && self.output.is_none() && !farewell.is_empty() {
                 // Plain sockets are mostly told by the one who took over.
@@ -89,6 +88,8 @@ impl Connection {
             _ => LAST_WORDS_TIME,
         };
         let is_owed = !words.is_empty() || self.output.is_some();
+        // To close the socket takes longer than all that. But the log and the client have time.
+        let ending = ending.filter(|_| !is_owed && code.is_none() && words.on_record.is_none());
         let charge = LastWordsCharge::new(&self.core, &words);
         let is_said = tokio::time::timeout(patience, self.say(words, &cause)).await;
         drop(charge);
@@ -96,9 +97,14 @@ impl Connection {
         let is_to_be_read = code.is_some() || is_owed && cause != Cause::Shutdown;
         if is_to_be_read && matches!(is_said, Ok(Ok(()))) {
             self.stream.linger_for(LAST_WORDS_TIME).await;
-        } else {
-            self.stream.close();
         }
+        let ending = match ending {
+            None => core.endings.acquire().await.ok(),
+            ending => ending,
+        };
+        self.stream.close();
+        drop(self);
+        drop(ending);
     }
 
     /// Sends what is owed, each answer when the log is where it has to be; returns when the socket
