@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::client::{KeepFor, Link, signal};
 use super::gate::Gate;
+use super::take_overs::say_taken_over;
 use super::turn_log::TurnLog;
 use super::{Cause, Client, Core, Handle, Turn, flush};
 use crate::auth::entry::EntryId;
@@ -201,6 +202,7 @@ impl Core {
             link.epoch = state.epoch;
             link.progress = now;
             state.expires_at = None;
+            self.take_back(&client, state);
             let mut turn_log = TurnLog::default();
             // Back in time: the will of the last connection is not sent (MQTT 5 [MQTT-3.1.3-9]).
             if let Some(delayed) = state.delayed_will.take() {
@@ -409,30 +411,6 @@ impl Core {
 enum Continues {
     Yes,
     No,
-}
-
-/// Tells the older client why it is closed (MQTT 5 [MQTT-3.1.4-3]), if its socket can be written here. A TLS socket, and one that somebody is
-/// writing to at this moment, are left to the connection's own task.
-fn say_taken_over(link: &Link, state: &super::ClientState) {
-    if link.gate.is_blocked() {
-        // In the midst of a packet: nothing more can be said.
-        link.handle.set_told();
-    } else if let Some(socket) = &link.socket
-        && state.session.terms().says_goodbye
-        && !link.gate.is_writing()
-    {
-        let mut disconnect = Vec::new();
-        let max = u32::try_from(state.session.terms().packet_bytes_max).ok();
-        if encode::disconnect(
-            &mut disconnect,
-            ReasonCode::SessionTakenOver,
-            Some(&Cause::TakenOver.to_string()),
-            max,
-        ) {
-            let _ = socket.try_write(&disconnect);
-        }
-        link.handle.set_told();
-    }
 }
 
 fn own_will(will: &ConnectWill<'_>, owner: &Owner, key: u64) -> Will {

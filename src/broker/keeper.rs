@@ -249,7 +249,7 @@ impl Core {
             let ends = self.log_time(state.expires_at.unwrap_or_else(|| self.now()));
             let kept = u64::try_from(keep.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
             let since = if state.expires_at.is_some() { ends.saturating_sub(kept) } else { ends };
-            Record::Detached { session, since, keep, begun: begun(&state.session) }.write(body);
+            Record::Detached { session, since, keep, begun: begun(state) }.write(body);
         }
         for (filter, options) in state.session.filters() {
             let record = SubscribeRecord {

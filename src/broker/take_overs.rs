@@ -8,8 +8,11 @@ use std::time::Duration;
 use ahash::RandomState;
 use parking_lot::Mutex;
 
-use super::Core;
+use super::client::Link;
+use super::{Cause, ClientState, Core};
 use crate::escape::escape;
+use crate::protocol::ReasonCode;
+use crate::protocol::encode;
 use crate::session::Timestamp;
 
 /// More take-overs of one client id than this ...
@@ -104,6 +107,31 @@ fn make_room(all: &mut HashMap<Arc<str>, Watched, RandomState>, now: Timestamp) 
         let mut times: Vec<Timestamp> = all.values().map(last).collect();
         let median = *times.select_nth_unstable(WATCHED_MAX / 2).1;
         all.retain(|_, watched| last(watched) > median);
+    }
+}
+
+/// Tells the older client why it is closed (MQTT 5 [MQTT-3.1.4-3]), if its socket can be written
+/// here. A TLS socket, and one that somebody is writing to at this moment, are left to the
+/// connection's own task.
+pub(super) fn say_taken_over(link: &Link, state: &ClientState) {
+    if link.gate.is_blocked() {
+        // In the midst of a packet: nothing more can be said.
+        link.handle.set_told();
+    } else if let Some(socket) = &link.socket
+        && state.session.terms().says_goodbye
+        && !link.gate.is_writing()
+    {
+        let mut disconnect = Vec::new();
+        let max = u32::try_from(state.session.terms().packet_bytes_max).ok();
+        if encode::disconnect(
+            &mut disconnect,
+            ReasonCode::SessionTakenOver,
+            Some(&Cause::TakenOver.to_string()),
+            max,
+        ) {
+            let _ = socket.try_write(&disconnect);
+        }
+        link.handle.set_told();
     }
 }
 

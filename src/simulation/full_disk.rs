@@ -12,10 +12,10 @@ use crate::config::Limits;
 use crate::storage::LogOptions;
 use crate::storage::simulated::SimulatedFiles;
 
-const DISK: usize = 400 * 1024;
+pub(super) const DISK: usize = 400 * 1024;
 const WITH_RESERVE: LogOptions = LogOptions { reserve_bytes: 96 * 1024, ..SMALL };
 
-fn start(files: &SimulatedFiles) -> TestBroker {
+pub(super) fn start(files: &SimulatedFiles) -> TestBroker {
     let limits = Limits { queue_messages_max: 100_000, ..Limits::default() };
     let broker = TestBroker::start(Arc::new(files.clone()), WITH_RESERVE, limits).unwrap();
     broker.log().tend_reserve();
@@ -23,7 +23,7 @@ fn start(files: &SimulatedFiles) -> TestBroker {
 }
 
 /// What the housekeeper does every second.
-fn keep(broker: &mut TestBroker) {
+pub(super) fn keep(broker: &mut TestBroker) {
     broker.log().tend_reserve();
     broker.tend();
     broker.finish_tending();

@@ -14,6 +14,7 @@ mod corruption;
 mod failures;
 mod fixture;
 mod full_disk;
+mod full_disk_groups;
 mod hands;
 mod power_cut;
 mod publisher;
