@@ -72,9 +72,7 @@ impl Core {
     /// Brings the end of a connection to its end; others get their turns in between. Returns what
     /// the client is still to be sent.
     pub(crate) async fn settle_end(&self, client: &Client, mut end: Disconnected) -> LastWords {
-        for fan_out in std::mem::take(&mut end.fan_outs).into_iter().flatten() {
-            self.complete_fan_out(fan_out).await;
-        }
+        self.complete_fan_outs(std::mem::take(&mut end.fan_outs)).await;
         self.settle_end_now(client, end)
     }
 
