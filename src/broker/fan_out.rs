@@ -134,6 +134,18 @@ impl Client {
 }
 
 impl Core {
+    /// A message of the broker's own that does not fit into its turn, as `$SYS` may have them.
+    #[cfg(test)]
+    pub(crate) fn publish_later(&self, topic: &str, payload: &str) {
+        let mut turn = Turn::new();
+        turn.begin(self);
+        turn.budget.keep(0);
+        let message = Arc::new(Message::new(topic, payload, crate::protocol::QoS::AtMostOnce));
+        let fan_out = self.publish_message(&mut turn, &message, false);
+        turn.finish(self);
+        self.complete_later(fan_out.expect("it has several receivers"));
+    }
+
     /// As if a message of this session were on its way.
     #[cfg(test)]
     pub(crate) fn publishing(&self, id: &str) -> impl Drop {

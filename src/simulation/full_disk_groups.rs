@@ -124,6 +124,35 @@ fn a_member_that_is_back_before_there_is_room_has_its_messages_and_makes_room() 
     broker.kill();
 }
 
+/// A message to many holds a turn open. Were it to wait for a hand-over, and that for room in the
+/// log, the checkpoint that makes the room would wait for the turn.
+#[test]
+fn a_message_to_many_goes_while_a_hand_over_waits_for_room() {
+    let bench = Bench::new();
+    let mut subscribers: Vec<RawClient> = ["s1", "s2", "s3"]
+        .iter()
+        .map(|id| {
+            let mut subscriber = RawClient::clean(bench.broker.addr, id);
+            subscriber.subscribe("own", 0);
+            subscriber
+        })
+        .collect();
+    let (files, mut broker, mut second, _, all) = bench.first_leaves();
+    broker.core.publish_later("own", "m");
+    let before = broker.log().checkpoint_position();
+    broker.tend();
+    broker.finish_tending();
+    assert!(broker.log().checkpoint_position() > before, "the checkpoint waits for a message to many");
+    for subscriber in &mut subscribers {
+        subscriber.expect_message("own", "m");
+    }
+    assert!(broker.log().is_short_of_room() && !broker.core.has_anything_for("first"));
+    files.set_limit(Some(10 * DISK));
+    broker.log().tend_reserve();
+    take(&mut second, all);
+    broker.kill();
+}
+
 /// What a member has taken back and what it has not is on record as its own, and so is what it was
 /// sent: after a crash none is lost, and what was sent before says so.
 #[test]

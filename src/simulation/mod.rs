@@ -7,6 +7,7 @@
 //! `SIMULATION_SEEDS=1000..2000 cargo test --lib simulation::power_cut::more` runs as many workloads as one likes.
 
 mod account;
+mod begun;
 mod broker;
 mod clock;
 mod copying;
@@ -16,6 +17,7 @@ mod fixture;
 mod full_disk;
 mod full_disk_groups;
 mod hands;
+mod passing;
 mod power_cut;
 mod publisher;
 mod receiver;
