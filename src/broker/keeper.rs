@@ -90,7 +90,8 @@ pub(crate) async fn run(core: Arc<Core>) {
 }
 
 impl Core {
-    async fn try_to_free(&self, log: &Arc<Log>) {
+    /// Frees what nothing refers to any more. That it cannot be freed is told to the operator's log.
+    pub(crate) async fn try_to_free(&self, log: &Arc<Log>) {
         let mut seat = self.barrier_seat.lock().await;
         if let Err(error) = self.free(log, &mut seat).await
             && !log.status().failing

@@ -423,3 +423,6 @@ fn resolve_alias(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

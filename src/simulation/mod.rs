@@ -20,6 +20,7 @@ mod hands;
 mod passing;
 mod power_cut;
 mod publisher;
+mod pubrec;
 mod receiver;
 mod sample;
 mod slow_disk;
