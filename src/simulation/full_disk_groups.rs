@@ -8,8 +8,10 @@ use std::time::Instant;
 use super::broker::TestBroker;
 use super::full_disk::{DISK, keep, start};
 use super::support::raw_client::{DEADLINE, RawClient};
+use super::support::raw_client5::RawClient5;
 use super::support::server_packet::{Publish, ServerPacket};
 use super::support::wire::{self, Connect};
+use super::support::wire5::{Connect5, id, two};
 use crate::config::Limits;
 use crate::storage::simulated::SimulatedFiles;
 
@@ -189,6 +191,44 @@ fn what_a_member_gives_away_and_takes_back_survives_a_crash() {
         assert_eq!(got.len(), all, "back: {is_back}, seed {seed}");
         broker.kill();
     }
+}
+
+/// What was sent before a restart says so after the next one, though in between it was only given
+/// away and put into a checkpoint.
+#[test]
+fn what_was_sent_before_a_restart_and_is_given_away_is_not_new_after_the_next() {
+    let Bench { files, broker, first, second, sent, all } = Bench::new();
+    let found = files.after_power_cut(1);
+    broker.kill();
+    drop((first, second));
+    found.set_limit(Some(DISK));
+    let mut broker = start(&found);
+    assert!(broker.log().is_short_of_room());
+    let _second = RawClient::resume(broker.addr, "second");
+    // It takes one at a time, and leaves the others where they are.
+    let connect = Connect5::resuming("first").session_expiry(1_000).with(two(id::RECEIVE_MAXIMUM, 1));
+    let mut first = RawClient5::resume_with(broker.addr, &connect);
+    assert_eq!(first.expect_publish().payload, sent[0].payload);
+    first.expect_nothing();
+    first.disconnect();
+    let deadline = Instant::now() + DEADLINE;
+    while broker.core.has_anything_for("first") {
+        assert!(Instant::now() < deadline, "it gives nothing away");
+        std::thread::yield_now();
+    }
+    broker.tend();
+    broker.finish_tending();
+    let found = found.after_power_cut(2);
+    broker.kill();
+    let limits = Limits { queue_messages_max: 100_000, ..Limits::default() };
+    let broker = TestBroker::start(Arc::new(found), super::broker::SMALL, limits).unwrap();
+    let mut first = RawClient::resume(broker.addr, "first");
+    let taken = take(&mut first, all);
+    for before in &sent {
+        let again = taken.iter().find(|again| again.payload == before.payload).unwrap();
+        assert_eq!((again.id(), again.dup), (before.id(), true));
+    }
+    broker.kill();
 }
 
 /// Reported: what was not given away because the disk was full stayed where it was until its member
