@@ -2,6 +2,9 @@
 //! ([`hand_over`](super::hand_over)), and messages of nobody's connection that did not fit into
 //! their turn ([`fan_out`](super::fan_out)).
 //!
+//! Places for messages of nobody's connection are given out here as well, and the lists of receivers
+//! that are to be woken.
+//!
 //! The two do not wait for one another. A hand-over may have to wait until the log has room. A fan-out never
 //! waits: it holds a turn open, and the checkpoint that makes the room waits for that turn.
 
@@ -11,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::fan_out::FanOut;
 use super::hand_over::Progress;
@@ -19,11 +22,15 @@ use super::turn_log::{self, WAKES_AT_ONCE};
 use super::{Client, Core};
 use crate::ledger::Position;
 
+/// Fan-outs of nobody's connection that may have lists of receivers: wills, and the broker's own. One
+/// more is that of the queue below. Enough for every thread to have some; with 100,000 durable
+/// receivers each the lists take about 10 MB for one.
+pub(super) const FAN_OUTS_AT_ONCE: usize = 8;
+
 /// How long hand-overs rest when none of them can go on.
 const STUCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// What there is to do.
-#[derive(Default)]
 pub(super) struct Background {
     /// Sessions that have something to give away, in turn.
     pub(super) sessions: Waiting<Arc<Client>>,
@@ -31,6 +38,18 @@ pub(super) struct Background {
     pub(super) fan_outs: Waiting<Box<FanOut>>,
     /// Receivers that are to be woken when the log has come to a place.
     wakes: Waiting<(Vec<Arc<Client>>, Position)>,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Background {
+    fn default() -> Self {
+        Self {
+            sessions: Waiting::default(),
+            fan_outs: Waiting::default(),
+            wakes: Waiting::default(),
+            places: Arc::new(Semaphore::new(FAN_OUTS_AT_ONCE)),
+        }
+    }
 }
 
 /// A queue with one reader, who waits for news.
@@ -70,8 +89,18 @@ impl<T> Waiting<T> {
     }
 }
 
-#[cfg(test)]
 impl Background {
+    /// A place for a message of nobody's connection, if there is one.
+    pub(super) fn take_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// The same for one that waits in line.
+    pub(super) async fn wait_for_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
         self.sessions.queue.lock().is_empty() && self.fan_outs.queue.lock().is_empty()
     }
@@ -111,6 +140,7 @@ impl Core {
 
     async fn run_fan_outs(&self) {
         loop {
+            // Without a place: others of this queue may have them.
             let mut fan_out = self.background.fan_outs.next().await;
             // One message's fault must not end the deliveries of all others.
             let slice =
@@ -139,6 +169,11 @@ impl Core {
     /// Has receivers woken that are too many for one turn.
     pub(super) fn wake_later(&self, clients: Vec<Arc<Client>>, end: Position) {
         self.background.wakes.push((clients, end));
+    }
+
+    /// Whether messages of the broker's own are on their way still.
+    pub(super) fn is_behind(&self) -> bool {
+        self.background.fan_outs.len() > 0
     }
 
     /// Has a message that did not fit into its turn delivered, by and by.

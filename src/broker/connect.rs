@@ -203,6 +203,7 @@ impl Core {
             link.epoch = state.epoch;
             link.progress = now;
             state.expires_at = None;
+            self.take_back(&client, state);
             let mut turn_log = TurnLog::default();
             // Back in time: the will of the last connection is not sent (MQTT 5 [MQTT-3.1.3-9]).
             if let Some(delayed) = state.delayed_will.take() {

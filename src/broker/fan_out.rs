@@ -8,10 +8,19 @@
 //!
 //! A fan-out that has begun is always brought to its end, also when its publisher leaves, and whatever the
 //! state of the log: a checkpoint may be waiting for it.
+//!
+//! What a fan-out holds grows with its receivers, and is charged to [`Account::Waiting`]. A connection
+//! publishes one message at a time. Wills can be due by the thousand, for their clients are gone: so of
+//! wills and of the broker's own messages only so many as there are places
+//! ([`FAN_OUTS_AT_ONCE`](super::background::FAN_OUTS_AT_ONCE)) are matched at a time. The others know
+//! their message only, in line for a place. Whoever can wait for nothing does its own at once:
+//! a start, a shutdown, a program that publishes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::budget::cost;
 use super::turn_log::{Retention, Target};
@@ -41,13 +50,17 @@ pub(crate) struct FanOut {
     /// Those that wait until this is committed.
     waiting: Vec<Arc<Client>>,
     effects: Effects,
-    /// Of its lists.
+    /// Of its lists and its message.
     charge: Charge,
     publishing: Option<Publishing>,
+    /// It is one of those of nobody's connection that may be matched.
+    place: Option<OwnedSemaphorePermit>,
     _guard: Option<TurnGuard>,
 }
 
 enum Stage {
+    /// It has no place yet.
+    InLine,
     /// Its receivers are being looked for.
     Matching(Box<RouteMatch<Arc<Client>>>),
     /// They are being served.
@@ -92,6 +105,8 @@ pub(super) enum Receivers<'a> {
     Known(Routes<'a, Arc<Client>>),
     /// They are still being looked for.
     Matching(Box<RouteMatch<Arc<Client>>>),
+    /// They are looked for when the fan-out has a place.
+    InLine,
 }
 
 /// A session whose message is on its way: nobody attaches to it, for what the next connection sends
@@ -119,6 +134,18 @@ impl Client {
 }
 
 impl Core {
+    /// A message of the broker's own that does not fit into its turn, as `$SYS` may have them.
+    #[cfg(test)]
+    pub(crate) fn publish_later(&self, topic: &str, payload: &str) {
+        let mut turn = Turn::new();
+        turn.begin(self);
+        turn.budget.keep(0);
+        let message = Arc::new(Message::new(topic, payload, crate::protocol::QoS::AtMostOnce));
+        let fan_out = self.publish_message(&mut turn, &message, false);
+        turn.finish(self);
+        self.complete_later(fan_out.expect("it has several receivers"));
+    }
+
     /// As if a message of this session were on its way.
     #[cfg(test)]
     pub(crate) fn publishing(&self, id: &str) -> impl Drop {
@@ -140,16 +167,29 @@ impl FanOut {
         self.publishing = Some(Publishing::of(client));
     }
 
-    /// Charges what it has in memory.
+    /// It has this place until it is done.
+    pub(super) fn keep_place(&mut self, place: OwnedSemaphorePermit) {
+        self.place = Some(place);
+    }
+
+    /// Whether it needs a place before it begins.
+    pub(super) fn is_in_line(&self) -> bool {
+        matches!(self.stage, Stage::InLine)
+    }
+
+    /// Charges what it has in memory: its lists and its message.
     fn settle(&mut self) {
         let routes = match &self.stage {
-            Stage::Matching(found) => found.routes.len(),
+            Stage::InLine => 0,
+            Stage::Matching(found) => found.found(),
             Stage::Delivering(list) => list.own(),
         };
         let bytes = routes * size_of::<Route<Arc<Client>>>()
             + self.targets.capacity() * size_of::<Target>()
-            + self.waiting.capacity() * size_of::<Arc<Client>>();
-        self.charge.follow(bytes);
+            + self.waiting.capacity() * size_of::<Arc<Client>>()
+            + size_of::<Self>()
+            + self.message.memory_of_holder();
+        self.charge.set(bytes);
     }
 
     /// Whether anybody gets the message. Known when it is done.
@@ -186,6 +226,7 @@ impl Core {
                 turn.budget.keep(0);
                 Stage::Matching(begun)
             }
+            Receivers::InLine => Stage::InLine,
         };
         Some(self.begin_fan_out(turn, stage, outgoing, effects))
     }
@@ -211,8 +252,11 @@ impl Core {
             effects,
             charge: Charge::new(&self.accounts, Account::Waiting, 0),
             publishing: None,
+            place: None,
             _guard: self.enter_turn(),
         });
+        // Also a will's, which is charged as such no more.
+        fan_out.message.charge_to(&self.accounts);
         fan_out.settle();
         fan_out
     }
@@ -225,11 +269,16 @@ impl Core {
         fan_out: &mut FanOut,
         by: Option<(&Client, &mut Publisher)>,
     ) -> bool {
+        if fan_out.is_in_line() {
+            let found = RouteMatch::begin(&self.router, fan_out.message.topic());
+            fan_out.stage = Stage::Matching(Box::new(found));
+        }
         if let Stage::Matching(begun) = &mut fan_out.stage {
             let mut steps = turn.budget.left() as usize;
             let is_whole = begun.go_on(&self.router, fan_out.message.topic(), &mut steps);
             turn.budget.keep(steps);
             if !is_whole {
+                fan_out.settle();
                 return false;
             }
             let found = std::mem::replace(&mut fan_out.stage, Stage::Delivering(Vec::new().into()));
@@ -279,10 +328,23 @@ impl Core {
         routes.left() == 0
     }
 
-    /// All that is left of it, in turns between which others get theirs.
+    /// All that is left of it, in turns between which others get theirs. To be called with no place
+    /// but its own: it may wait for one.
     pub(crate) async fn complete_fan_out(&self, mut fan_out: Box<FanOut>) {
+        if fan_out.is_in_line() {
+            fan_out.place = self.background.wait_for_place().await;
+        }
         while !self.run_fan_out_slice(&mut fan_out) {
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// The same of two of one client. One that has a place goes before one that waits for a place:
+    /// else all places could be with those who wait.
+    pub(super) async fn complete_fan_outs(&self, mut fan_outs: [Option<Box<FanOut>>; 2]) {
+        fan_outs.sort_by_key(|fan_out| fan_out.as_ref().is_some_and(|fan_out| fan_out.is_in_line()));
+        for fan_out in fan_outs.into_iter().flatten() {
+            self.complete_fan_out(fan_out).await;
         }
     }
 
@@ -331,3 +393,6 @@ impl Core {
         done
     }
 }
+
+#[cfg(test)]
+mod tests;

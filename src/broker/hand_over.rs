@@ -12,6 +12,9 @@
 //! that it is on record as one that is kept for no time, so a start knows that nobody may have it
 //! back, and goes on with its end.
 //!
+//! The log has to have room for that. A session that is not over takes back what is left when its
+//! client is there again first: on a full disk it is the client that makes room, by acknowledging.
+//!
 //! A session that has left the registry is found in [`Core::leaving`] until its end is on record:
 //! checkpoints look there as well.
 
@@ -22,6 +25,7 @@ use std::sync::Arc;
 use super::load::Loaded;
 use super::turn_log::{Retention, TurnLog};
 use super::{Client, ClientState, Core, Turn};
+use crate::accounts::{Account, Accounts, Charge};
 use crate::escape::escape;
 use crate::ledger::Position;
 use crate::session::{DropReason, Expiry, Message, Outgoing, SharedMessage, Subscriptions};
@@ -43,6 +47,8 @@ pub(crate) struct Leaving {
     ended: Option<EndedSession>,
     /// It is among those that the task looks after.
     is_queued: bool,
+    /// Of what is in memory.
+    charge: Option<Charge>,
 }
 
 /// A session that has ended and has not given everything away.
@@ -64,6 +70,12 @@ pub(super) enum Progress {
     None,
 }
 
+/// Bytes that it holds in memory for this session.
+fn memory_of(shared: &SharedMessage) -> usize {
+    let body = shared.message.as_ref().map_or(0, |message| message.memory_of_holder());
+    size_of::<SharedMessage>() + body
+}
+
 /// A message that leaves its session in this turn.
 struct Given {
     /// Where it was. Its place in the log is given up in the turn that puts its new one on record.
@@ -74,9 +86,36 @@ struct Given {
 
 impl Leaving {
     /// Messages that are given away from now on.
-    fn add(&mut self, messages: Vec<SharedMessage>) {
+    fn add(&mut self, messages: Vec<SharedMessage>, accounts: &Arc<Accounts>) {
         self.messages.extend(messages);
         self.messages.make_contiguous().sort_by_key(|message| message.sequence);
+        let bytes = self.messages.iter().map(memory_of).sum();
+        self.charge.get_or_insert_with(|| Charge::new(accounts, Account::Waiting, 0)).set(bytes);
+    }
+
+    /// So much less is in memory. What one holds may have changed since it was charged.
+    fn uncharge(&mut self, messages: impl Iterator<Item = usize>) {
+        if let Some(charge) = &mut self.charge {
+            charge.shrink(messages.sum());
+        }
+    }
+
+    /// What its session has again, oldest first: what was sent, and what waits and it `may` get.
+    fn take_back(&mut self, may: impl Fn(&Message) -> bool) -> Vec<SharedMessage> {
+        let comes_back = |shared: &SharedMessage| {
+            shared.origin.is_some()
+                && (shared.is_begun() || shared.message.as_ref().ok().is_none_or(|message| may(message)))
+        };
+        let (back, others): (Vec<_>, Vec<_>) = self.messages.drain(..).partition(comes_back);
+        self.messages = others.into();
+        self.uncharge(back.iter().map(memory_of));
+        back
+    }
+
+    /// Behind the last message that its session may have been sent.
+    pub(super) fn begun(&self) -> u64 {
+        let last = self.messages.iter().rev().find(|message| message.is_begun());
+        last.map_or(0, |last| last.sequence + 1)
     }
 
     /// Whether it is a durable session's that has ended: its end is still to be put on record.
@@ -154,6 +193,7 @@ impl Leaving {
             let Some(shared) = self.messages.pop_front() else { break };
             given.push(Given { shared, message });
         }
+        self.uncharge(given.iter().map(|given| memory_of(&given.shared)));
         given
     }
 }
@@ -171,8 +211,17 @@ impl Core {
             return;
         }
         let leaving = state.leaving.get_or_insert_default();
-        leaving.add(messages);
+        leaving.add(messages, &self.accounts);
         self.look_after(client, leaving);
+    }
+
+    /// The client is about to be connected again: what its session gives away and nobody has yet
+    /// stays with it. Under its lock, in a turn.
+    pub(super) fn take_back(&self, client: &Client, state: &mut ClientState) {
+        let Some(leaving) = &mut state.leaving else { return };
+        let back = leaving.take_back(|message| self.may_receive(client, message.topic()));
+        state.session.take_back(back);
+        self.settle(client, state);
     }
 
     /// The messages whose groups have other members; those of others are lost with their last one.
@@ -227,7 +276,7 @@ impl Core {
         let mut state = client.lock();
         let filters = state.session.end();
         let leaving = state.leaving.get_or_insert_default();
-        leaving.add(messages);
+        leaving.add(messages, &self.accounts);
         leaving.ended = Some(EndedSession { is_durable: true, filters, next_filter: None });
         self.look_after(client, leaving);
     }

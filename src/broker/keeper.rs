@@ -90,7 +90,8 @@ pub(crate) async fn run(core: Arc<Core>) {
 }
 
 impl Core {
-    async fn try_to_free(&self, log: &Arc<Log>) {
+    /// Frees what nothing refers to any more. That it cannot be freed is told to the operator's log.
+    pub(crate) async fn try_to_free(&self, log: &Arc<Log>) {
         let mut seat = self.barrier_seat.lock().await;
         if let Err(error) = self.free(log, &mut seat).await
             && !log.status().failing
@@ -249,7 +250,7 @@ impl Core {
             let ends = self.log_time(state.expires_at.unwrap_or_else(|| self.now()));
             let kept = u64::try_from(keep.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
             let since = if state.expires_at.is_some() { ends.saturating_sub(kept) } else { ends };
-            Record::Detached { session, since, keep, begun: begun(&state.session) }.write(body);
+            Record::Detached { session, since, keep, begun: begun(state) }.write(body);
         }
         for (filter, options) in state.session.filters() {
             let record = SubscribeRecord {

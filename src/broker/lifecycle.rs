@@ -12,7 +12,7 @@ use super::last_words::LastWords;
 use super::turn_log::TurnLog;
 use super::{Cause, Client, ClientState, Core, Handle, TICK_MS, Turn};
 use crate::escape::escape;
-use crate::session::{Session, Timestamp, Will};
+use crate::session::{GivenUp, Timestamp, Will};
 use crate::storage::{Begun, Record};
 
 impl Core {
@@ -48,7 +48,7 @@ impl Core {
             }
             let will = self.go_offline(client, state, will);
             if state.session.is_durable() && state.keep_for != KeepFor::Nothing {
-                let (keep, begun) = (state.keep_for.time(), begun(&state.session));
+                let (keep, begun) = (state.keep_for.time(), begun(state));
                 let since = self.log_time(self.now());
                 turn_log.record(&Record::Detached { session: client.key, since, keep, begun }, false);
             }
@@ -74,9 +74,7 @@ impl Core {
     /// Brings the end of a connection to its end; others get their turns in between. Returns what
     /// the client is still to be sent.
     pub(crate) async fn settle_end(&self, client: &Client, mut end: Disconnected) -> LastWords {
-        for fan_out in std::mem::take(&mut end.fan_outs).into_iter().flatten() {
-            self.complete_fan_out(fan_out).await;
-        }
+        self.complete_fan_outs(std::mem::take(&mut end.fan_outs)).await;
         self.settle_end_now(client, end)
     }
 
@@ -115,14 +113,10 @@ impl Core {
         due
     }
 
-    /// Messages of shared subscriptions that a session without connection has not acknowledged go to members that are connected, if
-    /// there are any.
+    /// Messages of shared subscriptions that a session without connection has not acknowledged go to
+    /// members that are connected, if there are any: as soon as the log has room. A client that is
+    /// back before that has them again.
     fn hand_over_of_absent(&self, client: &Arc<Client>) {
-        // On a full disk nothing can be given to others, for that is written; its client can fetch
-        // it, and makes room.
-        if self.log.as_ref().is_some_and(|log| log.is_short_of_room()) {
-            return;
-        }
         let held = client.lock().session.shared_held();
         let served: HashSet<_> =
             held.into_iter().filter(|filter| self.has_connected_member(filter, client.key)).collect();
@@ -135,7 +129,7 @@ impl Core {
             // It is back already.
             return;
         }
-        let taken = state.session.take_shared(|filter| served.contains(filter), true);
+        let taken = state.session.take_shared(|filter| served.contains(filter), GivenUp::WhileAway);
         self.settle(client, state);
         self.give_away(client, state, taken);
     }
@@ -187,8 +181,8 @@ impl Core {
             return LeftBehind { will: None };
         }
         let is_durable = state.session.is_durable();
-        let begun = begun(&state.session);
-        let unacknowledged = state.session.take_shared(|_| true, true);
+        let begun = begun(state);
+        let unacknowledged = state.session.take_shared(|_| true, GivenUp::ForGood);
         let mut filters = state.session.end();
         let will = state.delayed_will.take();
         if filters.len() <= SLICE_FILTERS {
@@ -350,10 +344,11 @@ impl Core {
     }
 }
 
-/// What was sent to a session, for the log.
-pub(super) fn begun(session: &Session) -> Begun {
-    let (at_least_once, exactly_once) = session.begun();
-    Begun { at_least_once, exactly_once }
+/// What was sent to a session, for the log: also what it is giving away and may take back.
+pub(super) fn begun(state: &ClientState) -> Begun {
+    let (at_least_once, exactly_once) = state.session.begun();
+    let leaving = state.leaving.as_ref().map_or(0, |leaving| leaving.begun());
+    Begun { at_least_once: at_least_once.max(leaving), exactly_once }
 }
 
 /// What is left to be done when a connection has ended.

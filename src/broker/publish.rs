@@ -307,15 +307,20 @@ impl Core {
             .with_publisher(publisher);
         let source = owner.map(|owner| (&owner.client_id, owner.user.as_ref()));
         let retention = if retain { self.retain(&mut outgoing, source) } else { Retention::None };
+        // A will waits: a device's end must not be forgotten, nor told twice.
+        let waited = matches!(also, Also::WillEnd(_));
+        let effects = Effects { retention, also, waited };
+        let Some(place) = self.background.take_place() else {
+            let rest = self.fan_out(turn, Receivers::InLine, &mut outgoing, effects);
+            turn.scratch = scratch;
+            return rest;
+        };
         let mut found = Box::new(RouteMatch::begin(&self.router, message.topic()));
         let mut steps = turn.budget.left().max(MATCH_STEPS_MIN) as usize;
         let before = steps;
         let is_whole = found.go_on(&self.router, message.topic(), &mut steps);
         turn.budget.spend(u32::try_from(before - steps).unwrap_or(u32::MAX));
-        // A will waits: a device's end must not be forgotten, nor told twice.
-        let waited = matches!(also, Also::WillEnd(_));
-        let effects = Effects { retention, also, waited };
-        let rest = if is_whole {
+        let mut rest = if is_whole {
             let left_out = self.judge(None, message.topic(), &mut found.routes).left_out;
             if left_out > 0 {
                 self.metrics.dropped.add("acl_read", left_out.into());
@@ -324,6 +329,9 @@ impl Core {
         } else {
             self.fan_out(turn, Receivers::Matching(found), &mut outgoing, effects)
         };
+        if let Some(rest) = &mut rest {
+            rest.keep_place(place);
+        }
         turn.scratch = scratch;
         rest
     }
@@ -415,3 +423,6 @@ fn resolve_alias(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

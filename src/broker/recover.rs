@@ -90,6 +90,7 @@ impl Core {
                     filter: Arc::from(shared),
                     message: Err(Stored::new(&self.ledger, message.position, message.frame_bytes)),
                     sequence: message.sequence,
+                    origin: None,
                 });
             }
         }

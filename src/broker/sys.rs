@@ -19,7 +19,10 @@ pub(crate) async fn run(core: Arc<Core>, interval: Duration) {
     publish(&core, "$SYS/broker/version", &format!("ternmq version {}", env!("CARGO_PKG_VERSION")));
     loop {
         tokio::select! {
-            _ = ticks.tick() => publish_counters(&core),
+            // So the queue of the background never holds more than one tick's.
+            _ = ticks.tick() => if !core.is_behind() {
+                publish_counters(&core);
+            },
             () = core.shut_down() => return,
         }
     }

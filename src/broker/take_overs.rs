@@ -98,8 +98,20 @@ impl TakeOvers {
     }
 }
 
-/// Tells the older client why it is closed (MQTT 5 [MQTT-3.1.4-3]), if its socket can be written here. A TLS socket, and one that somebody is
-/// writing to at this moment, are left to the connection's own task.
+fn make_room(all: &mut HashMap<Arc<str>, Watched, RandomState>, now: Timestamp) {
+    let last = |watched: &Watched| watched.recent.back().copied().unwrap_or_default();
+    all.retain(|_, watched| now.since(last(watched)) <= AGAIN_AFTER);
+    if all.len() >= WATCHED_MAX {
+        // All at once, so that a flood of ids does not search for the oldest each time.
+        let mut times: Vec<Timestamp> = all.values().map(last).collect();
+        let median = *times.select_nth_unstable(WATCHED_MAX / 2).1;
+        all.retain(|_, watched| last(watched) > median);
+    }
+}
+
+/// Tells the older client why it is closed (MQTT 5 [MQTT-3.1.4-3]), if its socket can be written
+/// here. A TLS socket, and one that somebody is writing to at this moment, are left to the
+/// connection's own task.
 pub(super) fn say_taken_over(link: &Link, state: &ClientState) {
     if link.gate.is_blocked() {
         // In the midst of a packet: nothing more can be said.
@@ -119,17 +131,6 @@ pub(super) fn say_taken_over(link: &Link, state: &ClientState) {
             let _ = socket.try_write(&disconnect);
         }
         link.handle.set_told();
-    }
-}
-
-fn make_room(all: &mut HashMap<Arc<str>, Watched, RandomState>, now: Timestamp) {
-    let last = |watched: &Watched| watched.recent.back().copied().unwrap_or_default();
-    all.retain(|_, watched| now.since(last(watched)) <= AGAIN_AFTER);
-    if all.len() >= WATCHED_MAX {
-        // All at once, so that a flood of ids does not search for the oldest each time.
-        let mut times: Vec<Timestamp> = all.values().map(last).collect();
-        let median = *times.select_nth_unstable(WATCHED_MAX / 2).1;
-        all.retain(|_, watched| last(watched) > median);
     }
 }
 

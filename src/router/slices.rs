@@ -244,6 +244,13 @@ impl<S: Subscriber> Router<S> {
     }
 }
 
+impl<S: Subscriber> RouteCursor<S> {
+    /// Routes that it has found and that are not in order yet.
+    pub(super) fn found(&self) -> usize {
+        self.runs.len()
+    }
+}
+
 impl<S> Default for RouteCursor<S> {
     fn default() -> Self {
         Self { place: WalkPlace::default(), long: Vec::new(), is_walked: false, runs: Runs::default() }
@@ -276,6 +283,12 @@ impl<S> Default for Runs<S> {
 impl<S: Subscriber> Runs<S> {
     fn is_empty(&self) -> bool {
         self.found.is_empty()
+    }
+
+    /// Routes in them.
+    fn len(&self) -> usize {
+        let merging = self.merging.iter().flat_map(|merging| &merging.runs);
+        self.found.iter().map(Vec::len).sum::<usize>() + merging.map(IntoIter::len).sum::<usize>()
     }
 
     /// Adds a run. Small ones are put together, so that there are few, and of many filters of one session

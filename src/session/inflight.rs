@@ -22,9 +22,17 @@ use super::stragglers::Stragglers;
 use crate::ledger::Stored;
 use crate::protocol::{PacketId, QoS};
 
-/// A delivery that another client is to get: its position, the whole filter of its shared
-/// subscription, and its message or where that is.
-pub(super) type TakenDelivery = (u64, Arc<str>, Result<Arc<Message>, Stored>);
+/// A QoS 1 delivery that another client is to get, unless its own takes it back first.
+#[derive(Debug)]
+pub(super) struct TakenDelivery {
+    pub(super) position: u64,
+    pub(super) id: PacketId,
+    pub(super) retain: bool,
+    /// With the whole filter of its shared subscription.
+    pub(super) extra: Box<DeliveryExtra>,
+    /// Its message, or where that is.
+    pub(super) message: Result<Arc<Message>, Stored>,
+}
 
 /// What the client owes for a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +119,7 @@ impl Inflight {
     /// A new connection: whatever is unfinished is to be sent again.
     pub(super) fn begin_again(&mut self) {
         let due = |delivery: &mut Delivery| delivery.due_again = delivery.awaiting != Awaiting::Nothing;
-        self.stragglers.change_all(|_, delivery| due(delivery), |_| false);
+        self.stragglers.change_all(|_, _, delivery| due(delivery), |_| false);
         self.deliveries.iter_mut().for_each(due);
         self.due_again = self.unfinished;
     }
@@ -281,25 +289,55 @@ impl Inflight {
     pub(super) fn take_shared_qos1(&mut self, wanted: impl Fn(&Arc<str>) -> bool) -> Vec<TakenDelivery> {
         let mut taken = Vec::new();
         let mut were_due = 0;
-        let mut take = |position: u64, delivery: &mut Delivery| {
+        let mut take = |position: u64, id: PacketId, delivery: &mut Delivery| {
             if delivery.awaiting == Awaiting::PubAck
-                && let Some(shared) = delivery.extra.as_ref().and_then(|extra| extra.shared.clone())
-                && wanted(&shared)
+                && !delivery.kept.is_nothing()
+                && let Some(extra) =
+                    delivery.extra.take_if(|extra| extra.shared.as_ref().is_some_and(&wanted))
                 && let Some(message) = std::mem::take(&mut delivery.kept).into_message()
             {
                 delivery.awaiting = Awaiting::Nothing;
-                delivery.extra = None;
                 were_due += u16::from(std::mem::take(&mut delivery.due_again));
-                taken.push((position, shared, message));
+                taken.push(TakenDelivery { position, id, retain: delivery.retain, extra, message });
             }
         };
         self.stragglers.change_all(&mut take, |delivery| delivery.awaiting == Awaiting::Nothing);
-        (self.start..).zip(&mut self.deliveries).for_each(|(position, delivery)| take(position, delivery));
+        let ring = (self.start..).zip(&mut self.deliveries);
+        ring.for_each(|(position, delivery)| take(position, id_of(position), delivery));
         self.unfinished -= taken.len() as u16;
         self.due_again -= were_due;
         self.count_kept();
         self.close_gap();
         taken
+    }
+
+    /// Takes deliveries back, oldest first, that were given up and that nobody has got: they have the
+    /// ids they had, and are to be sent again. No delivery has begun in between.
+    pub(super) fn put_back(&mut self, taken: Vec<TakenDelivery>) {
+        for TakenDelivery { position, id, retain, extra, message } in taken.into_iter().rev() {
+            let (awaiting, kept) = (Awaiting::PubAck, Kept::from(message));
+            let delivery = Delivery { awaiting, retain, due_again: false, kept, extra: Some(extra) };
+            self.unfinished += 1;
+            let in_ring = if id == id_of(position) { self.reach_back(position) } else { None };
+            match in_ring {
+                Some(place) => *place = delivery,
+                None => self.stragglers.insert(position, id, delivery),
+            }
+        }
+        self.count_kept();
+    }
+
+    /// The place in the ring of a position before its end, if the ring may become so long.
+    fn reach_back(&mut self, position: u64) -> Option<&mut Delivery> {
+        if self.ring_end().saturating_sub(position) > self.ring_max() {
+            return None;
+        }
+        while self.start > position {
+            self.deliveries.push_front(Delivery::gap());
+            self.start -= 1;
+        }
+        let index = usize::try_from(position - self.start).ok()?;
+        self.deliveries.get_mut(index)
     }
 
     /// Behind the last delivery begun.

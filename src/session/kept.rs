@@ -18,6 +18,12 @@ impl From<Option<Arc<Message>>> for Kept {
     }
 }
 
+impl From<Result<Arc<Message>, Stored>> for Kept {
+    fn from(message: Result<Arc<Message>, Stored>) -> Self {
+        Self(Some(message.unwrap_or_else(|place| Arc::new(Message::hollow(place)))))
+    }
+}
+
 impl Kept {
     pub(super) const NOTHING: Self = Self(None);
 

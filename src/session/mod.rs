@@ -43,7 +43,7 @@ pub use outbound::{AckOutcome, Delivered, Granted, Readiness};
 pub use outgoing::{EncodeScratch, Outgoing, SHARE_PAYLOAD_ABOVE};
 use packet_ids::PacketIdSet;
 use queue::MessageQueue;
-pub use shared::SharedMessage;
+pub use shared::{GivenUp, SharedMessage};
 pub use shed::{Charged, Shed};
 pub use subscriptions::{FilterOptions, Subscriptions};
 use terms::TopicAliases;

@@ -87,6 +87,15 @@ struct Parts {
     ledger: Arc<Ledger>,
 }
 
+impl Parts {
+    /// Goes over messages in memory to the next that are not, after those at the front.
+    fn find_stored(&mut self, messages: &VecDeque<QueuedMessage>) {
+        self.front += messages.iter().skip(self.front).take_while(|message| message.body.is_loaded()).count();
+        let behind = messages.iter().skip(self.front);
+        self.stored = behind.take_while(|message| !message.body.is_loaded()).count();
+    }
+}
+
 /// What a connected client's queue keeps in memory at its front before the rest is left to the log.
 const FRONT_MESSAGES: usize = 4_096;
 const FRONT_BYTES: usize = 4 * 1024 * 1024;
@@ -288,7 +297,7 @@ impl MessageQueue {
         }
         parts.ledger.subtract(position, bytes);
         if parts.stored == 0 {
-            parts.front = self.messages.len();
+            parts.find_stored(&self.messages);
         }
         true
     }
@@ -306,14 +315,36 @@ impl MessageQueue {
         self.messages.extend(kept);
         self.bytes -= taken.iter().map(|message| message.cost as usize).sum::<usize>();
         self.shared -= taken.iter().map(QueuedMessage::shared).sum::<usize>();
-        if let Some(parts) = &mut self.log {
-            parts.front = self.messages.iter().take_while(|message| message.body.is_loaded()).count();
-            let stored = self.messages.iter().filter(|message| !message.body.is_loaded());
-            parts.stored_bytes = stored.map(|message| message.cost as usize).sum();
-            let behind = self.messages.iter().skip(parts.front);
-            parts.stored = behind.take_while(|message| !message.body.is_loaded()).count();
-        }
+        self.count_parts();
         taken
+    }
+
+    /// Takes messages back that were taken out, each to where it was; without a log they go before
+    /// those that came meanwhile.
+    pub(super) fn put_back(&mut self, messages: Vec<QueuedMessage>) {
+        if let Some(parts) = &self.log {
+            for message in &messages {
+                if let Body::Stored(position, bytes) = message.body {
+                    parts.ledger.add(position, bytes);
+                }
+            }
+        }
+        self.bytes += messages.iter().map(|message| message.cost as usize).sum::<usize>();
+        self.shared += messages.iter().map(QueuedMessage::shared).sum::<usize>();
+        let came_meanwhile = std::mem::take(&mut self.messages);
+        self.messages = messages.into_iter().chain(came_meanwhile).collect();
+        // Those of one sequence, where there is no log, stay in this order.
+        self.messages.make_contiguous().sort_by_key(|message| message.sequence);
+        self.count_parts();
+    }
+
+    /// Counts anew what is in memory and what is not.
+    fn count_parts(&mut self) {
+        let Some(parts) = &mut self.log else { return };
+        let stored = self.messages.iter().filter(|message| !message.body.is_loaded());
+        parts.stored_bytes = stored.map(|message| message.cost as usize).sum();
+        parts.front = 0;
+        parts.find_stored(&self.messages);
     }
 
     /// What was taken out as stored is not needed any more.

@@ -58,13 +58,13 @@ impl Stragglers {
     /// All of them, oldest first, to be changed; those for which `finished` holds afterwards are removed.
     pub(super) fn change_all(
         &mut self,
-        mut change: impl FnMut(u64, &mut Delivery),
+        mut change: impl FnMut(u64, PacketId, &mut Delivery),
         finished: impl Fn(&Delivery) -> bool,
     ) {
         let Some(maps) = &mut self.0 else { return };
         let positions = &mut maps.positions;
         maps.by_position.retain(|position, (id, delivery)| {
-            change(*position, delivery);
+            change(*position, *id, delivery);
             let done = finished(delivery);
             if done {
                 positions.remove(id);

@@ -94,6 +94,14 @@ impl TestBroker {
         self.runtime.block_on(self.core.tend(&log)).unwrap();
     }
 
+    /// What the keeper does between checkpoints. Waits for its end, but not for ever: without power
+    /// there is none.
+    pub(super) fn free(&self) {
+        let log = self.log();
+        let freeing = self.core.try_to_free(&log);
+        let _ = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(1), freeing).await });
+    }
+
     /// Until the log has come to there.
     pub(super) fn wait_for_log(&self, end: Position) {
         self.runtime.block_on(self.log().wait(end));

@@ -12,10 +12,10 @@ use crate::config::Limits;
 use crate::storage::LogOptions;
 use crate::storage::simulated::SimulatedFiles;
 
-const DISK: usize = 400 * 1024;
+pub(super) const DISK: usize = 400 * 1024;
 const WITH_RESERVE: LogOptions = LogOptions { reserve_bytes: 96 * 1024, ..SMALL };
 
-fn start(files: &SimulatedFiles) -> TestBroker {
+pub(super) fn start(files: &SimulatedFiles) -> TestBroker {
     let limits = Limits { queue_messages_max: 100_000, ..Limits::default() };
     let broker = TestBroker::start(Arc::new(files.clone()), WITH_RESERVE, limits).unwrap();
     broker.log().tend_reserve();
@@ -23,7 +23,7 @@ fn start(files: &SimulatedFiles) -> TestBroker {
 }
 
 /// What the housekeeper does every second.
-fn keep(broker: &mut TestBroker) {
+pub(super) fn keep(broker: &mut TestBroker) {
     broker.log().tend_reserve();
     broker.tend();
     broker.finish_tending();
@@ -97,6 +97,43 @@ fn a_full_disk_comes_back_by_draining() {
     }
     assert_eq!(drain(&mut broker, "small"), acknowledged.div_ceil(100));
     assert_eq!(drain(&mut broker, "big"), 10);
+    broker.kill();
+}
+
+/// Newcomers have stored nothing yet, but what many of them store once is much: they wait for room
+/// as well, and what stores nothing is taken from them.
+#[test]
+fn newcomers_wait_for_room_like_everybody_else() {
+    let files = SimulatedFiles::new(5);
+    let mut broker = start(&files);
+    persistent(&broker, "big", "both/#");
+    files.set_limit(Some(DISK));
+    broker.log().tend_reserve();
+    let (acknowledged, _publisher) = fill(&broker, 0);
+    let log = broker.log();
+    let before = log.status().bytes_submitted;
+    let mut newcomers: Vec<RawClient> =
+        (0..20).map(|n| RawClient::clean(broker.addr, &format!("newcomer {n}"))).collect();
+    let mut listener = RawClient::clean(broker.addr, "listener");
+    listener.subscribe("free", 0);
+    for newcomer in &mut newcomers {
+        newcomer.send(&wire::raw_publish(0, "free", None, "stores nothing"));
+        newcomer.send(&wire::raw_publish(2, "both", Some(7), "stored"));
+        listener.expect_message("free", "stores nothing");
+    }
+    newcomers[0].stays_silent_and_open(std::time::Duration::from_millis(50));
+    assert_eq!(log.status().bytes_submitted, before, "nothing of them is taken");
+    drop(log);
+    assert_eq!(drain(&mut broker, "big"), acknowledged);
+    let deadline = Instant::now() + DEADLINE;
+    while broker.log().is_short_of_room() {
+        assert!(Instant::now() < deadline, "no room: {:?}", broker.log().status());
+        keep(&mut broker);
+    }
+    for newcomer in &mut newcomers {
+        assert_eq!(newcomer.expect_packet(), ServerPacket::PubAck(7));
+    }
+    assert_eq!(drain(&mut broker, "big"), 20);
     broker.kill();
 }
 

@@ -7,6 +7,7 @@
 //! `SIMULATION_SEEDS=1000..2000 cargo test --lib simulation::power_cut::more` runs as many workloads as one likes.
 
 mod account;
+mod begun;
 mod broker;
 mod clock;
 mod copying;
@@ -14,9 +15,12 @@ mod corruption;
 mod failures;
 mod fixture;
 mod full_disk;
+mod full_disk_groups;
 mod hands;
+mod passing;
 mod power_cut;
 mod publisher;
+mod pubrec;
 mod receiver;
 mod sample;
 mod slow_disk;

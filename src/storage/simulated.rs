@@ -111,6 +111,10 @@ struct State {
     power: bool,
     limit: Option<usize>,
     unreadable: BTreeSet<(String, u64)>,
+    /// What every read says instead of reading.
+    refused_reads: Option<i32>,
+    /// How often.
+    reads_refused: usize,
     random: Random,
     syncs_held: bool,
     syncs_waiting: usize,
@@ -145,6 +149,8 @@ impl SimulatedFiles {
             power: true,
             limit: None,
             unreadable: BTreeSet::new(),
+            refused_reads: None,
+            reads_refused: 0,
             random: Random(seed),
             syncs_held: false,
             syncs_waiting: 0,
@@ -245,6 +251,16 @@ impl SimulatedFiles {
     /// Reading this piece of 4096 bytes of a file fails from now on (EIO).
     pub(crate) fn spoil(&self, name: &str, piece: u64) {
         self.0.state.lock().unreadable.insert((name.to_owned(), piece * UNREADABLE));
+    }
+
+    /// Every read says this from now on, until it is `None` again.
+    pub(crate) fn refuse_reads(&self, code: Option<i32>) {
+        self.0.state.lock().refused_reads = code;
+    }
+
+    /// Reads that said so.
+    pub(crate) fn reads_refused(&self) -> usize {
+        self.0.state.lock().reads_refused
     }
 
     /// A disk with the same files, all of them safe.

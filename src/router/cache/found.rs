@@ -62,6 +62,11 @@ impl<S: Subscriber> RouteMatch<S> {
         Self { routes: Vec::new(), cursor: RouteCursor::default(), generation, counter }
     }
 
+    /// How many there are so far, also those that are not in order yet.
+    pub fn found(&self) -> usize {
+        self.routes.len() + self.cursor.found()
+    }
+
     /// Another slice; `true` if all receivers have been found. `router` and `topic` are those asked for.
     pub fn go_on(&mut self, router: &Router<S>, topic: &str, steps: &mut usize) -> bool {
         router.route_from(topic, &mut self.cursor, steps, &mut self.routes)
@@ -103,11 +108,11 @@ impl<S> RouteList<S> {
 }
 
 impl<S> RouteList<S> {
-    /// How many it has for itself.
+    /// For how many it has room of its own: it keeps that until it is dropped.
     pub fn own(&self) -> usize {
         match &self.list {
             List::Kept(..) => 0,
-            List::Own(routes, _) => routes.len(),
+            List::Own(routes, _) => routes.capacity(),
         }
     }
 }

@@ -48,7 +48,7 @@ impl Inflight {
             own = own.saturating_add(memory.1);
         };
         self.deliveries.iter().for_each(&mut add);
-        self.stragglers.change_all(|_, delivery| add(delivery), |_| false);
+        self.stragglers.change_all(|_, _, delivery| add(delivery), |_| false);
         (self.kept_bytes, self.own_bytes) = (bytes, own);
     }
 
@@ -58,7 +58,7 @@ impl Inflight {
             return;
         }
         self.deliveries.iter_mut().for_each(|delivery| delivery.kept.unload(written, &wanted));
-        self.stragglers.change_all(|_, delivery| delivery.kept.unload(written, &wanted), |_| false);
+        self.stragglers.change_all(|_, _, delivery| delivery.kept.unload(written, &wanted), |_| false);
         self.count_kept();
     }
 
@@ -74,7 +74,7 @@ impl Inflight {
                 freed += held;
             }
         };
-        self.stragglers.change_all(|_, delivery| take(delivery), |_| false);
+        self.stragglers.change_all(|_, _, delivery| take(delivery), |_| false);
         self.deliveries.iter_mut().for_each(take);
         self.count_kept();
         (messages, freed)

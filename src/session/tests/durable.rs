@@ -34,10 +34,21 @@ impl Disk {
     }
 
     pub(super) fn deliver(&mut self, session: &mut Session, payload: &str, qos: QoS) -> Delivered {
+        self.deliver_by(session, None, payload, qos)
+    }
+
+    /// The same by a shared subscription.
+    pub(super) fn deliver_by(
+        &mut self,
+        session: &mut Session,
+        shared: Option<&Arc<str>>,
+        payload: &str,
+        qos: QoS,
+    ) -> Delivered {
         let mut scratch = EncodeScratch::default();
         let message = message(payload.as_bytes(), qos);
         let mut outgoing = Outgoing::from_message(&message, Timestamp::default(), &mut scratch);
-        let delivered = session.deliver(&mut outgoing, &Granted::with_qos(ExactlyOnce));
+        let delivered = session.deliver(&mut outgoing, &Granted { shared, ..Granted::with_qos(ExactlyOnce) });
         let position = Position::new(1, self.next);
         self.next += FRAME;
         self.frames.insert(position, (session.last_sequence(), qos, payload.as_bytes().to_vec()));

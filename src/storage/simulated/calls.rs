@@ -35,6 +35,13 @@ impl State {
         self.names.get(name).copied().ok_or_else(|| os_error(ENOENT))
     }
 
+    /// Whether files can be opened and read.
+    fn read(&mut self) -> io::Result<()> {
+        let Some(code) = self.refused_reads else { return Ok(()) };
+        self.reads_refused += 1;
+        Err(os_error(code))
+    }
+
     fn change(&mut self, change: Change) {
         apply(&mut self.names, &change);
         self.changes.push((change, false));
@@ -80,7 +87,9 @@ impl Files for SimulatedFiles {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
-        let id = self.lock().id(name)?;
+        let mut state = self.lock();
+        state.read()?;
+        let id = state.id(name)?;
         Ok(self.file(name, id))
     }
 
@@ -143,6 +152,7 @@ impl LogFile for SimulatedFile {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.files.lock();
         done(!state.power)?;
+        state.read()?;
         let end = offset + into.len() as u64;
         let spoiled =
             |(name, at): &(String, u64)| *name == self.name && *at < end && offset < at + UNREADABLE;

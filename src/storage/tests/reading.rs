@@ -162,3 +162,17 @@ fn a_failed_sync_of_names_is_nobodys_alone() {
     directory.sync_names(since).expect("nothing has failed since");
     assert!((0..20).all(|seed| files.after_power_cut(seed).contents("still mine").is_some()));
 }
+
+/// Whoever is told so asks again, and whoever is told otherwise has lost the message.
+#[test]
+fn a_read_that_may_succeed_later_says_so() {
+    let io = |code| ReadError::Io(std::io::Error::from_raw_os_error(code));
+    // ENFILE, EMFILE, ENOMEM, EAGAIN, EINTR.
+    for error in [ReadError::NotWritten, io(23), io(24), io(12), io(11), io(4)] {
+        assert!(error.is_passing(), "{error:?}");
+    }
+    // EIO, EACCES, and a segment that is not there.
+    for error in [ReadError::Gone, ReadError::Damaged, io(5), io(13), io(2)] {
+        assert!(!error.is_passing(), "{error:?}");
+    }
+}

@@ -27,7 +27,7 @@ use std::time::Instant;
 
 use args::Args;
 use broker::Kind;
-use mutants::{Mutant, Yard};
+use mutants::{Finder, Mutant, Yard};
 use run::{Outcome, Plan};
 
 /// Violations of one invariant told in full.
@@ -135,7 +135,7 @@ fn one_run(args: &Args) -> io::Result<bool> {
     Ok(is_lost)
 }
 
-/// True if each mutant that was tried is found by one of its invariants.
+/// True if each mutant that was tried is found, by one of its invariants or by its test.
 fn mutants(args: &Args) -> io::Result<bool> {
     let all = mutants::of_tree(&args.tree)?;
     let names = args.mutants.as_deref().unwrap_or_default();
@@ -156,8 +156,25 @@ fn mutants(args: &Args) -> io::Result<bool> {
             println!("\nnot tried, the time is over: {}", rest.join(", "));
             break;
         }
-        let expected = mutant.found_by.join(" ");
-        let begun = Instant::now();
+        let (expected, begun) = (mutant.found_by.to_string(), Instant::now());
+        let invariants = match &mutant.found_by {
+            Finder::Invariants(invariants) => invariants,
+            Finder::Test(test) => {
+                let outcome = yard.fails(mutant, test)?;
+                all_found &= outcome == Ok(true);
+                let (found, by) = match &outcome {
+                    Ok(true) => ("by its test", expected.as_str()),
+                    Ok(false) => ("NOT: its test succeeds, or there is none", ""),
+                    Err(_) => ("NOT TRIED", ""),
+                };
+                let took = begun.elapsed().as_secs_f64();
+                println!("| {} | {found} | {by} | {expected} | {took:.1} s | |", mutant.name);
+                if let Err(text) = outcome {
+                    eprintln!("{}: {text}", mutant.name);
+                }
+                continue;
+            }
+        };
         let program = match yard.build(mutant)? {
             Ok(program) => program,
             Err(text) => {
@@ -173,7 +190,7 @@ fn mutants(args: &Args) -> io::Result<bool> {
         let outcome = observed(&args, chosen.len() == 1)?;
         let run = begun.elapsed().as_secs_f64() - built;
         let by: BTreeSet<&str> = outcome.violations.iter().map(|violation| violation.invariant).collect();
-        let is_found = mutant.found_by.iter().any(|expected| by.contains(expected.as_str()));
+        let is_found = invariants.iter().any(|expected| by.contains(expected.as_str()));
         all_found &= is_found;
         let found = match (is_found, outcome.violations.is_empty()) {
             (true, _) => format!("by cycle {}", outcome.cycles),

@@ -3,9 +3,11 @@
 //!
 //! A fault is a patch in `mutants/`. Its text before the diff says what is wrong and by which
 //! exchange it shows, which invariants find it, and whether it needs other than the usual cycles.
-//! It is applied to a copy of the tree, never to the tree itself.
+//! What no kill brings about is found by a test of the broker, which must fail with it. The patch is
+//! applied to a copy of the tree, never to the tree itself.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,8 +18,8 @@ pub const CYCLES_MAX: u32 = 100;
 
 /// Where the patches are, seen from the root of the tree.
 const PATCHES: &str = "tests/crash/mutants";
-/// What the broker is built from.
-const SOURCES: [&str; 3] = ["src", "Cargo.toml", "Cargo.lock"];
+/// What the broker and its unit tests are built from.
+const SOURCES: [&str; 5] = ["src", "tests/support", "Cargo.toml", "Cargo.lock", "README.md"];
 /// The name of the program that is built: not the broker's, which stands in the same directory.
 const PROGRAM: &str = "ternmq-mutant";
 
@@ -26,32 +28,60 @@ const PROGRAM: &str = "ternmq-mutant";
 pub struct Mutant {
     /// The patch's name.
     pub name: String,
-    /// The invariants of which at least one finds it.
-    pub found_by: Vec<String>,
+    /// What finds it.
+    pub found_by: Finder,
     /// It shows in heavy cycles: every cycle is one.
     pub is_heavy: bool,
     patch: PathBuf,
+}
+
+/// What finds a fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finder {
+    /// At least one of these invariants, in the crash test.
+    Invariants(Vec<String>),
+    /// This unit test of the broker: it fails.
+    Test(String),
+}
+
+impl Finder {
+    fn parse(line: &str) -> Option<Self> {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        match words.as_slice() {
+            [] => None,
+            [first, name] if first == "test" => Some(Self::Test(name.clone())),
+            [first, ..] if first == "test" => None,
+            _ => Some(Self::Invariants(words)),
+        }
+    }
+}
+
+impl fmt::Display for Finder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invariants(invariants) => formatter.write_str(&invariants.join(" ")),
+            Self::Test(name) => write!(formatter, "test {name}"),
+        }
+    }
 }
 
 impl Mutant {
     fn read(patch: &Path) -> io::Result<Self> {
         let text = fs::read_to_string(patch)?;
         let name = patch.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        Self::parse(&name, &text, patch)
-            .ok_or_else(|| io::Error::other(format!("{name}: no line \"Found by: I1 ...\" before the diff")))
+        Self::parse(&name, &text, patch).ok_or_else(|| {
+            io::Error::other(format!(
+                "{name}: no line \"Found by: I1 ...\" or \"Found by: test NAME\" before the diff"
+            ))
+        })
     }
 
     fn parse(name: &str, text: &str, patch: &Path) -> Option<Self> {
         let head: Vec<&str> = text.lines().take_while(|line| !line.starts_with("diff ")).collect();
         let value = |key: &str| head.iter().find_map(|line| line.strip_prefix(key));
-        let found_by: Vec<String> = value("Found by:")?.split_whitespace().map(str::to_owned).collect();
+        let found_by = Finder::parse(value("Found by:")?)?;
         let is_heavy = value("Options:").is_some_and(|options| options.contains("heavy"));
-        (!found_by.is_empty()).then(|| Self {
-            name: name.to_owned(),
-            found_by,
-            is_heavy,
-            patch: patch.to_owned(),
-        })
+        Some(Self { name: name.to_owned(), found_by, is_heavy, patch: patch.to_owned() })
     }
 }
 
@@ -102,6 +132,45 @@ impl Yard {
     /// # Errors
     /// The system fails us.
     pub fn build(&self, mutant: &Mutant) -> io::Result<Result<PathBuf, String>> {
+        if let Err(text) = self.apply(mutant)? {
+            return Ok(Err(text));
+        }
+        if let Err(text) = self.cargo(&["build", "--bin", PROGRAM])? {
+            return Ok(Err(format!("the patched broker does not compile: {text}")));
+        }
+        let program = self.copy.with_file_name(&mutant.name);
+        fs::rename(self.target.join("debug").join(PROGRAM), &program)?;
+        Ok(Ok(program))
+    }
+
+    /// Runs a unit test of a mutant; whether it fails. The inner error says why it cannot be run.
+    ///
+    /// # Errors
+    /// The system fails us.
+    pub fn fails(&self, mutant: &Mutant, test: &str) -> io::Result<Result<bool, String>> {
+        if let Err(text) = self.apply(mutant)? {
+            return Ok(Err(text));
+        }
+        if let Err(text) = self.cargo(&["test", "--lib", "--no-run"])? {
+            return Ok(Err(format!("the patched tests do not compile: {text}")));
+        }
+        Ok(Ok(self.cargo(&["test", "--lib", test])?.is_err()))
+    }
+
+    /// Runs cargo in the copy. The inner error is what it says if it fails.
+    fn cargo(&self, args: &[&str]) -> io::Result<Result<(), String>> {
+        let output = Command::new("cargo")
+            .args(args)
+            .args(["--quiet", "--locked", "--target-dir"])
+            .arg(&self.target)
+            .current_dir(&self.copy)
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Ok(if output.status.success() { Ok(()) } else { Err(text) })
+    }
+
+    /// Makes the copy a mutant.
+    fn apply(&self, mutant: &Mutant) -> io::Result<Result<(), String>> {
         self.copy_tree()?;
         // A repository above the copy is none of git's business here: paths are those of the copy.
         let applied = Command::new("git")
@@ -114,18 +183,7 @@ impl Yard {
             let text = String::from_utf8_lossy(&applied.stderr);
             return Ok(Err(format!("the patch does not apply any more: {}", text.trim())));
         }
-        let built = Command::new("cargo")
-            .args(["build", "--quiet", "--locked", "--bin", PROGRAM, "--target-dir"])
-            .arg(&self.target)
-            .current_dir(&self.copy)
-            .output()?;
-        if !built.status.success() {
-            let text = String::from_utf8_lossy(&built.stderr);
-            return Ok(Err(format!("the patched broker does not compile: {}", text.trim())));
-        }
-        let program = self.copy.with_file_name(&mutant.name);
-        fs::rename(self.target.join("debug").join(PROGRAM), &program)?;
-        Ok(Ok(program))
+        Ok(Ok(()))
     }
 
     /// Makes the copy like the tree. Files that are alike are left alone, so that cargo sees only
@@ -196,9 +254,11 @@ mod tests {
         let text = "What is wrong.\n\nFound by: I1 I10\nOptions: heavy\n\ndiff --git a/x b/x\nFound by: I9\n";
         let mutant = Mutant::parse("x", text, Path::new("x.patch")).unwrap();
         assert_eq!(
-            (mutant.found_by.as_slice(), mutant.is_heavy),
-            (&["I1".to_owned(), "I10".to_owned()][..], true)
+            (mutant.found_by, mutant.is_heavy),
+            (Finder::Invariants(vec!["I1".to_owned(), "I10".to_owned()]), true)
         );
+        assert_eq!(Finder::parse(" test a::b"), Some(Finder::Test("a::b".to_owned())));
+        assert_eq!((Finder::parse(""), Finder::parse("test"), Finder::parse("test a b")), (None, None, None));
         assert!(
             Mutant::parse("x", "What.\n\ndiff --git a/x b/x\nFound by: I9\n", Path::new("x.patch")).is_none()
         );

@@ -15,12 +15,12 @@ impl Analysis<'_> {
         times.find(|(from, to)| *from <= message.sends[0] && done <= *to).copied()
     }
 
-    /// Whether a subscription of this client surely stood when the message was sent first.
-    pub fn is_covered(&self, client: &Client, message: &Message) -> bool {
+    /// Whether a subscription of this client surely stood from the message's first sending until then.
+    pub fn is_covered(&self, client: &Client, message: &Message, until: Index) -> bool {
         let at = message.sends[0];
         self.subscriptions.iter().any(|subscription| {
             subscription.client == *client
-                && subscription.sure.iter().any(|(from, to)| *from <= at && at <= *to)
+                && subscription.sure.iter().any(|(from, to)| *from <= at && until <= *to)
                 && matches(&subscription.filter, &message.publish.topic)
         })
     }

@@ -28,9 +28,9 @@ pub(super) fn i6_order(a: &Analysis<'_>) -> Vec<Violation> {
     }
     for ((client, topic, _, session), mut receipts) in streams {
         // What was sent before the subscription stood and again afterwards comes when it comes.
-        receipts.retain(|index, _| {
+        receipts.retain(|index, [first, _]| {
             let message = &a.messages[*index];
-            message.sends.len() == 1 || a.is_covered(client, message)
+            message.sends.len() == 1 || a.is_covered(client, message, *first)
         });
         let since = a.subscriptions.iter().filter_map(|subscription| {
             let (from, end) = *subscription.sure.last()?;

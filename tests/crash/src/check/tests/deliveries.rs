@@ -212,6 +212,11 @@ fn i6_order_of_first_and_of_last_receipts() {
         s#1 -> PUBACK 3
     ";
     keeps(&[before, subscribed, after, again]);
+    // The same, while an earlier session had one.
+    let earlier = "s#9 -> CONNECT clean\ns#9 <- CONNACK new\ns#9 -> SUBSCRIBE 1 t/# q2\ns#9 <- SUBACK 1 2\n";
+    let clean =
+        "s#9 cut\ns#1 -> CONNECT clean\ns#1 <- CONNACK new\ns#1 -> SUBSCRIBE 1 t/# q2\ns#1 <- SUBACK 1 2\n";
+    keeps(&[earlier, before, clean, after, again]);
     // Of different QoS they may pass one another.
     let mixed = "
         p#2 -> PUBLISH 1 q1 t/a one
