@@ -127,7 +127,7 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
 /// back what is in the log, and waits for the log.
 fn leave_to_task(core: &Core, state: &ClientState) {
     let Some(link) = &state.link else { return };
-    if state.may_replay() || state.session.wants_messages() {
+    if state.may_replay() || core.wants_messages(&state.session) {
         link.signal(signal::FLUSH);
     }
     if let Some(log) = &core.log

@@ -73,8 +73,11 @@ pub(super) struct Inflight {
     start: u64,
     unfinished: u16,
     due_again: u16,
-    /// Bytes of messages kept in memory that are charged to this client.
+    /// Bytes of messages kept in memory that are charged to this client, and of what few deliveries
+    /// have besides.
     own_bytes: u32,
+    /// Deliveries whose message is in the log only.
+    stored: u32,
     /// Bytes of all messages kept in memory.
     kept_bytes: usize,
 }
@@ -94,6 +97,7 @@ impl Inflight {
             unfinished: 0,
             due_again: 0,
             own_bytes: 0,
+            stored: 0,
             kept_bytes: 0,
         }
     }
@@ -148,7 +152,7 @@ impl Inflight {
         let id = id_of(self.ring_end());
         let awaiting = if qos == QoS::ExactlyOnce { Awaiting::PubRec } else { Awaiting::PubAck };
         let kept = Kept::from(message);
-        self.hold(&kept);
+        self.hold(&kept, extra.as_deref());
         self.deliveries.push_back(Delivery { awaiting, retain, due_again: false, kept, extra });
         self.unfinished += 1;
         id
@@ -166,7 +170,7 @@ impl Inflight {
     ) -> PacketId {
         let awaiting = if qos == QoS::ExactlyOnce { Awaiting::PubRec } else { Awaiting::PubAck };
         let kept = Kept::from(message);
-        self.hold(&kept);
+        self.hold(&kept, extra.as_deref());
         let delivery = Delivery { awaiting, retain, due_again: false, kept, extra };
         while position.saturating_sub(self.start) >= self.ring_max() && !self.deliveries.is_empty() {
             self.put_oldest_aside();
@@ -245,7 +249,7 @@ impl Inflight {
 
     /// Moves the delivery with this id from `from` to `to`; returns its position. `None` if it is not there or is not in `from`.
     pub(super) fn advance(&mut self, id: PacketId, from: Awaiting, to: Awaiting) -> Option<u64> {
-        if self.kept_bytes > 0 && to != Awaiting::PubRec {
+        if (self.kept_bytes > 0 || self.stored > 0) && to != Awaiting::PubRec {
             self.let_go(id, from);
         }
         let position = match self.stragglers.position(id) {
@@ -348,8 +352,9 @@ impl Inflight {
             self.deliveries.pop_front();
             self.start += 1;
         }
-        if self.deliveries.is_empty() && self.deliveries.capacity() > 64 {
-            self.deliveries = VecDeque::new();
+        let capacity = self.deliveries.capacity();
+        if capacity > 64 && self.deliveries.len() < capacity / 4 {
+            self.deliveries.shrink_to(capacity / 2);
         }
     }
 

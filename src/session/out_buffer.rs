@@ -47,6 +47,15 @@ struct Chunks {
     front_written: u32,
 }
 
+impl Chunks {
+    /// Bytes that the pieces take besides what is in them.
+    fn overhead(&self) -> usize {
+        /// What the allocator adds to each.
+        const ALLOCATION: usize = 16;
+        self.pieces.capacity() * size_of::<Chunk>() + self.pieces.len() * ALLOCATION
+    }
+}
+
 /// Bytes of a shared payload in [`OutBuffer::shared`]: whole kilobytes, so that 32 bits are enough.
 const SHARED_UNIT: usize = 1_024;
 
@@ -159,6 +168,14 @@ const MIXED: u32 = u32::MAX;
 /// is not moved as a whole each time it takes a little.
 const TAIL_BYTES_MAX: usize = 128 * 1024;
 
+/// What is not written at once may stay for long: it takes no more room than it needs, within a
+/// quarter.
+fn give_room_back(bytes: &mut Vec<u8>) {
+    if bytes.capacity() - bytes.len() > bytes.len() / 4 {
+        bytes.shrink_to_fit();
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct OutBuffer {
@@ -179,10 +196,12 @@ impl OutBuffer {
         self.pending
     }
 
-    /// The same without payloads that are shared with other receivers, which are charged once for
-    /// all of them.
+    /// The same as it is in memory: with the room that is taken and not used, and without payloads
+    /// that are shared with other receivers, which are charged once for all of them.
     pub fn own_bytes(&self) -> usize {
-        self.pending.saturating_sub(self.shared as usize * SHARED_UNIT)
+        let room = self.tail.capacity() - self.tail.len();
+        let overhead = self.chunks.as_ref().map_or(0, |chunks| chunks.overhead());
+        self.pending.saturating_sub(self.shared as usize * SHARED_UNIT) + room + overhead
     }
 
     /// Charges the payloads that are referred to: they are not written in the turn in which they came.
@@ -257,7 +276,9 @@ impl OutBuffer {
         self.append_with(keep, encode);
         self.pending += message.payload().len();
         self.shared += shared_units(message.payload());
-        let head = std::mem::take(&mut self.tail);
+        // The buffer itself, which may have been lent and be large, stays for what follows.
+        let head = self.tail.as_slice().to_vec();
+        self.tail.clear();
         self.tail_messages = 0;
         let chunks = &mut self.chunks.get_or_insert_default().pieces;
         chunks.push_back(if keep == Keep::UnlessShort { Chunk::Head(head) } else { Chunk::Bytes(head) });
@@ -283,7 +304,9 @@ impl OutBuffer {
 
     fn close_tail(&mut self) {
         if !self.tail.is_empty() {
-            let tail = Chunk::of_tail(std::mem::take(&mut self.tail), self.tail_messages);
+            let mut tail = std::mem::take(&mut self.tail);
+            give_room_back(&mut tail);
+            let tail = Chunk::of_tail(tail, self.tail_messages);
             self.chunks.get_or_insert_default().pieces.push_back(tail);
         }
         self.tail_messages = 0;
@@ -344,6 +367,7 @@ impl OutBuffer {
             // It may begin in the midst of a packet now.
             last_messages = MIXED;
         }
+        give_room_back(&mut last);
         let Some(mut all) = chunks else {
             if self.chunks.is_none() && self.tail.is_empty() {
                 self.tail_messages = if last.is_empty() { 0 } else { last_messages };

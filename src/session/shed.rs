@@ -1,5 +1,6 @@
 //! What a session gives up when memory is short.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use super::{Message, Session};
@@ -12,6 +13,13 @@ pub struct Shed {
     pub messages: usize,
     /// Bytes of memory that they held.
     pub bytes: usize,
+}
+
+impl AddAssign for Shed {
+    fn add_assign(&mut self, more: Self) {
+        self.messages += more.messages;
+        self.bytes += more.bytes;
+    }
 }
 
 /// Bytes of memory that are charged for a client.
@@ -37,6 +45,11 @@ impl Session {
     /// found who hold most.
     pub fn holds(&self) -> usize {
         self.out.pending() + self.queue.loaded_bytes() + self.inflight.kept_bytes()
+    }
+
+    /// Bytes of the entries of its queue, which are in memory also for what is on disk.
+    pub fn entry_bytes(&self) -> usize {
+        self.queue.entry_bytes()
     }
 
     /// Charges the bodies in its output that may have several holders: they outlive the turn in
@@ -76,5 +89,17 @@ impl Session {
             shed.bytes += freed;
         }
         shed
+    }
+
+    /// Gives up the oldest messages of its queue, whether they are in memory or on disk, until
+    /// `bytes` of their entries are given back.
+    pub fn shed_entries(&mut self, bytes: usize) -> Shed {
+        let before = self.queue.entry_bytes();
+        let taken = self.queue.shed_entries(bytes);
+        for queued in &taken {
+            self.queue.release(&queued.body);
+            self.finish(queued.sequence);
+        }
+        Shed { messages: taken.len(), bytes: before.saturating_sub(self.queue.entry_bytes()) }
     }
 }
