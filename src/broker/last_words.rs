@@ -31,8 +31,17 @@ pub(crate) struct LastWords {
 }
 
 impl LastWords {
-    /// Takes over what a session whose connection ends has for it. Nobody else is writing.
-    pub(super) fn take(link: &mut Link, session: &mut Session) -> Self {
+    /// Takes over what a session whose connection ends has for it. Nobody else is writing. If it is
+    /// closed because memory is short (`is_short`), that is the rest of a packet that has begun.
+    pub(super) fn take(link: &mut Link, session: &mut Session, is_short: bool) -> Self {
+        if is_short {
+            link.held = None;
+            let mut output = Box::new(session.out.take());
+            output.keep_begun();
+            let bytes = output.bytes();
+            let output = (bytes > 0).then_some(output);
+            return Self { output, bytes, own_bytes: bytes, ..Self::default() };
+        }
         let (bytes, own_bytes) = (session.out.pending(), session.out.own_bytes());
         let output = session.out.has_output().then(|| Box::new(session.out.take()));
         let held = link.held.take().map(|held| held.into_answers()).unwrap_or_default();

@@ -268,6 +268,12 @@ impl Core {
         }
     }
 
+    /// Whether a connection that ends is closed because memory is short at this moment: what it
+    /// holds is given back at once, and not written for a second more.
+    pub(crate) fn is_closed_for_memory(&self, cause: &Cause) -> bool {
+        *cause == Cause::MemoryMax && self.accounts.is_over()
+    }
+
     /// Nothing more can be dropped: those who hold most are closed, as many as it takes. What those
     /// hold who were told to close before, and are still being sent their last words, is as good as
     /// given back.

@@ -57,6 +57,11 @@ impl Connection {
             }
         })
         .await;
+        if self.core.is_closed_for_memory(&cause)
+            && let Some(output) = &mut self.output
+        {
+            output.keep_begun();
+        }
         let end = self.finish(&cause);
         let mut words = self.core.settle_end(&self.client, end).await;
         if cause == Cause::TakenOver {

@@ -51,7 +51,7 @@ fn they_leave_memory_with_the_connection_and_come_again_in_their_order() {
     assert_eq!(disk.load_first(&mut session), 2);
     let first = attach(&mut session);
     assert_eq!(names(&first), [again(1, "aa"), again(2, "bb"), again(3, "cc")]);
-    assert!(session.wants_messages());
+    assert!(session.wants_messages(true));
     // What comes new stays behind them.
     disk.deliver(&mut session, "ee", AtLeastOnce);
     disk.sync();
@@ -107,7 +107,7 @@ fn a_copy_elsewhere_in_the_log_is_followed() {
     let from = session.position_of(0).expect("it is there");
     session.moved(0, from, Position::new(2, 7));
     assert_eq!((disk.ledger.live(1), disk.ledger.live(2)), (0, 100));
-    assert_eq!(session.wanted_first(10), [(0, Position::new(2, 7))]);
+    assert_eq!(session.wanted_first(10, true), [(0, Position::new(2, 7))]);
 }
 
 #[test]

@@ -30,16 +30,19 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A packet that can be found again: its length, its number and whether it may be left out, then its number over and over.
+/// A packet that can be found again: a fixed header, its number and whether it may be left out, then its number over and over.
 fn packet(number: u32, droppable: bool, len: usize) -> Vec<u8> {
-    let mut bytes = (len as u32).to_be_bytes().to_vec();
+    let rest = len + HEAD - 5;
+    let mut bytes = vec![0x30];
+    bytes.extend([0, 7, 14].map(|shift| (rest >> shift) as u8 | 0x80));
+    bytes.push((rest >> 21) as u8);
     bytes.extend(number.to_be_bytes());
     bytes.push(droppable.into());
     bytes.extend(number.to_be_bytes().iter().cycle().take(len));
     bytes
 }
 
-const HEAD: usize = 9;
+const HEAD: usize = 10;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
