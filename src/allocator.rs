@@ -13,7 +13,7 @@
 //!
 //! A program that embeds the library decides for itself; README.md, "Memory", says how it gets the same.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ternmq::MetricsSnapshot;
 
@@ -88,11 +88,13 @@ impl Trimming {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code, reason = "the standard library has no way to do this")]
 pub(crate) fn give_free_pages_back() {
+    let began = Instant::now();
     // SAFETY: `malloc_trim` takes a number, no pointer, and by its manual may be called at any time
     // from any thread.
     unsafe {
         libc::malloc_trim(0);
     }
+    tracing::debug!(millis = began.elapsed().as_millis() as u64, "free pages of memory given back");
 }
 
 /// Other C libraries have no such call.

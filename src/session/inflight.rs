@@ -73,11 +73,9 @@ pub(super) struct Inflight {
     start: u64,
     unfinished: u16,
     due_again: u16,
-    /// Bytes of messages kept in memory that are charged to this client, and of what few deliveries
-    /// have besides.
+    /// What is charged to this client: bytes of messages kept in memory, of places of those in the
+    /// log, and of what few deliveries have besides.
     own_bytes: u32,
-    /// Deliveries whose message is in the log only.
-    stored: u32,
     /// Bytes of all messages kept in memory.
     kept_bytes: usize,
 }
@@ -97,7 +95,6 @@ impl Inflight {
             unfinished: 0,
             due_again: 0,
             own_bytes: 0,
-            stored: 0,
             kept_bytes: 0,
         }
     }
@@ -249,7 +246,7 @@ impl Inflight {
 
     /// Moves the delivery with this id from `from` to `to`; returns its position. `None` if it is not there or is not in `from`.
     pub(super) fn advance(&mut self, id: PacketId, from: Awaiting, to: Awaiting) -> Option<u64> {
-        if (self.kept_bytes > 0 || self.stored > 0) && to != Awaiting::PubRec {
+        if (self.kept_bytes > 0 || self.own_bytes > 0) && to != Awaiting::PubRec {
             self.let_go(id, from);
         }
         let position = match self.stragglers.position(id) {

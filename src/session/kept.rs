@@ -45,9 +45,13 @@ impl Kept {
 
     /// Bytes that it holds in memory: as a whole, and what of that is this delivery's own.
     pub(super) fn memory(&self) -> (usize, u32) {
-        self.loaded().map_or((0, 0), |message| {
-            (message.memory(), u32::try_from(message.memory_of_holder()).unwrap_or(u32::MAX))
-        })
+        match &self.0 {
+            None => (0, 0),
+            Some(message) if message.is_hollow() => (0, Self::STORED as u32),
+            Some(message) => {
+                (message.memory(), u32::try_from(message.memory_of_holder()).unwrap_or(u32::MAX))
+            }
+        }
     }
 
     /// Leaves it to the log, if that has written it and it is one of those for which `wanted` holds.

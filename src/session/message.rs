@@ -265,7 +265,7 @@ mod tests {
             let message = Arc::new(message);
             let holders: Vec<_> = (0..3).map(|_| Arc::clone(&message)).collect();
             holders.iter().for_each(|holder| holder.charge_to(&accounts));
-            assert_eq!((accounts.of(Account::Bodies), message.memory_of_holder()), (1_024 + 96, 96));
+            assert_eq!((accounts.of(Account::Bodies), message.memory_of_holder()), (1_024 + 96, 0));
             drop(message);
             assert_eq!(accounts.of(Account::Bodies), 1_024 + 96);
             drop(holders);

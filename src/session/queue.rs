@@ -46,15 +46,17 @@ impl Body {
 
 impl QueuedMessage {
     /// What of its cost is charged once for all who hold it, and not to this one.
-    fn shared(&self) -> usize {
+    fn shared(&self) -> isize {
         match &self.body {
-            Body::Loaded(message) if message.is_shared() => self.cost as usize,
+            Body::Loaded(message) if message.is_shared() => self.cost as isize,
             Body::Loaded(_) | Body::Stored(..) => 0,
         }
     }
 
-    fn extra_memory(&self) -> usize {
-        self.extra.as_ref().map_or(0, |extra| extra.memory())
+    /// What it counts in [`MessageQueue::aside`].
+    fn aside(&self) -> isize {
+        let extra = self.extra.as_ref().map_or(0, |extra| extra.memory());
+        isize::try_from(extra).unwrap_or(isize::MAX) - self.shared()
     }
 }
 
@@ -72,10 +74,9 @@ pub(super) struct DeliveryExtra {
 pub(super) struct MessageQueue {
     messages: VecDeque<QueuedMessage>,
     bytes: usize,
-    /// What of the bytes in memory is charged once for all who hold it.
-    shared: usize,
-    /// Bytes of what few deliveries have besides.
-    extra: usize,
+    /// By how much what is charged to this client alone differs from the bytes in memory: what few
+    /// deliveries have besides, less what is charged once for all who hold it.
+    aside: isize,
     /// In a durable session.
     log: Option<Box<Parts>>,
 }
@@ -141,8 +142,7 @@ impl MessageQueue {
 
     pub(super) fn push(&mut self, message: QueuedMessage) {
         self.bytes += message.cost as usize;
-        self.shared += message.shared();
-        self.extra += message.extra_memory();
+        self.aside += message.aside();
         if let Some(parts) = &mut self.log {
             // Counted again where the counts may have become wrong: at the back.
             let len = self.messages.len();
@@ -211,12 +211,12 @@ impl MessageQueue {
             Some(read) => {
                 read.set_stored(Stored::new(&parts.ledger, position, bytes));
                 message.body = Body::Loaded(Arc::new(read));
-                self.shared += message.shared();
+                self.aside -= message.shared();
                 parts.front += 1;
             }
             None => {
                 self.bytes -= message.cost as usize;
-                self.extra -= message.extra_memory();
+                self.aside -= message.aside();
                 self.messages.remove(parts.front);
             }
         }
@@ -239,8 +239,7 @@ impl MessageQueue {
         }
         self.messages.extend(kept);
         self.bytes -= taken.iter().map(|message| message.cost as usize).sum::<usize>();
-        self.shared -= taken.iter().map(QueuedMessage::shared).sum::<usize>();
-        self.extra -= taken.iter().map(QueuedMessage::extra_memory).sum::<usize>();
+        self.aside -= taken.iter().map(QueuedMessage::aside).sum::<isize>();
         self.shrink();
         if let Some(parts) = &mut self.log {
             parts.front = self.messages.iter().take_while(|message| message.body.is_loaded()).count();
@@ -273,8 +272,7 @@ impl MessageQueue {
         let body = Arc::clone(self.front()?.1);
         let message = self.messages.pop_front()?;
         self.bytes -= message.cost as usize;
-        self.shared -= message.shared();
-        self.extra -= message.extra_memory();
+        self.aside -= message.aside();
         if let Some(parts) = &mut self.log {
             parts.front = parts.front.saturating_sub(1);
         }

@@ -22,7 +22,6 @@ impl Inflight {
     /// who hold it), the places of those in the log, and the entries of all.
     pub(in crate::session) fn own_bytes(&self) -> usize {
         self.own_bytes as usize
-            + self.stored as usize * Kept::STORED
             + self.deliveries.capacity() * size_of::<Delivery>()
             + self.stragglers.len() * STRAGGLER
     }
@@ -43,23 +42,21 @@ impl Inflight {
         let Some(delivery) = self.find_mut(id).filter(|delivery| delivery.awaiting == from) else { return };
         let kept = std::mem::take(&mut delivery.kept);
         let (bytes, own) = memory(&kept, delivery.extra.as_deref());
-        self.stored -= u32::from(kept.is_stored());
         self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
         self.own_bytes = self.own_bytes.saturating_sub(own);
     }
 
     /// Counts anew what is kept.
     pub(super) fn count_kept(&mut self) {
-        let (mut bytes, mut own, mut stored) = (0, 0_u32, 0);
+        let (mut bytes, mut own) = (0, 0_u32);
         let mut add = |delivery: &Delivery| {
             let memory = memory(&delivery.kept, delivery.extra.as_deref());
             bytes += memory.0;
             own = own.saturating_add(memory.1);
-            stored += u32::from(delivery.kept.is_stored());
         };
         self.deliveries.iter().for_each(&mut add);
         self.stragglers.change_all(|_, delivery| add(delivery), |_| false);
-        (self.kept_bytes, self.own_bytes, self.stored) = (bytes, own, stored);
+        (self.kept_bytes, self.own_bytes) = (bytes, own);
     }
 
     /// Leaves to the log the messages for which `wanted` holds, as far as it has written them.
@@ -123,11 +120,10 @@ impl Inflight {
         let Some(stored) = delivery.kept.stored() else { return Err(read) };
         read.set_stored(Stored::new(stored.ledger(), stored.position(), stored.bytes()));
         let kept = Kept::from(Some(Arc::new(read)));
-        let memory = kept.memory();
+        let (before, now) = (delivery.kept.memory(), kept.memory());
         delivery.kept = kept;
-        self.stored -= 1;
-        self.kept_bytes += memory.0;
-        self.own_bytes = self.own_bytes.saturating_add(memory.1);
+        self.kept_bytes += now.0;
+        self.own_bytes = self.own_bytes.saturating_sub(before.1).saturating_add(now.1);
         Ok(())
     }
 

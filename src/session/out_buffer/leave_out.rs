@@ -84,13 +84,15 @@ impl Output {
             return;
         };
         let kept = match chunks.pieces.front_mut() {
-            Some(Chunk::Rest(_) | Chunk::Payload(_)) => 1,
+            Some(Chunk::Payload(_)) => 1,
+            // Its payload may be the next piece.
+            Some(Chunk::Rest(_)) => 1 + usize::from(matches!(chunks.pieces.get(1), Some(Chunk::Payload(_)))),
             Some(Chunk::Head(_)) if self.written > 0 => 2,
             Some(Chunk::Bytes(bytes) | Chunk::Messages(bytes, _)) if self.written > 0 => {
                 match packet_end(bytes, self.written) {
                     Some(end) => {
                         bytes.truncate(end);
-                        1
+                        usize::from(end > self.written)
                     }
                     // Its payload is the next piece.
                     None => 2,
@@ -101,7 +103,7 @@ impl Output {
         chunks.pieces.truncate(kept);
         self.last.clear();
         if kept == 0 {
-            self.chunks = None;
+            (self.chunks, self.written) = (None, 0);
         }
     }
 

@@ -30,13 +30,13 @@ impl MessageQueue {
     /// Bytes that are this queue's alone: its entries, and bodies that are not charged once for all
     /// who hold them.
     pub(in crate::session) fn own_bytes(&self) -> usize {
-        self.loaded_bytes().saturating_sub(self.shared) + self.entry_bytes()
+        self.loaded_bytes().saturating_add_signed(self.aside) + self.entry_bytes()
     }
 
     /// Bytes of the entries, and of the room for more of them that is taken already.
     pub(in crate::session) fn entry_bytes(&self) -> usize {
         // An empty queue has room for a few.
-        if self.messages.is_empty() { 0 } else { self.messages.capacity() * ENTRY + self.extra }
+        if self.messages.is_empty() { 0 } else { self.messages.capacity() * ENTRY }
     }
 
     /// The client is gone: no room is kept for what may come.
@@ -63,7 +63,7 @@ impl MessageQueue {
             let (position, bytes) = (stored.position(), stored.bytes());
             parts.ledger.add(position, bytes);
             parts.stored_bytes += message.cost as usize;
-            self.shared -= message.shared();
+            self.aside += message.shared();
             message.body = Body::Stored(position, bytes);
             parts.stored += 1;
         }
@@ -88,7 +88,7 @@ impl MessageQueue {
             let (position, bytes) = (stored.position(), stored.bytes());
             parts.ledger.add(position, bytes);
             parts.stored_bytes += message.cost as usize;
-            self.shared -= message.shared();
+            self.aside += message.shared();
             message.body = Body::Stored(position, bytes);
             parts.front = last;
             parts.stored += 1;
@@ -117,7 +117,7 @@ impl MessageQueue {
             let is_begun = message.again && message.qos == QoS::ExactlyOnce;
             let is_taken = left > 0 && !is_begun;
             if is_taken {
-                left = left.saturating_sub(ENTRY + message.extra_memory());
+                left = left.saturating_sub(ENTRY);
             }
             is_taken
         });
