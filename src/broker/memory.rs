@@ -260,7 +260,7 @@ impl Core {
             let mut guard = holder.client.lock();
             let state = &mut *guard;
             if holder.bytes > level {
-                holder.shed += state.session.shed_entries(holder.bytes - level);
+                holder.shed += state.session.shed_entries(level);
                 self.record_work_now(&holder.client, &mut state.session);
                 self.settle(&holder.client, state);
             }

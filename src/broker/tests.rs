@@ -25,6 +25,8 @@ use crate::session::{EncodeScratch, Message, Outgoing, Owner, Session};
 use crate::storage::simulated::SimulatedFiles;
 use crate::storage::{Batch, Log, LogOptions, Record, Recovered, SessionRecord, Urgency, WillRecord};
 
+mod memory;
+
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -39,16 +41,22 @@ struct Peer<'c> {
 
 impl<'c> Peer<'c> {
     fn new(core: &'c Arc<Core>, clean_session: bool, socket: Option<Arc<TcpStream>>) -> Self {
-        Self::made(core, clean_session, socket, None)
+        Self::made(core, "id", clean_session, socket, None)
+    }
+
+    /// One with another client id.
+    fn named(core: &'c Arc<Core>, id: &'c str) -> Self {
+        Self::made(core, id, true, None, None)
     }
 
     /// One whose login holds until then.
     fn with_login(core: &'c Arc<Core>, login_until: Option<u64>) -> Self {
-        Self::made(core, true, None, login_until)
+        Self::made(core, "id", true, None, login_until)
     }
 
     fn made(
         core: &'c Arc<Core>,
+        id: &'c str,
         clean_session: bool,
         socket: Option<Arc<TcpStream>>,
         login_until: Option<u64>,
@@ -63,7 +71,7 @@ impl<'c> Peer<'c> {
                 } else {
                     SessionExpiry::ServerDefault
                 },
-                ..Connect::new(ProtocolVersion::V311, "id")
+                ..Connect::new(ProtocolVersion::V311, id)
             };
             core.connect(ConnectRequest {
                 connect: &connect,

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -83,7 +84,14 @@ impl Connection {
         };
         let is_owed = !words.is_empty() || self.output.is_some();
         let charge = LastWordsCharge::new(&self.core, &words);
-        let is_said = tokio::time::timeout(patience, self.say(words, &cause)).await;
+        let core = Arc::clone(&self.core);
+        let mut saying = Box::pin(tokio::time::timeout(patience, self.say(words, &cause)));
+        let is_said = saying.as_mut().await;
+        {
+            // Bodies that are in the log as well give their places up with it.
+            let _turn = core.enter_turn();
+            drop(saying);
+        }
         drop(charge);
         // Else a reset, for input that nobody reads, could overtake what was sent.
         let is_to_be_read = code.is_some() || is_owed && cause != Cause::Shutdown;
@@ -124,6 +132,7 @@ impl Connection {
             match poll_fn(|cx| self.stream.poll_write(cx, output.first())).await? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 n => {
+                    let _turn = self.core.enter_turn();
                     output.advance(n);
                     self.core.metrics.bytes_sent.add(n as u64);
                 }

@@ -91,8 +91,8 @@ impl Session {
         shed
     }
 
-    /// Gives up the oldest messages of its queue, whether they are in memory or on disk, until
-    /// `bytes` of their entries are given back.
+    /// Gives up the oldest messages of its queue, whether they are in memory or on disk, until their
+    /// entries take no more than `bytes`.
     pub fn shed_entries(&mut self, bytes: usize) -> Shed {
         let before = self.queue.entry_bytes();
         let taken = self.queue.shed_entries(bytes);

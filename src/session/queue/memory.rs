@@ -109,16 +109,14 @@ impl MessageQueue {
         })
     }
 
-    /// Takes out the oldest messages until `bytes` of entries are given back, wherever their bodies are. At QoS 2
+    /// Takes out the oldest messages, wherever their bodies are, until entries take no more than `bytes`. At QoS 2
     /// what may have been sent before a restart stays.
     pub(in crate::session) fn shed_entries(&mut self, bytes: usize) -> Vec<QueuedMessage> {
-        let mut left = bytes;
+        let mut left = self.messages.len().saturating_sub(bytes / ENTRY);
         let taken = self.take_if(|message| {
             let is_begun = message.again && message.qos == QoS::ExactlyOnce;
             let is_taken = left > 0 && !is_begun;
-            if is_taken {
-                left = left.saturating_sub(ENTRY);
-            }
+            left -= usize::from(is_taken);
             is_taken
         });
         self.messages.shrink_to_fit();

@@ -50,6 +50,11 @@ impl Disk {
         self.load_all(session, session.wanted(512, true))
     }
 
+    /// The same while memory is short.
+    pub(super) fn load_what_can_go(&self, session: &mut Session) -> usize {
+        self.load_all(session, session.wanted(512, false))
+    }
+
     /// The same before a connection begins.
     pub(super) fn load_first(&self, session: &mut Session) -> usize {
         self.load_all(session, session.wanted_first(128, true))
