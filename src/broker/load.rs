@@ -36,8 +36,7 @@ impl ReadBack {
 impl Core {
     /// Whether a session's messages had better be read back now.
     pub(crate) fn wants_messages(&self, session: &Session) -> bool {
-        session.wants_messages(true)
-            && (self.accounts.may_read_ahead() || session.wants_messages(false))
+        session.wants_messages(true) && (self.accounts.may_read_ahead() || session.wants_messages(false))
     }
 
     /// The messages that a connection had better read back now, at most `max`.

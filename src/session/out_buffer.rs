@@ -209,6 +209,16 @@ impl OutBuffer {
         self.pending.saturating_sub(self.shared as usize * SHARED_UNIT) + room + overhead
     }
 
+    /// The same with shared payloads as a whole.
+    pub fn memory(&self) -> usize {
+        self.own_bytes() + self.shared as usize * SHARED_UNIT
+    }
+
+    /// Gives back the room that is not used.
+    pub(super) fn give_room_back(&mut self) {
+        give_room_back(&mut self.tail);
+    }
+
     /// Charges the payloads that are referred to: they are not written in the turn in which they came.
     pub fn charge_to(&mut self, accounts: &Arc<Accounts>) {
         let Some(chunks) = &mut self.chunks else { return };

