@@ -141,7 +141,7 @@ impl<'a> Outgoing<'a> {
     }
 
     /// It is about to be handed to so many receivers.
-    pub fn expect(&mut self, receivers: usize) {
+    pub fn meant_for(&mut self, receivers: usize) {
         self.for_many = receivers >= MANY;
     }
 
