@@ -277,6 +277,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_read_ahead_above_half_of_the_bound() {
+        let accounts = Accounts::new(Some(1_000));
+        accounts.add(Account::Waiting, 500);
+        assert!(accounts.may_read_ahead());
+        accounts.add(Account::Bodies, 1);
+        assert!(!accounts.may_read_ahead());
+        accounts.set_max(None);
+        assert!(accounts.may_read_ahead());
+    }
+
+    #[test]
     fn what_changes_often_is_charged_in_steps() {
         let accounts = Arc::new(Accounts::default());
         let mut answers = Charge::new(&accounts, Account::Answers, 0);

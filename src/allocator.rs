@@ -65,20 +65,26 @@ impl Trimming {
     pub(crate) const EVERY: Duration = Duration::from_secs(1);
     /// Looks between one time and the next: it takes some milliseconds for a hundred megabytes.
     const LOOKS_MIN: u32 = 5;
-    /// What must have been given back.
-    const FALL: u64 = 32 * 1024 * 1024;
+    /// What must have been given back, and the part of what was held that it must be.
+    const FALL: u64 = 8 * 1024 * 1024;
+    const FALL_PART: u64 = 4;
     /// What a connection holds that no account of memory has, about: its task, and TLS.
     const CONNECTION: u64 = 8 * 1024;
 
     /// Looks at what clients hold; whether it is time.
     pub(crate) fn is_due(&mut self, metrics: &MetricsSnapshot) -> bool {
         let held = metrics.memory_bytes + metrics.clients_connected * Self::CONNECTION;
+        self.is_due_at(held, metrics.sheddings)
+    }
+
+    fn is_due_at(&mut self, held: u64, sheddings: u64) -> bool {
         self.most = self.most.max(held);
         self.looks = self.looks.saturating_add(1);
-        let has_fallen = self.most - held > Self::FALL || metrics.sheddings != self.sheddings;
+        let has_fallen =
+            self.most - held > Self::FALL.max(self.most / Self::FALL_PART) || sheddings != self.sheddings;
         let is_due = has_fallen && self.looks >= Self::LOOKS_MIN;
         if is_due {
-            *self = Self { most: held, sheddings: metrics.sheddings, looks: 0 };
+            *self = Self { most: held, sheddings, looks: 0 };
         }
         is_due
     }
@@ -100,3 +106,24 @@ pub(crate) fn give_free_pages_back() {
 /// Other C libraries have no such call.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn give_free_pages_back() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_pages_are_given_back_after_much_was_and_not_at_once_again() {
+        const MB: u64 = 1024 * 1024;
+        let mut trimming = Trimming::default();
+        let mut dues = |megabytes: &[u64], sheddings| -> Vec<bool> {
+            megabytes.iter().map(|held| trimming.is_due_at(held * MB, sheddings)).collect()
+        };
+        assert_eq!(
+            dues(&[0, 50, 100, 95, 93, 80, 74, 74], 0),
+            [[false; 6].as_slice(), &[true, false]].concat()
+        );
+        assert_eq!(dues(&[0, 0, 0, 0, 0, 0], 0), [false, false, false, true, false, false]);
+        assert_eq!(dues(&[8, 0, 0, 0], 0), [false; 4]);
+        assert_eq!(dues(&[60], 1), [true]);
+    }
+}
