@@ -77,6 +77,9 @@ const LASTING: [Account; 3] = [Account::Wills, Account::Aliases, Account::Subscr
 /// The part of the whole that [`LASTING`] accounts may fill together.
 const LASTING_PART: usize = 4;
 
+/// Above this part of the whole nothing is read back before it can be sent.
+const READ_AHEAD_PART: usize = 2;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Accounts {
@@ -122,6 +125,12 @@ impl Accounts {
     /// Whether all accounts together are above the bound.
     pub fn is_over(&self) -> bool {
         self.total() > self.max()
+    }
+
+    /// Whether there is room to read messages back from the disk before they can be sent: a part of
+    /// the bound that is below what shedding leaves, so that what has left memory stays away.
+    pub fn may_read_ahead(&self) -> bool {
+        self.total() <= self.max() / READ_AHEAD_PART
     }
 
     /// So many bytes more are held, or fewer.
@@ -265,6 +274,17 @@ mod tests {
         assert!(accounts.add_lasting(Account::Subscriptions, 200));
         accounts.set_max(None);
         assert!(accounts.add_lasting(Account::Subscriptions, usize::MAX / 8));
+    }
+
+    #[test]
+    fn nothing_is_read_ahead_above_half_of_the_bound() {
+        let accounts = Accounts::new(Some(1_000));
+        accounts.add(Account::Waiting, 500);
+        assert!(accounts.may_read_ahead());
+        accounts.add(Account::Bodies, 1);
+        assert!(!accounts.may_read_ahead());
+        accounts.set_max(None);
+        assert!(accounts.may_read_ahead());
     }
 
     #[test]

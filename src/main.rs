@@ -21,6 +21,7 @@ use ternmq::logging::{self, LogControl};
 use ternmq::{Broker, Ended, StartError};
 use tracing::{info, warn};
 
+use self::allocator::Trimming;
 use self::process::{Asked, Signals};
 use self::reload::Reloader;
 
@@ -122,8 +123,14 @@ async fn run(
         process::log_default_listener();
     }
     info!(version = env!("CARGO_PKG_VERSION"), "started");
+    let mut trimming = Trimming::default();
+    let mut looks = tokio::time::interval(Trimming::EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let signal = loop {
         tokio::select! {
+            _ = looks.tick() => if trimming.is_due(&broker.metrics()) {
+                tokio::task::spawn_blocking(allocator::give_free_pages_back);
+            },
             ended = broker.ended() => {
                 tokio::select! {
                     () = broker.shutdown() => {}

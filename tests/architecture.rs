@@ -254,6 +254,6 @@ fn unsafe_code_is_forbidden() {
         assert!(read(file).lines().any(|line| line == "#![forbid(unsafe_code)]"), "src/{file}");
     }
     let allowed = read("allocator.rs");
-    assert!(allowed.lines().count() < 60 && allowed.matches("unsafe {").count() == 1, "src/allocator.rs");
+    assert!(allowed.lines().count() < 140 && allowed.matches("unsafe {").count() == 2, "src/allocator.rs");
     assert!(!read("main.rs").contains("unsafe"), "src/main.rs");
 }

@@ -4,6 +4,8 @@
 mod abuse;
 #[path = "limits/memory.rs"]
 mod memory;
+#[path = "limits/memory_of_many.rs"]
+mod memory_of_many;
 #[path = "limits/proxy.rs"]
 mod proxy;
 mod support;

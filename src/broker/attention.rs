@@ -57,13 +57,13 @@ impl Core {
             self.record_work_now(client, &mut state.session);
             self.settle(client, state);
         }
-        Some(state.attention())
+        Some(state.attention(self))
     }
 }
 
 impl ClientState {
     /// What there is to be done for the attached connection.
-    fn attention(&self) -> Attention {
+    fn attention(&self, core: &Core) -> Attention {
         let Some(link) = &self.link else { return Attention::default() };
         let held = link.held.as_ref().and_then(|held| held.next());
         // The log first: if it moves in between, what it was waited for can be sent, and is seen
@@ -73,7 +73,7 @@ impl ClientState {
             log,
             send: self.session.can_send(),
             replay: self.may_replay(),
-            load: self.session.wants_messages(),
+            load: core.wants_messages(&self.session),
             output: self.session.out.has_output() && !link.gate.is_writing(),
         }
     }

@@ -57,12 +57,16 @@ pub(crate) struct Client {
     last_packet: AtomicU64,
     /// Bytes charged for its queue and output; changed under the lock only.
     charged: AtomicUsize,
-    /// The same for messages on their way to it, in steps of [`STEP`].
+    /// The same for messages on their way to it, in steps of [`STEP`]; [`KEEPS`]: they hold as much
+    /// as a step, with what others may hold as well.
     charged_in_flight: AtomicU32,
     /// Its messages that are on their way to more receivers than fit into a turn.
     pub(super) fan_outs: AtomicU32,
     state: Mutex<ClientState>,
 }
+
+/// In [`Client::charged_in_flight`], above all steps.
+const KEEPS: u32 = 1 << 31;
 
 /// What the lock of a client guards.
 pub(crate) struct ClientState {
@@ -215,7 +219,7 @@ impl Client {
         self.charged.load(Ordering::Relaxed) > 0 || self.has_charged_in_flight()
     }
 
-    /// Whether anything is charged for messages on their way to it.
+    /// Whether messages on their way to it hold enough to be looked at.
     pub(crate) fn has_charged_in_flight(&self) -> bool {
         self.charged_in_flight.load(Ordering::Relaxed) > 0
     }
@@ -233,13 +237,13 @@ impl Client {
     /// that others may hold as well; returns what is charged more than before. Who holds less than
     /// a step of either is charged nothing, and no counter is touched.
     pub(super) fn charge_in_flight(&self, bytes: usize, kept: usize) -> i64 {
-        let steps = (bytes / STEP).max((kept / STEP).min(1));
-        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        let steps = u32::try_from(bytes / STEP).unwrap_or(KEEPS) & !KEEPS;
+        let now = steps | if kept >= STEP { KEEPS } else { 0 };
         let before = self.charged_in_flight.load(Ordering::Relaxed);
-        if before != steps {
-            self.charged_in_flight.store(steps, Ordering::Relaxed);
+        if before != now {
+            self.charged_in_flight.store(now, Ordering::Relaxed);
         }
-        (i64::from(steps) - i64::from(before)) * STEP as i64
+        (i64::from(steps) - i64::from(before & !KEEPS)) * STEP as i64
     }
 
     /// A complete packet came in.

@@ -26,7 +26,6 @@ use crate::storage::Log;
 
 /// How long a new connection waits for the task of the one it replaces to close its socket. That task only has to run once.
 const TAKE_OVER_WAIT: Duration = Duration::from_secs(2);
-
 /// How long it waits for that task to read what came before: a DISCONNECT that lies there counts.
 const TAKE_OVER_READ: Duration = Duration::from_millis(100);
 
@@ -248,10 +247,8 @@ impl Core {
 
     /// The session for this client id: the stored one, or a new one that takes its place in the registry. The one replaced is handed
     /// out for its end; it must not be ended under the registry's lock.
-    ///
     /// A session belongs to the user who made it. One that an anonymous client made belongs to nobody: a user gets the client id, and not
     /// what the session holds.
-    ///
     /// # Errors
     /// Another user has a session of this client id.
     fn find_session(

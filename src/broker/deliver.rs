@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::client::ClientState;
 use super::turn_log::{Target, TurnLog};
 use super::{Client, Core, Turn, flush};
+use crate::accounts::STEP;
 use crate::escape::escape;
 use crate::protocol::QoS;
 use crate::router::Route;
@@ -12,6 +13,9 @@ use crate::session::{Delivered, DropReason, Granted, Outgoing, Session};
 
 /// A receiver that took bytes within this time is reading; holding its publishers for a moment helps.
 const READING_WITHIN_MS: u64 = 100;
+
+/// Output that is about to be written is not charged, up to so many bytes a client.
+const UNSETTLED_MAX: usize = 2 * STEP;
 
 impl Core {
     /// Delivers to one session, whose lock is held, under its matching subscriptions. A drop is logged here and counted by the caller.
@@ -79,7 +83,12 @@ impl Core {
                 turn.sent += 1;
                 if let Some(link) = &mut state.link {
                     turn.promise_flush_of(client, link);
-                    if state.session.out.pending() > state.session.limits().queue_bytes_max / 4 * 3
+                    let pending = state.session.out.pending();
+                    if pending >= UNSETTLED_MAX {
+                        // Its task may be long in coming to it, and until then it is not settled.
+                        turn.held += client.charge(state.session.charged().waiting);
+                    }
+                    if pending > state.session.limits().queue_bytes_max / 4 * 3
                         && turn.now.since(link.progress).as_millis() < u128::from(READING_WITHIN_MS)
                     {
                         turn.congested = true;

@@ -211,6 +211,7 @@ impl Core {
         let stage = match receivers {
             Receivers::Known(routes) => {
                 let all = routes.as_slice();
+                outgoing.meant_for(all.len());
                 let done = self.deliver_all(turn, all, outgoing);
                 if done == all.len() {
                     let also = effects.also.record();
@@ -224,6 +225,7 @@ impl Core {
             Receivers::Matching(begun) => {
                 // What the first slice has left of the turn is for others.
                 turn.budget.keep(0);
+                outgoing.meant_for(usize::MAX);
                 Stage::Matching(begun)
             }
             Receivers::InLine => Stage::InLine,

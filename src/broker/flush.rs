@@ -42,7 +42,7 @@ impl Core {
 /// Writes what the client has for its socket.
 pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flushed {
     for _ in 0..ROUNDS_MAX {
-        let (socket, mut output) = {
+        let (socket, mut output, is_durable) = {
             let mut state = client.lock();
             let state = &mut *state;
             let Some(link) = &mut state.link else { return Flushed::Done };
@@ -59,8 +59,10 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
                 core.settle(client, state);
                 return Flushed::Done;
             }
-            (Arc::clone(socket), state.session.out.take())
+            (Arc::clone(socket), state.session.out.take(), state.session.is_durable())
         };
+        // A body that has left memory but for this output gives its place in the log up with it.
+        let _turn = is_durable.then(|| core.enter_turn());
         let result = write(&socket, &mut output);
         let written = match &result {
             Ok(n) | Err((n, _)) => *n,
@@ -87,7 +89,6 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
         match result {
             Ok(_) => {
                 give_spare(output.into_spare());
-                let _turn = state.session.is_durable().then(|| core.enter_turn());
                 state.session.at(now).output_written(written);
                 let (expired, too_large) = state.session.take_dropped_late();
                 core.count_late(expired, too_large);
@@ -127,7 +128,7 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
 /// back what is in the log, and waits for the log.
 fn leave_to_task(core: &Core, state: &ClientState) {
     let Some(link) = &state.link else { return };
-    if state.may_replay() || state.session.wants_messages() {
+    if state.may_replay() || core.wants_messages(&state.session) {
         link.signal(signal::FLUSH);
     }
     if let Some(log) = &core.log

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::Core;
 use super::client::Link;
+use crate::accounts::signed;
 use crate::ledger::Position;
 use crate::session::{Output, Session};
 
@@ -25,16 +26,28 @@ pub(crate) struct LastWords {
     /// may rely on it that the will is not published.
     pub(crate) on_record: Option<Position>,
     bytes: usize,
+    /// What of those is not charged elsewhere: bodies that others hold as well are.
+    own_bytes: usize,
 }
 
 impl LastWords {
-    /// Takes over what a session whose connection ends has for it. Nobody else is writing.
-    pub(super) fn take(link: &mut Link, session: &mut Session) -> Self {
-        let bytes = session.out.pending();
+    /// Takes over what a session whose connection ends has for it. Nobody else is writing. If it is
+    /// closed because memory is short (`is_short`), that is the rest of a packet that has begun.
+    pub(super) fn take(link: &mut Link, session: &mut Session, is_short: bool) -> Self {
+        if is_short {
+            link.held = None;
+            let mut output = Box::new(session.out.take());
+            output.keep_begun();
+            let bytes = output.bytes();
+            let output = (bytes > 0).then_some(output);
+            return Self { output, bytes, own_bytes: bytes, ..Self::default() };
+        }
+        let (bytes, own_bytes) = (session.out.pending(), session.out.own_bytes());
         let output = session.out.has_output().then(|| Box::new(session.out.take()));
         let held = link.held.take().map(|held| held.into_answers()).unwrap_or_default();
-        let bytes = bytes + held.iter().map(|(_, answers)| answers.len()).sum::<usize>();
-        Self { output, held, on_record: None, bytes }
+        let answers = held.iter().map(|(_, answers)| answers.len()).sum::<usize>();
+        let (bytes, own_bytes) = (bytes + answers, own_bytes + answers);
+        Self { output, held, on_record: None, bytes, own_bytes }
     }
 
     /// The same with what the log has to have before the socket is closed.
@@ -59,18 +72,24 @@ impl LastWords {
 }
 
 /// Bytes of last words, in the total of what waits in memory.
-pub(crate) struct LastWordsCharge(Arc<Core>, i64);
+pub(crate) struct LastWordsCharge {
+    core: Arc<Core>,
+    bytes: usize,
+    own_bytes: i64,
+}
 
 impl LastWordsCharge {
     pub(crate) fn new(core: &Arc<Core>, words: &LastWords) -> Self {
-        let bytes = i64::try_from(words.bytes).unwrap_or(i64::MAX);
-        core.memory.add(bytes);
-        Self(Arc::clone(core), bytes)
+        let (bytes, own_bytes) = (words.bytes, signed(words.own_bytes));
+        core.memory.add(own_bytes);
+        core.memory.add_last_words(bytes);
+        Self { core: Arc::clone(core), bytes, own_bytes }
     }
 }
 
 impl Drop for LastWordsCharge {
     fn drop(&mut self) {
-        self.0.memory.add(-self.1);
+        self.core.memory.remove_last_words(self.bytes);
+        self.core.memory.add(-self.own_bytes);
     }
 }

@@ -22,6 +22,7 @@ impl Core {
     /// What is left to be done goes to [`settle_end`](Self::settle_end).
     pub(crate) fn disconnected(&self, client: &Arc<Client>, epoch: u64, cause: &Cause) -> Disconnected {
         self.metrics.closed.add(cause.label(), 1);
+        let is_short = self.is_closed_for_memory(cause);
         let mut turn = Turn::new();
         turn.begin(self);
         let (handle, will, left, last_words) = {
@@ -31,7 +32,7 @@ impl Core {
                 // Taken over: the successor has seen to everything.
                 return Disconnected::default();
             };
-            let last_words = LastWords::take(&mut link, &mut state.session);
+            let last_words = LastWords::take(&mut link, &mut state.session, is_short);
             // A successor waits until the will is out: it must not come after what the new connection publishes.
             state.closing = Some(Arc::clone(&link.handle));
             self.metrics.clients_connected.decrement();

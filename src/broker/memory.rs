@@ -13,6 +13,10 @@
 //! then, those who hold the most of what cannot be dropped are closed. What a round could not bring
 //! below the bound is left alone for a while.
 //!
+//! A message on disk has an entry in its client's queue, which is in memory. Entries may fill half
+//! of the bound: beyond that, and where nothing else is left to be given up, the longest queues lose
+//! their oldest messages, on disk or not.
+//!
 //! [`Message::charge_to`]: crate::session::Message::charge_to
 
 use std::sync::Arc;
@@ -37,6 +41,8 @@ pub(super) struct Memory {
     /// No other round before this moment of the broker's clock, unless the sum comes to `unless`.
     not_before: AtomicU64,
     unless: AtomicUsize,
+    /// Bytes of what connections that have ended are still to be sent.
+    last_words: AtomicUsize,
 }
 
 /// Clients named in the line that tells of a shedding.
@@ -52,11 +58,22 @@ const PAUSE_MAX_MS: u64 = 5_000;
 /// Or when the sum has grown by this part of the bound.
 const GROWN_PART: usize = 8;
 
+/// The part of the bound that entries of queues may fill while there is something else to be given up.
+const ENTRIES_PART: usize = 2;
+
 /// A client with what it holds.
 struct Holder {
     client: Arc<Client>,
     bytes: usize,
     shed: Shed,
+}
+
+/// What closing connections gives back.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Closed {
+    connections: usize,
+    /// What the sum is above the bound even so.
+    left: usize,
 }
 
 impl Memory {
@@ -66,6 +83,7 @@ impl Memory {
             shedding: Mutex::new(0),
             not_before: AtomicU64::new(0),
             unless: AtomicUsize::new(0),
+            last_words: AtomicUsize::new(0),
         }
     }
 
@@ -79,6 +97,16 @@ impl Memory {
     pub(super) fn waiting(&self) -> usize {
         let accounts = [Account::Waiting, Account::Bodies, Account::InFlight];
         accounts.into_iter().map(|account| self.accounts.of(account)).sum()
+    }
+
+    /// A connection that has ended is still to be sent so many bytes.
+    pub(super) fn add_last_words(&self, bytes: usize) {
+        self.last_words.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// They are sent, or given up.
+    pub(super) fn remove_last_words(&self, bytes: usize) {
+        self.last_words.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// What clients have waiting has grown or shrunk.
@@ -148,6 +176,12 @@ impl Core {
             self.unload(holder);
         }
         let unloaded = before.saturating_sub(self.accounts.total());
+        if over() > 0 {
+            self.shed_entries(&mut holders, |entries| {
+                let part = max / ENTRIES_PART;
+                if entries > part { entries - part / 8 * 7 } else { 0 }
+            });
+        }
         for pass in 0..PASSES_MAX {
             let over = over();
             if over == 0 {
@@ -161,8 +195,14 @@ impl Core {
                 self.shed_from(holder, level);
             }
         }
-        let closed = if self.accounts.total() > max { self.close_largest_holders(max) } else { 0 };
-        self.tell_shedding(max, before, unloaded, closed, holders);
+        let mut closed = Closed::default();
+        if self.accounts.total() > max {
+            closed = self.close_largest_holders(max);
+            if closed.left > 0 {
+                self.shed_entries(&mut holders, |_| closed.left + max / 8);
+            }
+        }
+        self.tell_shedding(max, before, unloaded, closed.connections, holders);
     }
 
     /// How much has to be given up for `bytes` to be given back, if what clients hold is held by
@@ -181,7 +221,7 @@ impl Core {
         state.session.unload();
         self.settle(&holder.client, state);
         holder.bytes = state.session.holds();
-        if state.session.wants_messages()
+        if self.wants_messages(&state.session)
             && let Some(link) = &state.link
         {
             // Its task reads back what is sent next.
@@ -195,8 +235,7 @@ impl Core {
         let state = &mut *guard;
         let held = state.session.holds();
         let shed = state.session.at(self.now()).shed(held.saturating_sub(level));
-        holder.shed =
-            Shed { messages: holder.shed.messages + shed.messages, bytes: holder.shed.bytes + shed.bytes };
+        holder.shed += shed;
         self.record_work_now(&holder.client, &mut state.session);
         self.settle(&holder.client, state);
         if shed.messages > 0
@@ -209,8 +248,36 @@ impl Core {
         holder.bytes = if shed.bytes < held.saturating_sub(level) { 0 } else { state.session.holds() };
     }
 
-    /// Nothing more can be dropped: those who hold most are closed, as many as it takes. How many.
-    fn close_largest_holders(&self, max: usize) -> usize {
+    /// Has the longest queues lose their oldest messages, in memory or on disk, until `excess` bytes of
+    /// entries are given back, which depends on what all of them take now.
+    fn shed_entries(&self, holders: &mut [Holder], excess: impl Fn(usize) -> usize) {
+        for holder in holders.iter_mut() {
+            holder.bytes = holder.client.lock().session.entry_bytes();
+        }
+        let excess = excess(holders.iter().map(|holder| holder.bytes).sum());
+        let level = if excess == 0 { usize::MAX } else { level(holders, excess) };
+        for holder in holders.iter_mut() {
+            let mut guard = holder.client.lock();
+            let state = &mut *guard;
+            if holder.bytes > level {
+                holder.shed += state.session.shed_entries(level);
+                self.record_work_now(&holder.client, &mut state.session);
+                self.settle(&holder.client, state);
+            }
+            holder.bytes = state.session.holds();
+        }
+    }
+
+    /// Whether a connection that ends is closed because memory is short at this moment: what it
+    /// holds is given back at once, and not written for a second more.
+    pub(crate) fn is_closed_for_memory(&self, cause: &Cause) -> bool {
+        *cause == Cause::MemoryMax && self.accounts.is_over()
+    }
+
+    /// Nothing more can be dropped: those who hold most are closed, as many as it takes. What those
+    /// hold who were told to close before, and are still being sent their last words, is as good as
+    /// given back.
+    fn close_largest_holders(&self, max: usize) -> Closed {
         let kept = [
             Account::Retained,
             Account::Wills,
@@ -221,8 +288,9 @@ impl Core {
         ];
         if kept.into_iter().map(|account| self.accounts.of(account)).sum::<usize>() > max {
             // It is not those who would be closed.
-            return 0;
+            return Closed::default();
         }
+        let mut leaving = self.memory.last_words.load(Ordering::Relaxed);
         let clients: Vec<Arc<Client>> = self.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
         let mut holders: Vec<(usize, Arc<Client>)> = clients
             .into_iter()
@@ -230,13 +298,15 @@ impl Core {
                 let state = client.lock();
                 let link = state.link.as_ref()?;
                 let held = state.session.out.pending() + link.held.as_ref().map_or(0, |held| held.bytes());
+                let is_closing = link.close_cause.is_some();
+                leaving += if is_closing { held } else { 0 };
                 drop(state);
-                (held >= STEP).then_some((held, client))
+                (held >= STEP && !is_closing).then_some((held, client))
             })
             .collect();
         holders.sort_unstable_by_key(|(held, _)| std::cmp::Reverse(*held));
-        let mut over = self.accounts.total().saturating_sub(max);
-        let mut closed = 0;
+        let mut over = self.accounts.total().saturating_sub(max).saturating_sub(leaving);
+        let mut connections = 0;
         for (held, client) in holders {
             if over == 0 {
                 break;
@@ -245,10 +315,10 @@ impl Core {
             if let Some(link) = &mut client.lock().link {
                 link.close_cause.get_or_insert(Cause::MemoryMax);
                 link.signal(signal::CLOSE);
-                closed += 1;
+                connections += 1;
             }
         }
-        closed
+        Closed { connections, left: over }
     }
 
     fn tell_shedding(
@@ -303,41 +373,4 @@ fn level(holders: &mut [Holder], over: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::session::{Owner, Session, SessionLimits};
-
-    fn holders(bytes: &[usize]) -> Vec<Holder> {
-        let limits = Arc::new(SessionLimits {
-            inflight_max: 1,
-            queue_messages_max: 1,
-            queue_bytes_max: 1,
-            subscriptions_max: 1,
-            subscription_bytes_max: 1,
-        });
-        let client = |n| {
-            let owner = Owner { client_id: Arc::from("id"), user: None };
-            Client::new(n, owner, Session::new(Arc::clone(&limits), false), None)
-        };
-        bytes.iter().map(|bytes| Holder { client: client(1), bytes: *bytes, shed: Shed::default() }).collect()
-    }
-
-    #[test]
-    fn the_longest_are_cut_to_one_length() {
-        for (bytes, over, expected) in [
-            (&[100, 10, 10][..], 50, 50),
-            (&[10, 100, 90], 50, 70),
-            (&[10, 100, 90], 10, 90),
-            (&[10, 100, 90], 11, 89),
-            (&[10, 10], 20, 0),
-            (&[10, 10], 1_000, 0),
-            (&[], 1, 0),
-        ] {
-            let mut holders = holders(bytes);
-            let level = level(&mut holders, over);
-            assert_eq!(level, expected, "{bytes:?} {over}");
-            let given: usize = holders.iter().map(|holder| holder.bytes.saturating_sub(level)).sum();
-            assert!(given >= over.min(bytes.iter().sum()), "{bytes:?} {over}");
-        }
-    }
-}
+mod tests;

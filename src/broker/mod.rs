@@ -85,7 +85,7 @@ pub(crate) use keeper::run as keep_log;
 pub(crate) use last_words::{LastWords, LastWordsCharge};
 pub(crate) use lifecycle::Disconnected;
 use limits::LiveLimits;
-pub(crate) use load::Loaded;
+pub(crate) use load::ReadBack;
 pub(crate) use local::LocalQueue;
 pub use local::ReceivedMessage;
 use memory::Memory;

@@ -26,6 +26,7 @@ use crate::storage::simulated::SimulatedFiles;
 use crate::storage::{Batch, Log, LogOptions, Record, Recovered, SessionRecord, Urgency, WillRecord};
 
 mod deferred;
+mod memory;
 mod take_overs;
 
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
@@ -42,22 +43,22 @@ struct Peer<'c> {
 
 impl<'c> Peer<'c> {
     fn new(core: &'c Arc<Core>, clean_session: bool, socket: Option<Arc<TcpStream>>) -> Self {
-        Self::made(core, "id".to_owned(), clean_session, socket, None)
+        Self::made(core, "id", clean_session, socket, None)
     }
 
     /// One with this client id.
-    fn of(core: &'c Arc<Core>, id: String) -> Self {
-        Self::made(core, id, false, None, None)
+    fn named(core: &'c Arc<Core>, id: &'c str) -> Self {
+        Self::made(core, id, true, None, None)
     }
 
     /// One whose login holds until then.
     fn with_login(core: &'c Arc<Core>, login_until: Option<u64>) -> Self {
-        Self::made(core, "id".to_owned(), true, None, login_until)
+        Self::made(core, "id", true, None, login_until)
     }
 
     fn made(
         core: &'c Arc<Core>,
-        id: String,
+        id: &'c str,
         clean_session: bool,
         socket: Option<Arc<TcpStream>>,
         login_until: Option<u64>,
@@ -72,7 +73,7 @@ impl<'c> Peer<'c> {
                 } else {
                     SessionExpiry::ServerDefault
                 },
-                ..Connect::new(ProtocolVersion::V311, &id)
+                ..Connect::new(ProtocolVersion::V311, id)
             };
             core.connect(ConnectRequest {
                 connect: &connect,

@@ -11,14 +11,14 @@ use tokio::task::JoinHandle;
 use super::connection::{Connection, Socket};
 use super::stream::Stream;
 use super::worker;
-use crate::broker::{Cause, Loaded};
+use crate::broker::{Cause, ReadBack};
 use crate::protocol::Frame;
 
 /// What a connection with a durable session has besides.
 #[derive(Default)]
 pub(super) struct FromLog {
     /// Messages being read back.
-    loading: Option<JoinHandle<Vec<Loaded>>>,
+    loading: Option<JoinHandle<ReadBack>>,
     /// What this client sends has made the log grow. Once is enough: it is a publisher of what has to
     /// be stored.
     pub(super) has_grown: bool,
@@ -105,22 +105,22 @@ impl Connection {
                 let Poll::Ready(loaded) = Pin::new(loading).poll(cx) else { return came };
                 self.from_log.loading = None;
                 // A reader that failed is asked again: the messages are still wanted.
-                if !self.core.provide(&self.client, loaded.unwrap_or_default()) {
+                if !self.core.provide(&self.client, loaded.unwrap_or(ReadBack::NOTHING)) {
                     self.from_log.loading = Some(tokio::spawn(async {
                         tokio::time::sleep(READ_AGAIN).await;
-                        Vec::new()
+                        ReadBack::NOTHING
                     }));
                     continue;
                 }
                 came = true;
             }
-            let wanted = self.client.lock().session.wanted(LOAD_MESSAGES);
+            let wanted = self.core.wanted(&self.client, LOAD_MESSAGES);
             if wanted.is_empty() {
                 return came;
             }
             let core = Arc::clone(&self.core);
             // From a card or a tired disk that takes its time: not on a thread that serves others.
-            self.from_log.loading = Some(tokio::task::spawn_blocking(move || core.load(wanted)));
+            self.from_log.loading = Some(tokio::task::spawn_blocking(move || core.read_back(wanted)));
         }
     }
 

@@ -61,6 +61,11 @@ impl Connection {
             }
         })
         .await;
+        if self.core.is_closed_for_memory(&cause)
+            && let Some(output) = &mut self.output
+        {
+            output.keep_begun();
+        }
         let core = Arc::clone(&self.core);
         // Thousands may end at once; others' turns come in between. Who was taken over has nothing
         // to settle, and its successor waits.
@@ -91,7 +96,14 @@ impl Connection {
         // To close the socket takes longer than all that. But the log and the client have time.
         let ending = ending.filter(|_| !is_owed && code.is_none() && words.on_record.is_none());
         let charge = LastWordsCharge::new(&self.core, &words);
-        let is_said = tokio::time::timeout(patience, self.say(words, &cause)).await;
+        let core = Arc::clone(&self.core);
+        let mut saying = Box::pin(tokio::time::timeout(patience, self.say(words, &cause)));
+        let is_said = saying.as_mut().await;
+        {
+            // Bodies that are in the log as well give their places up with it.
+            let _turn = core.enter_turn();
+            drop(saying);
+        }
         drop(charge);
         // Else a reset, for input that nobody reads, could overtake what was sent.
         let is_to_be_read = code.is_some() || is_owed && cause != Cause::Shutdown;
@@ -137,6 +149,7 @@ impl Connection {
             match poll_fn(|cx| self.stream.poll_write(cx, output.first())).await? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 n => {
+                    let _turn = self.core.enter_turn();
                     output.advance(n);
                     self.core.metrics.bytes_sent.add(n as u64);
                 }

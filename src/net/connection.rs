@@ -295,7 +295,8 @@ impl Connection {
         // No link of ours: a successor has taken it.
         state
             .link_of(self.epoch)
-            .map_or(Cause::TakenOver, |link| link.close_cause.take().unwrap_or(Cause::Shutdown))
+            // It stays there: by it is seen that the connection is closing.
+            .map_or(Cause::TakenOver, |link| link.close_cause.clone().unwrap_or(Cause::Shutdown))
     }
 
     pub(super) fn judge_keep_alive(&self) -> Result<(), Cause> {

@@ -46,11 +46,11 @@ impl Connection {
                     if n == 0 {
                         return Err(Cause::PeerClosed);
                     }
+                    let _turn = self.core.enter_turn();
                     output.advance(n);
                     let done = output.is_empty();
                     self.core.metrics.bytes_sent.add(n as u64);
                     let now = self.core.now();
-                    let _turn = self.core.enter_turn();
                     let mut guard = self.client.lock();
                     if let Some(link) = guard.link_of(self.epoch) {
                         link.progress = now;

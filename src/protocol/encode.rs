@@ -264,10 +264,17 @@ pub fn pingresp(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0xd0, 0]);
 }
 
+/// Room is made for the whole of a packet up to this size. The payload of a larger one is not copied
+/// behind its header as a rule: the room would stay empty.
+const RESERVED_MAX: usize = 8 * 1024;
+
 /// Appends the fixed header and makes room for the rest of the packet.
 pub(crate) fn fixed_header(out: &mut Vec<u8>, first_byte: u8, remaining_length: usize) {
     assert!(remaining_length <= REMAINING_LENGTH_MAX, "remaining length of {remaining_length}");
-    out.reserve(fixed_header_len(remaining_length) + remaining_length);
+    let len = fixed_header_len(remaining_length) + remaining_length;
+    if len <= RESERVED_MAX {
+        out.reserve(len);
+    }
     out.push(first_byte);
     variable(out, remaining_length);
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::inflight::Awaiting;
 use super::message::Message;
-use super::queue::{Body, DeliveryExtra, MessageQueue, QueuedMessage, REFILL_BYTES};
+use super::outbound::ENCODE_AHEAD_BYTES;
+use super::queue::{Body, DeliveryExtra, MessageQueue, QueuedMessage};
 use super::{Session, State};
 use crate::ledger::{Ledger, Position};
 use crate::protocol::{PacketId, QoS};
@@ -73,6 +74,15 @@ pub struct RestoredMessage {
     pub subscription_ids: Box<[u32]>,
     /// The whole filter of the shared subscription it came by.
     pub shared: Option<Arc<str>>,
+}
+
+/// Bytes read back in one go, but for one message that is larger: ahead of the client's window, or
+/// while memory is short.
+const REFILL_BYTES: usize = 1024 * 1024;
+const REFILL_BYTES_SHORT: usize = 64 * 1024;
+
+fn refill_bytes(ahead: bool) -> usize {
+    if ahead { REFILL_BYTES } else { REFILL_BYTES_SHORT }
 }
 
 impl Durable {
@@ -213,10 +223,29 @@ impl Session {
             })
     }
 
-    /// Whether messages had better be read back from the log now.
-    pub fn wants_messages(&self) -> bool {
-        self.state == State::Connected
-            && if self.resend_is_stored() { self.may_load_again() } else { self.queue.wants() }
+    /// Whether messages had better be read back from the log now. `ahead`: also those that cannot be
+    /// sent yet. A client that does not read would else hold in memory what was left to the log.
+    pub fn wants_messages(&self, ahead: bool) -> bool {
+        if self.state != State::Connected {
+            false
+        } else if self.resend_is_stored() {
+            self.may_load_again() && (ahead || self.room_for(true) > 0)
+        } else {
+            self.queue.wants() && (ahead || self.queue.front().is_none() && self.room_for(false) > 0)
+        }
+    }
+
+    /// How many messages could be sent now: those of before (`again`), or new ones.
+    fn room_for(&self, again: bool) -> usize {
+        if again {
+            let is_open = self.out.pending() < ENCODE_AHEAD_BYTES;
+            let window = usize::from(self.terms.receive_maximum);
+            if is_open { window.saturating_sub(self.inflight.under_way()) } else { 0 }
+        } else if self.may_begin() {
+            self.window().saturating_sub(self.inflight.unfinished())
+        } else {
+            0
+        }
     }
 
     /// Whether what is to be sent again next is in the log only.
@@ -235,19 +264,23 @@ impl Session {
 
     /// The messages that a client which is about to connect will be sent first, if they are in the
     /// log only: those sent before, else those at the front of its queue.
-    pub fn wanted_first(&self, max: usize) -> Vec<(u64, Position)> {
-        let again = self.inflight.wanted(0, u64::MAX, max, REFILL_BYTES);
-        if again.is_empty() && self.queue.wants() { self.queue.wanted(max) } else { again }
+    pub fn wanted_first(&self, max: usize, ahead: bool) -> Vec<(u64, Position)> {
+        let bytes_max = refill_bytes(ahead);
+        let again = self.inflight.wanted(0, u64::MAX, max, bytes_max);
+        if again.is_empty() && self.queue.wants() { self.queue.wanted(max, bytes_max) } else { again }
     }
 
     /// Messages that had better be read back from the log now: position of the delivery and place of each, at most `max`.
-    pub fn wanted(&self, max: usize) -> Vec<(u64, Position)> {
-        if !self.wants_messages() {
-            Vec::new()
-        } else if self.resend_is_stored() {
-            self.inflight.wanted(self.resend_next, self.resend_end, max, REFILL_BYTES)
+    pub fn wanted(&self, max: usize, ahead: bool) -> Vec<(u64, Position)> {
+        if !self.wants_messages(ahead) {
+            return Vec::new();
+        }
+        let again = self.resend_is_stored();
+        let max = if ahead { max } else { max.min(self.room_for(again)) };
+        if again {
+            self.inflight.wanted(self.resend_next, self.resend_end, max, refill_bytes(ahead))
         } else {
-            self.queue.wanted(max)
+            self.queue.wanted(max, refill_bytes(ahead))
         }
     }
 

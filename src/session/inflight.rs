@@ -81,7 +81,8 @@ pub(super) struct Inflight {
     start: u64,
     unfinished: u16,
     due_again: u16,
-    /// Bytes of messages kept in memory that are charged to this client.
+    /// What is charged to this client: bytes of messages kept in memory, of places of those in the
+    /// log, and of what few deliveries have besides.
     own_bytes: u32,
     /// Bytes of all messages kept in memory.
     kept_bytes: usize,
@@ -156,7 +157,7 @@ impl Inflight {
         let id = id_of(self.ring_end());
         let awaiting = if qos == QoS::ExactlyOnce { Awaiting::PubRec } else { Awaiting::PubAck };
         let kept = Kept::from(message);
-        self.hold(&kept);
+        self.hold(&kept, extra.as_deref());
         self.deliveries.push_back(Delivery { awaiting, retain, due_again: false, kept, extra });
         self.unfinished += 1;
         id
@@ -174,7 +175,7 @@ impl Inflight {
     ) -> PacketId {
         let awaiting = if qos == QoS::ExactlyOnce { Awaiting::PubRec } else { Awaiting::PubAck };
         let kept = Kept::from(message);
-        self.hold(&kept);
+        self.hold(&kept, extra.as_deref());
         let delivery = Delivery { awaiting, retain, due_again: false, kept, extra };
         while position.saturating_sub(self.start) >= self.ring_max() && !self.deliveries.is_empty() {
             self.put_oldest_aside();
@@ -253,7 +254,7 @@ impl Inflight {
 
     /// Moves the delivery with this id from `from` to `to`; returns its position. `None` if it is not there or is not in `from`.
     pub(super) fn advance(&mut self, id: PacketId, from: Awaiting, to: Awaiting) -> Option<u64> {
-        if self.kept_bytes > 0 && to != Awaiting::PubRec {
+        if (self.kept_bytes > 0 || self.own_bytes > 0) && to != Awaiting::PubRec {
             self.let_go(id, from);
         }
         let position = match self.stragglers.position(id) {
@@ -386,8 +387,9 @@ impl Inflight {
             self.deliveries.pop_front();
             self.start += 1;
         }
-        if self.deliveries.is_empty() && self.deliveries.capacity() > 64 {
-            self.deliveries = VecDeque::new();
+        let capacity = self.deliveries.capacity();
+        if capacity > 64 && self.deliveries.len() < capacity / 4 {
+            self.deliveries.shrink_to(capacity / 2);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::message::Message;
+use super::message::{Message, message_cost};
 use crate::ledger::{Position, Stored};
 
 /// See the module's documentation. In memory, or in the log only (it is read back when it is to be
@@ -27,6 +27,9 @@ impl From<Result<Arc<Message>, Stored>> for Kept {
 impl Kept {
     pub(super) const NOTHING: Self = Self(None);
 
+    /// Bytes of one that is in the log only: a message without content.
+    pub(super) const STORED: usize = message_cost(0);
+
     pub(super) fn is_nothing(&self) -> bool {
         self.0.is_none()
     }
@@ -48,15 +51,22 @@ impl Kept {
 
     /// Bytes that it holds in memory: as a whole, and what of that is this delivery's own.
     pub(super) fn memory(&self) -> (usize, u32) {
-        self.loaded().map_or((0, 0), |message| {
-            (message.memory(), u32::try_from(message.memory_of_holder()).unwrap_or(u32::MAX))
-        })
+        match &self.0 {
+            None => (0, 0),
+            Some(message) if message.is_hollow() => (0, Self::STORED as u32),
+            Some(message) => {
+                (message.memory(), u32::try_from(message.memory_of_holder()).unwrap_or(u32::MAX))
+            }
+        }
     }
 
     /// Leaves it to the log, if that has written it and it is one of those for which `wanted` holds.
+    /// One that is shared stays while its place in the log would take each of its holders more than
+    /// their part of it.
     pub(super) fn unload(&mut self, written: Position, wanted: impl Fn(&Message) -> bool) {
         if let Some(message) = self.loaded()
             && wanted(message)
+            && (!message.is_shared() || message.memory() > Self::STORED * Arc::strong_count(message))
             && let Some(stored) = message.stored()
             && stored.position() < written
         {

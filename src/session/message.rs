@@ -79,6 +79,13 @@ impl Message {
         self
     }
 
+    /// The same as one that is charged once for all who hold it, however small.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.properties.get_or_insert_default().charge.get_or_insert_default();
+        self
+    }
+
     /// The same with properties: `forwarded` is what is passed on unchanged, in wire form without length.
     #[must_use]
     pub fn with_properties(mut self, forwarded: &[u8], expires_at: Option<Timestamp>) -> Self {
@@ -162,9 +169,9 @@ impl Message {
         self.properties.as_ref().is_some_and(|properties| properties.charge.is_some())
     }
 
-    /// What one of its holders is charged with for it.
+    /// What one of its holders is charged with for it, besides the entry where it stands.
     pub fn memory_of_holder(&self) -> usize {
-        if self.is_shared() { message_cost(0) } else { self.memory() }
+        if self.is_shared() { 0 } else { self.memory() }
     }
 
     /// It is going to outlive the turn in which it came: it is charged from now on until the last
@@ -235,7 +242,7 @@ impl Message {
 }
 
 /// Bytes a waiting message is charged with: its text and body, and what the broker spends on holding it.
-pub fn message_cost(bytes: usize) -> usize {
+pub const fn message_cost(bytes: usize) -> usize {
     const OVERHEAD: usize = 96;
     bytes + OVERHEAD
 }
@@ -258,7 +265,7 @@ mod tests {
             let message = Arc::new(message);
             let holders: Vec<_> = (0..3).map(|_| Arc::clone(&message)).collect();
             holders.iter().for_each(|holder| holder.charge_to(&accounts));
-            assert_eq!((accounts.of(Account::Bodies), message.memory_of_holder()), (1_024 + 96, 96));
+            assert_eq!((accounts.of(Account::Bodies), message.memory_of_holder()), (1_024 + 96, 0));
             drop(message);
             assert_eq!(accounts.of(Account::Bodies), 1_024 + 96);
             drop(holders);

@@ -191,6 +191,7 @@ impl Session {
             self.state = State::Offline;
         }
         self.queue.unload_all();
+        self.queue.rest();
         self.unload_kept(Message::is_shared);
     }
 

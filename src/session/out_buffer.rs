@@ -3,6 +3,9 @@
 //! Small packets are appended to one growing tail; a large payload is referred to, not copied. The I/O shell takes the whole
 //! content, writes it without holding the session's lock, and reports how much the socket accepted.
 
+mod leave_out;
+mod put_back;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -16,6 +19,8 @@ enum Chunk {
     Bytes(Vec<u8>),
     /// So many QoS 0 messages, whole, and nothing else: they may be left out while none of it is written.
     Messages(Vec<u8>, u32),
+    /// The rest of a packet that is written in part.
+    Rest(Vec<u8>),
     /// What stands before the payload of a QoS 0 message, which is the next piece: the two may be left out together.
     Head(Vec<u8>),
     /// The payload of a message which is shared with other receivers.
@@ -30,7 +35,7 @@ impl Chunk {
 
     fn as_slice(&self) -> &[u8] {
         match self {
-            Self::Bytes(bytes) | Self::Messages(bytes, _) | Self::Head(bytes) => bytes,
+            Self::Bytes(bytes) | Self::Messages(bytes, _) | Self::Rest(bytes) | Self::Head(bytes) => bytes,
             Self::Payload(message) => message.payload(),
         }
     }
@@ -45,6 +50,15 @@ struct Chunks {
     /// Bytes of the first piece that are written already, while nobody writes. No packet is longer
     /// than 32 bits can count.
     front_written: u32,
+}
+
+impl Chunks {
+    /// Bytes that the pieces take besides what is in them.
+    fn overhead(&self) -> usize {
+        /// What the allocator adds to each.
+        const ALLOCATION: usize = 16;
+        self.pieces.capacity() * size_of::<Chunk>() + self.pieces.len() * ALLOCATION
+    }
 }
 
 /// Bytes of a shared payload in [`OutBuffer::shared`]: whole kilobytes, so that 32 bits are enough.
@@ -159,6 +173,14 @@ const MIXED: u32 = u32::MAX;
 /// is not moved as a whole each time it takes a little.
 const TAIL_BYTES_MAX: usize = 128 * 1024;
 
+/// What is not written at once may stay for long: it takes no more room than it needs, within a
+/// quarter.
+fn give_room_back(bytes: &mut Vec<u8>) {
+    if bytes.capacity() - bytes.len() > bytes.len() / 4 {
+        bytes.shrink_to_fit();
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct OutBuffer {
@@ -179,10 +201,22 @@ impl OutBuffer {
         self.pending
     }
 
-    /// The same without payloads that are shared with other receivers, which are charged once for
-    /// all of them.
+    /// The same as it is in memory: with the room that is taken and not used, and without payloads
+    /// that are shared with other receivers, which are charged once for all of them.
     pub fn own_bytes(&self) -> usize {
-        self.pending.saturating_sub(self.shared as usize * SHARED_UNIT)
+        let room = self.tail.capacity() - self.tail.len();
+        let overhead = self.chunks.as_ref().map_or(0, |chunks| chunks.overhead());
+        self.pending.saturating_sub(self.shared as usize * SHARED_UNIT) + room + overhead
+    }
+
+    /// The same with shared payloads as a whole.
+    pub fn memory(&self) -> usize {
+        self.own_bytes() + self.shared as usize * SHARED_UNIT
+    }
+
+    /// Gives back the room that is not used.
+    pub(super) fn give_room_back(&mut self) {
+        give_room_back(&mut self.tail);
     }
 
     /// Charges the payloads that are referred to: they are not written in the turn in which they came.
@@ -257,7 +291,14 @@ impl OutBuffer {
         self.append_with(keep, encode);
         self.pending += message.payload().len();
         self.shared += shared_units(message.payload());
-        let head = std::mem::take(&mut self.tail);
+        let head = if self.tail.len() < self.tail.capacity() / 2 {
+            // The buffer itself, which may have been lent and be large, stays for what follows.
+            let head = self.tail.as_slice().to_vec();
+            self.tail.clear();
+            head
+        } else {
+            std::mem::take(&mut self.tail)
+        };
         self.tail_messages = 0;
         let chunks = &mut self.chunks.get_or_insert_default().pieces;
         chunks.push_back(if keep == Keep::UnlessShort { Chunk::Head(head) } else { Chunk::Bytes(head) });
@@ -283,48 +324,12 @@ impl OutBuffer {
 
     fn close_tail(&mut self) {
         if !self.tail.is_empty() {
-            let tail = Chunk::of_tail(std::mem::take(&mut self.tail), self.tail_messages);
+            let mut tail = std::mem::take(&mut self.tail);
+            give_room_back(&mut tail);
+            let tail = Chunk::of_tail(tail, self.tail_messages);
             self.chunks.get_or_insert_default().pieces.push_back(tail);
         }
         self.tail_messages = 0;
-    }
-
-    /// Leaves out QoS 0 messages of which nothing is written, oldest first, until `bytes` are given back, as far as there are any in
-    /// pieces of their own; returns how many messages, and their bytes.
-    pub(super) fn shed(&mut self, bytes: usize) -> (usize, usize) {
-        let Some(chunks) = &mut self.chunks else { return (0, 0) };
-        let (mut messages, mut freed) = (0, 0);
-        let mut kept: VecDeque<Chunk> = VecDeque::with_capacity(chunks.pieces.len());
-        let mut drops_payload = false;
-        for chunk in chunks.pieces.drain(..) {
-            let len = chunk.as_slice().len();
-            // The first may be written in part, and then its payload must follow.
-            let is_dropped = match &chunk {
-                Chunk::Messages(..) | Chunk::Head(_) => !kept.is_empty() && freed < bytes,
-                Chunk::Payload(_) => drops_payload,
-                Chunk::Bytes(_) => false,
-            };
-            if !is_dropped {
-                drops_payload = false;
-                kept.push_back(chunk);
-                continue;
-            }
-            freed += len;
-            messages += match &chunk {
-                Chunk::Messages(_, count) => *count as usize,
-                Chunk::Head(_) => 1,
-                Chunk::Payload(message) => {
-                    self.shared -= shared_units(message.payload());
-                    0
-                }
-                Chunk::Bytes(_) => 0,
-            };
-            drops_payload = matches!(chunk, Chunk::Head(_));
-        }
-        chunks.pieces = kept;
-        chunks.charged = 0;
-        self.pending -= freed;
-        (messages, freed)
     }
 
     /// Takes all output for writing; what is appended meanwhile is taken the next time.
@@ -333,36 +338,6 @@ impl OutBuffer {
         let last_messages = std::mem::take(&mut self.tail_messages);
         let (chunks, last) = (self.chunks.take(), std::mem::take(&mut self.tail));
         Output { chunks, last, last_messages, written, released: 0 }
-    }
-
-    /// Puts back what the socket did not take, before what was appended meanwhile.
-    pub fn put_back(&mut self, output: Output) {
-        let Output { chunks, mut last, mut last_messages, written, released } = output;
-        self.released(released);
-        if chunks.is_none() && written > 0 {
-            last.drain(..written.min(last.len()));
-            // It may begin in the midst of a packet now.
-            last_messages = MIXED;
-        }
-        let Some(mut all) = chunks else {
-            if self.chunks.is_none() && self.tail.is_empty() {
-                self.tail_messages = if last.is_empty() { 0 } else { last_messages };
-                self.tail = last;
-            } else if !last.is_empty() {
-                let chunks = self.chunks.get_or_insert_default();
-                chunks.pieces.push_front(Chunk::of_tail(last, last_messages));
-                chunks.charged += 1;
-            }
-            return;
-        };
-        if !last.is_empty() {
-            all.pieces.push_back(Chunk::of_tail(last, last_messages));
-        }
-        if let Some(later) = self.chunks.take() {
-            all.pieces.extend(later.pieces);
-        }
-        all.front_written = u32::try_from(written).unwrap_or(u32::MAX);
-        self.chunks = Some(all);
     }
 
     /// `n` bytes of what was taken are written.

@@ -192,7 +192,7 @@ impl Session {
         self.out.pending() + self.queue.bytes()
     }
 
-    fn window(&self) -> usize {
+    pub(super) fn window(&self) -> usize {
         usize::from(self.limits.inflight_max.min(self.terms.receive_maximum))
     }
 

@@ -75,7 +75,12 @@ pub struct Outgoing<'a> {
     message: Option<Arc<Message>>,
     /// Somebody keeps it beyond the turn.
     kept: bool,
+    /// It has many receivers: it is charged once for all of them, however small it is.
+    for_many: bool,
 }
+
+/// From so many receivers on a small message is charged once too.
+const MANY: usize = 16;
 
 impl<'a> Outgoing<'a> {
     /// A PUBLISH as its publisher sent it, at `now`. `topic` is the one its alias stands for, if it has one.
@@ -109,6 +114,7 @@ impl<'a> Outgoing<'a> {
             ready: [None; LAYOUTS],
             message: None,
             kept: false,
+            for_many: false,
         }
     }
 
@@ -130,7 +136,13 @@ impl<'a> Outgoing<'a> {
             ready: [None; LAYOUTS],
             message: Some(Arc::clone(message)),
             kept: false,
+            for_many: false,
         }
+    }
+
+    /// It is about to be handed to so many receivers.
+    pub fn meant_for(&mut self, receivers: usize) {
+        self.for_many = receivers >= MANY;
     }
 
     /// The same as the publication of a session, by its key: its own No Local subscriptions do not get it.
@@ -181,9 +193,10 @@ impl<'a> Outgoing<'a> {
     pub fn message(&mut self) -> Arc<Message> {
         let (topic, payload, qos, expires_at) = (self.topic, self.payload, self.qos, self.expires_at);
         let forwarded = &self.scratch.forwarded;
+        let for_many = self.for_many;
         let make = || {
-            let message = Message::new(topic, payload, qos);
-            Arc::new(message.with_properties(forwarded, expires_at))
+            let message = Message::new(topic, payload, qos).with_properties(forwarded, expires_at);
+            Arc::new(if for_many { message.shared() } else { message })
         };
         Arc::clone(self.message.get_or_insert_with(make))
     }

@@ -4,6 +4,8 @@
 //! What is between is a place in the log, 40 bytes a message, and comes back by [`wanted`](MessageQueue::wanted) and
 //! [`provide`](MessageQueue::provide) when the client gets there.
 
+mod memory;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -44,13 +46,17 @@ impl Body {
 
 impl QueuedMessage {
     /// What of its cost is charged once for all who hold it, and not to this one.
-    fn shared(&self) -> usize {
+    fn shared(&self) -> isize {
         match &self.body {
-            Body::Loaded(message) if message.is_shared() => {
-                (self.cost as usize).saturating_sub(message.memory_of_holder())
-            }
+            Body::Loaded(message) if message.is_shared() => self.cost as isize,
             Body::Loaded(_) | Body::Stored(..) => 0,
         }
+    }
+
+    /// What it counts in [`MessageQueue::aside`].
+    fn aside(&self) -> isize {
+        let extra = self.extra.as_ref().map_or(0, |extra| extra.memory());
+        isize::try_from(extra).unwrap_or(isize::MAX) - self.shared()
     }
 }
 
@@ -68,8 +74,9 @@ pub(super) struct DeliveryExtra {
 pub(super) struct MessageQueue {
     messages: VecDeque<QueuedMessage>,
     bytes: usize,
-    /// What of the bytes in memory is charged once for all who hold it.
-    shared: usize,
+    /// By how much what is charged to this client alone differs from the bytes in memory: what few
+    /// deliveries have besides, less what is charged once for all who hold it.
+    aside: isize,
     /// In a durable session.
     log: Option<Box<Parts>>,
 }
@@ -101,8 +108,6 @@ const FRONT_MESSAGES: usize = 4_096;
 const FRONT_BYTES: usize = 4 * 1024 * 1024;
 /// With fewer messages at the front, and more in the log, those had better be read back.
 const REFILL_BELOW: usize = 256;
-/// Bytes read back in one go, but for one message that is larger.
-pub(super) const REFILL_BYTES: usize = 1024 * 1024;
 
 impl MessageQueue {
     /// A queue whose messages may be left to the log.
@@ -123,16 +128,6 @@ impl MessageQueue {
     /// Bytes charged for the waiting messages.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// Bytes charged for those of them that are in memory.
-    pub(super) fn loaded_bytes(&self) -> usize {
-        self.bytes - self.log.as_ref().map_or(0, |parts| parts.stored_bytes)
-    }
-
-    /// The same without bodies that are charged once for all who hold them.
-    pub(super) fn own_bytes(&self) -> usize {
-        self.loaded_bytes().saturating_sub(self.shared)
     }
 
     /// Whether a message of this cost may come in beside `other_bytes` the client holds elsewhere.
@@ -156,7 +151,7 @@ impl MessageQueue {
 
     pub(super) fn push(&mut self, message: QueuedMessage) {
         self.bytes += message.cost as usize;
-        self.shared += message.shared();
+        self.aside += message.aside();
         if let Some(parts) = &mut self.log {
             // Counted again where the counts may have become wrong: at the back.
             let len = self.messages.len();
@@ -183,77 +178,15 @@ impl MessageQueue {
         }
     }
 
-    /// Leaves to the log what stands behind the front and is written; the front as well if `nobody_reads`.
-    pub(super) fn unload(&mut self, nobody_reads: bool) {
-        let Some(parts) = &mut self.log else { return };
-        let average = self.bytes / self.messages.len().max(1);
-        let keep = if nobody_reads { 0 } else { FRONT_MESSAGES.min(FRONT_BYTES / average.max(1)) };
-        if parts.stored == 0 {
-            parts.front = self.messages.len().min(keep);
-        }
-        let written = parts.ledger.written();
-        while let Some(message) = self.messages.get_mut(parts.front + parts.stored)
-            && let Body::Loaded(loaded) = &message.body
-            && let Some(stored) = loaded.stored()
-            && stored.position() < written
-        {
-            let (position, bytes) = (stored.position(), stored.bytes());
-            parts.ledger.add(position, bytes);
-            parts.stored_bytes += message.cost as usize;
-            self.shared -= message.shared();
-            message.body = Body::Stored(position, bytes);
-            parts.stored += 1;
-        }
-        if parts.stored == 0 {
-            parts.front = self.messages.len();
-        }
-    }
-
-    /// Leaves to the log whatever is written, for want of memory: what [`unload`](Self::unload) does if nobody reads, and a front that was read
-    /// back before.
-    pub(super) fn unload_all(&mut self) {
-        self.unload(true);
-        let Some(parts) = &mut self.log else { return };
-        let written = parts.ledger.written();
-        while parts.stored > 0
-            && let Some(last) = parts.front.checked_sub(1)
-            && let Some(message) = self.messages.get_mut(last)
-            && let Body::Loaded(loaded) = &message.body
-            && let Some(stored) = loaded.stored()
-            && stored.position() < written
-        {
-            let (position, bytes) = (stored.position(), stored.bytes());
-            parts.ledger.add(position, bytes);
-            parts.stored_bytes += message.cost as usize;
-            self.shared -= message.shared();
-            message.body = Body::Stored(position, bytes);
-            parts.front = last;
-            parts.stored += 1;
-        }
-    }
-
-    /// Takes out messages that are in memory, oldest first, until `bytes` are given back. At QoS 2 what may have been sent before a restart
-    /// stays.
-    pub(super) fn shed(&mut self, bytes: usize) -> Vec<QueuedMessage> {
-        let mut left = bytes;
-        self.take_if(|message| {
-            let is_begun = message.again && message.qos == QoS::ExactlyOnce;
-            let is_taken = left > 0 && message.body.is_loaded() && !is_begun;
-            if is_taken {
-                left = left.saturating_sub(message.cost as usize);
-            }
-            is_taken
-        })
-    }
-
-    /// The messages that had better be read back now: sequence and place of each, at most `max`, oldest first.
-    pub(super) fn wanted(&self, max: usize) -> Vec<(u64, Position)> {
+    /// The messages that had better be read back now: sequence and place of each, at most `max` and
+    /// no more than `bytes_max`, but for one that is larger, oldest first.
+    pub(super) fn wanted(&self, max: usize, bytes_max: usize) -> Vec<(u64, Position)> {
         let (front, stored) = self.log.as_ref().map_or((0, 0), |parts| (parts.front, parts.stored));
         let first = self.messages.iter().skip(front).take(max.min(stored));
         let mut bytes = 0;
         first
             .take_while(|message| {
-                let within = bytes == 0 || bytes + message.cost as usize <= REFILL_BYTES;
+                let within = bytes == 0 || bytes + message.cost as usize <= bytes_max;
                 bytes += message.cost as usize;
                 within
             })
@@ -287,11 +220,12 @@ impl MessageQueue {
             Some(read) => {
                 read.set_stored(Stored::new(&parts.ledger, position, bytes));
                 message.body = Body::Loaded(Arc::new(read));
-                self.shared += message.shared();
+                self.aside -= message.shared();
                 parts.front += 1;
             }
             None => {
                 self.bytes -= message.cost as usize;
+                self.aside -= message.aside();
                 self.messages.remove(parts.front);
             }
         }
@@ -314,7 +248,8 @@ impl MessageQueue {
         }
         self.messages.extend(kept);
         self.bytes -= taken.iter().map(|message| message.cost as usize).sum::<usize>();
-        self.shared -= taken.iter().map(QueuedMessage::shared).sum::<usize>();
+        self.aside -= taken.iter().map(QueuedMessage::aside).sum::<isize>();
+        self.shrink();
         self.count_parts();
         taken
     }
@@ -330,7 +265,7 @@ impl MessageQueue {
             }
         }
         self.bytes += messages.iter().map(|message| message.cost as usize).sum::<usize>();
-        self.shared += messages.iter().map(QueuedMessage::shared).sum::<usize>();
+        self.aside += messages.iter().map(QueuedMessage::aside).sum::<isize>();
         let came_meanwhile = std::mem::take(&mut self.messages);
         self.messages = messages.into_iter().chain(came_meanwhile).collect();
         // Those of one sequence, where there is no log, stay in this order.
@@ -368,13 +303,11 @@ impl MessageQueue {
         let body = Arc::clone(self.front()?.1);
         let message = self.messages.pop_front()?;
         self.bytes -= message.cost as usize;
-        self.shared -= message.shared();
+        self.aside -= message.aside();
         if let Some(parts) = &mut self.log {
             parts.front = parts.front.saturating_sub(1);
         }
-        if self.messages.is_empty() && self.messages.capacity() > 64 {
-            self.messages = VecDeque::new();
-        }
+        self.shrink();
         Some((message, body))
     }
 

@@ -1,5 +1,6 @@
 //! What a session gives up when memory is short.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use super::{Message, Session};
@@ -12,6 +13,13 @@ pub struct Shed {
     pub messages: usize,
     /// Bytes of memory that they held.
     pub bytes: usize,
+}
+
+impl AddAssign for Shed {
+    fn add_assign(&mut self, more: Self) {
+        self.messages += more.messages;
+        self.bytes += more.bytes;
+    }
 }
 
 /// Bytes of memory that are charged for a client.
@@ -36,7 +44,12 @@ impl Session {
     /// Bytes that this client holds in memory, whoever else holds them as well: by this those are
     /// found who hold most.
     pub fn holds(&self) -> usize {
-        self.out.pending() + self.queue.loaded_bytes() + self.inflight.kept_bytes()
+        self.out.memory() + self.queue.loaded_bytes() + self.inflight.kept_bytes()
+    }
+
+    /// Bytes of the entries of its queue, which are in memory also for what is on disk.
+    pub fn entry_bytes(&self) -> usize {
+        self.queue.entry_bytes()
     }
 
     /// Charges the bodies in its output that may have several holders: they outlive the turn in
@@ -45,8 +58,9 @@ impl Session {
         self.out.charge_to(accounts);
     }
 
-    /// Leaves to the log what is written there. Nothing is lost by it.
+    /// Gives back what is not used, and leaves to the log what is written there. Nothing is lost by it.
     pub fn unload(&mut self) {
+        self.out.give_room_back();
         self.queue.unload_all();
         self.unload_kept(|_| true);
     }
@@ -76,5 +90,17 @@ impl Session {
             shed.bytes += freed;
         }
         shed
+    }
+
+    /// Gives up the oldest messages of its queue, whether they are in memory or on disk, until their
+    /// entries take no more than `bytes`.
+    pub fn shed_entries(&mut self, bytes: usize) -> Shed {
+        let before = self.queue.entry_bytes();
+        let taken = self.queue.shed_entries(bytes);
+        for queued in &taken {
+            self.queue.release(&queued.body);
+            self.finish(queued.sequence);
+        }
+        Shed { messages: taken.len(), bytes: before.saturating_sub(self.queue.entry_bytes()) }
     }
 }

@@ -24,6 +24,10 @@ impl Stragglers {
         maps.positions.insert(id, position);
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |maps| maps.positions.len())
+    }
+
     pub(super) fn contains(&self, id: PacketId) -> bool {
         self.0.as_ref().is_some_and(|maps| maps.positions.contains_key(&id))
     }

@@ -239,8 +239,8 @@ fn bodies_in_flight_close_the_window_and_leave_memory_with_the_connection() {
     // And as much at the front of its queue, and what came last.
     assert!(held <= (2 * 8 + 1) * (BODY + 200), "{held}: {:#?}", broker.metrics());
     receiver.vanish();
-    eventually(&broker, "all is on disk only", |metrics| {
-        metrics.clients_connected == 1 && metrics.waiting_bytes == 0
+    eventually(&broker, "all is on disk only, but for entries", |metrics| {
+        metrics.clients_connected == 1 && metrics.waiting_bytes < 2_000
     });
     // Sent again from there, then the rest.
     let mut receiver = RawClient::resume(broker.addr(), "receiver");

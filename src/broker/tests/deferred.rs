@@ -80,7 +80,8 @@ fn many_writes_are_done_in_slices() {
     let runtime = runtime();
     let _in_runtime = runtime.enter();
     let core = Core::new(Limits::default(), Security::default());
-    let mut peers: Vec<_> = (0..RECEIVERS).map(|n| Peer::of(&core, format!("receiver-{n}"))).collect();
+    let ids: Vec<_> = (0..RECEIVERS).map(|n| format!("receiver-{n}")).collect();
+    let mut peers: Vec<_> = ids.iter().map(|id| Peer::named(&core, id)).collect();
     let receivers: Vec<_> = peers.iter_mut().map(|peer| peer.poll().expect("it is new").client).collect();
     let told = || peers.iter().filter(|peer| peer.handle.take_signals() & signal::FLUSH != 0).count();
     let (promiser, mut turn, mut deferred) = (Promiser::new(), Turn::new(), None);

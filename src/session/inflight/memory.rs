@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
-use super::{Awaiting, Delivery, Inflight};
+use super::{Awaiting, Delivery, DeliveryExtra, Inflight};
 use crate::ledger::{Position, Stored};
 use crate::protocol::PacketId;
 use crate::session::kept::Kept;
 use crate::session::message::Message;
+
+/// Bytes of one that was put aside, in two trees.
+const STRAGGLER: usize = 96;
 
 impl Inflight {
     /// Bytes of the messages that are kept in memory for sending them again.
@@ -15,16 +18,19 @@ impl Inflight {
         self.kept_bytes
     }
 
-    /// What of those is charged to this client; the rest is charged once for all who hold it.
+    /// What is charged to this client: its own messages of those (the rest is charged once for all
+    /// who hold it), the places of those in the log, and the entries of all.
     pub(in crate::session) fn own_bytes(&self) -> usize {
         self.own_bytes as usize
+            + self.deliveries.capacity() * size_of::<Delivery>()
+            + self.stragglers.len() * STRAGGLER
     }
 
     /// A delivery keeps this from now on. Most sessions keep nothing.
     #[inline]
-    pub(super) fn hold(&mut self, kept: &Kept) {
+    pub(super) fn hold(&mut self, kept: &Kept, extra: Option<&DeliveryExtra>) {
         if !kept.is_nothing() {
-            let (bytes, own) = kept.memory();
+            let (bytes, own) = memory(kept, extra);
             self.kept_bytes += bytes;
             self.own_bytes = self.own_bytes.saturating_add(own);
         }
@@ -34,7 +40,8 @@ impl Inflight {
     #[inline(never)]
     pub(super) fn let_go(&mut self, id: PacketId, from: Awaiting) {
         let Some(delivery) = self.find_mut(id).filter(|delivery| delivery.awaiting == from) else { return };
-        let (bytes, own) = std::mem::take(&mut delivery.kept).memory();
+        let kept = std::mem::take(&mut delivery.kept);
+        let (bytes, own) = memory(&kept, delivery.extra.as_deref());
         self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
         self.own_bytes = self.own_bytes.saturating_sub(own);
     }
@@ -43,7 +50,7 @@ impl Inflight {
     pub(super) fn count_kept(&mut self) {
         let (mut bytes, mut own) = (0, 0_u32);
         let mut add = |delivery: &Delivery| {
-            let memory = delivery.kept.memory();
+            let memory = memory(&delivery.kept, delivery.extra.as_deref());
             bytes += memory.0;
             own = own.saturating_add(memory.1);
         };
@@ -113,10 +120,10 @@ impl Inflight {
         let Some(stored) = delivery.kept.stored() else { return Err(read) };
         read.set_stored(Stored::new(stored.ledger(), stored.position(), stored.bytes()));
         let kept = Kept::from(Some(Arc::new(read)));
-        let memory = kept.memory();
+        let (before, now) = (delivery.kept.memory(), kept.memory());
         delivery.kept = kept;
-        self.kept_bytes += memory.0;
-        self.own_bytes = self.own_bytes.saturating_add(memory.1);
+        self.kept_bytes += now.0;
+        self.own_bytes = self.own_bytes.saturating_sub(before.1).saturating_add(now.1);
         Ok(())
     }
 
@@ -125,4 +132,12 @@ impl Inflight {
         let (found, id, delivery) = self.next_unfinished(position)?;
         (found == position && delivery.kept.is_stored()).then_some(id)
     }
+}
+
+/// Bytes that a delivery holds in memory besides its entry: its message as a whole, and what is
+/// charged to this client.
+fn memory(kept: &Kept, extra: Option<&DeliveryExtra>) -> (usize, u32) {
+    let (bytes, own) = kept.memory();
+    let extra = extra.map_or(0, |extra| u32::try_from(extra.memory()).unwrap_or(u32::MAX));
+    (bytes, own.saturating_add(extra))
 }

@@ -49,6 +49,12 @@ fn pending_counts_until_written() {
     assert_eq!(out.pending(), 3);
 }
 
+/// Bytes of an output that are charged to it, without what its pieces take besides.
+fn content(out: &OutBuffer) -> usize {
+    let room = out.tail.capacity() - out.tail.len();
+    out.own_bytes() - room - out.chunks.as_ref().map_or(0, |chunks| chunks.overhead())
+}
+
 #[test]
 fn a_payload_is_charged_once_and_its_receivers_are_charged_with_the_rest() {
     let accounts = Arc::new(Accounts::default());
@@ -61,7 +67,7 @@ fn a_payload_is_charged_once_and_its_receivers_are_charged_with_the_rest() {
         let before = accounts.total();
         out.charge_to(&accounts);
         assert!([before, accounts.total()].iter().all(|total| [0, message.memory()].contains(total)));
-        assert_eq!((out.pending(), out.own_bytes()), (4 + body.len(), 4));
+        assert_eq!((out.pending(), content(out)), (4 + body.len(), 4));
     }
     let once = message.memory();
     drop(message);
@@ -75,13 +81,13 @@ fn a_payload_is_charged_once_and_its_receivers_are_charged_with_the_rest() {
         out.put_back(output);
         out.written(104);
         out.charge_to(&accounts);
-        assert_eq!((out.own_bytes(), accounts.total()), (0, once + once.max(left)));
+        assert_eq!((content(out), accounts.total()), (0, once + once.max(left)));
         let mut output = out.take();
         output.advance(2 * body.len() - 100);
         assert!(output.is_empty());
         out.released(output.take_released());
         out.written(2 * body.len() - 100);
-        assert_eq!((out.own_bytes(), out.pending(), accounts.total()), (0, 0, left));
+        assert_eq!((content(out), out.pending(), accounts.total()), (0, 0, left));
     }
 }
 
@@ -113,4 +119,58 @@ fn what_is_put_back_again_and_again_is_in_small_pieces() {
     }
     let expected: Vec<u8> = (0..4_000_u32).flat_map(|n| n.to_be_bytes().repeat(250)).collect();
     assert!(seen == expected && out.pending() == 0);
+}
+
+#[test]
+fn what_is_put_back_takes_no_more_room_than_it_needs_and_that_is_charged() {
+    // A buffer that was lent, and is much larger than what came into it.
+    for large in [false, true] {
+        let mut out = OutBuffer::default();
+        out.lend(|| Vec::with_capacity(TAIL_BYTES_MAX));
+        let message = Arc::new(Message::new("t", vec![0; 20_000], QoS::AtMostOnce));
+        for _ in 0..4 {
+            out.append(&[0xd0, 0].repeat(500));
+            if large {
+                out.append_large(Keep::UnlessShort, Arc::clone(&message), |out| out.extend([0x30, 0]));
+            }
+        }
+        assert!(large || out.own_bytes() >= TAIL_BYTES_MAX, "the room counts: {}", out.own_bytes());
+        let mut output = out.take();
+        output.advance(1);
+        out.put_back(output);
+        out.written(1);
+        assert_eq!(out.pending(), 4_000 - 1 + if large { 4 * 20_002 } else { 0 });
+        assert!((4_000..7_000).contains(&out.own_bytes()), "{}", out.own_bytes());
+    }
+}
+
+#[test]
+fn a_connection_that_is_closed_for_want_of_memory_keeps_the_rest_of_a_packet_that_has_begun() {
+    let message = Arc::new(Message::new("t", [7; 20], QoS::AtMostOnce));
+    let packets = || {
+        let mut out = OutBuffer::default();
+        out.append(&[0x40, 2, 0, 1]);
+        out.append(&[0x40, 2, 0, 2]);
+        out.append_large(Keep::UnlessShort, Arc::clone(&message), |out| out.extend([0x30, 23, 0, 1, b't']));
+        out.append_large(Keep::Always, Arc::clone(&message), |out| out.extend([0x30, 23, 0, 1, b't']));
+        out.append(&[0x40, 2, 0, 3]);
+        out
+    };
+    let ends = [0, 4, 8, 33, 58, 62];
+    for written in 0..=62_usize {
+        for put_back in [false, true] {
+            let mut out = packets();
+            let mut output = out.take();
+            output.advance(written);
+            if put_back {
+                out.put_back(output);
+                out.written(written);
+                output = out.take();
+            }
+            output.keep_begun();
+            let end = *ends.iter().find(|end| **end >= written).expect("within");
+            assert_eq!(output.bytes(), end - written, "{written} {put_back}");
+            assert_eq!(drain(output, 7).len(), end - written);
+        }
+    }
 }

@@ -58,12 +58,17 @@ impl Disk {
 
     /// Reads back what the session wants, as the broker does.
     pub(super) fn load(&self, session: &mut Session) -> usize {
-        self.load_all(session, session.wanted(512))
+        self.load_all(session, session.wanted(512, true))
+    }
+
+    /// The same while memory is short.
+    pub(super) fn load_what_can_go(&self, session: &mut Session) -> usize {
+        self.load_all(session, session.wanted(512, false))
     }
 
     /// The same before a connection begins.
     pub(super) fn load_first(&self, session: &mut Session) -> usize {
-        self.load_all(session, session.wanted_first(128))
+        self.load_all(session, session.wanted_first(128, true))
     }
 
     fn load_all(&self, session: &mut Session, wanted: Vec<(u64, Position)>) -> usize {
@@ -185,7 +190,7 @@ fn a_long_queue_is_left_to_the_log_and_comes_back_in_order() {
         disk.sync();
     }
     assert_eq!((session.queued(), disk.ledger.live(1)), (20_000, 20_000 * u64::from(FRAME)));
-    assert!(session.wanted(10).is_empty(), "nobody is there to read");
+    assert!(session.wanted(10, true).is_empty(), "nobody is there to read");
     let mut received = Vec::new();
     attach(&mut session);
     let mut rounds = 0;
@@ -213,7 +218,7 @@ fn what_is_not_on_the_disk_yet_stays_in_memory() {
         disk.deliver(&mut session, &n.to_string(), AtLeastOnce);
     }
     assert_eq!(attach(&mut session).len(), 4);
-    assert!(session.wanted(512).is_empty());
+    assert!(session.wanted(512, true).is_empty());
 }
 
 #[test]
@@ -247,7 +252,7 @@ fn a_message_that_cannot_be_read_any_more_does_not_stop_those_behind_it() {
     }
     session.detach();
     attach(&mut session);
-    let wanted = session.wanted(512);
+    let wanted = session.wanted(512, true);
     assert_eq!(wanted.len(), 3);
     assert!(!session.provide(wanted[1].0, None), "not in its turn");
     assert!(session.provide(wanted[0].0, None));

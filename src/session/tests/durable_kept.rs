@@ -6,7 +6,7 @@ use super::wire::*;
 use crate::ledger::Position;
 use crate::protocol::QoS::{self, AtLeastOnce, ExactlyOnce};
 use crate::protocol::encode::AckKind::{PubAck, PubComp, PubRec};
-use crate::session::{Session, SessionLimits};
+use crate::session::{Session, SessionLimits, Shed, Terms};
 
 /// So large that it is charged once for all who hold it, and leaves memory with the connection.
 fn large(name: &str) -> String {
@@ -51,7 +51,7 @@ fn they_leave_memory_with_the_connection_and_come_again_in_their_order() {
     assert_eq!(disk.load_first(&mut session), 2);
     let first = attach(&mut session);
     assert_eq!(names(&first), [again(1, "aa"), again(2, "bb"), again(3, "cc")]);
-    assert!(session.wants_messages());
+    assert!(session.wants_messages(true));
     // What comes new stays behind them.
     disk.deliver(&mut session, "ee", AtLeastOnce);
     disk.sync();
@@ -62,7 +62,7 @@ fn they_leave_memory_with_the_connection_and_come_again_in_their_order() {
     for (id, kind) in [(1, PubAck), (2, PubRec), (2, PubComp), (3, PubAck), (4, PubAck), (5, PubAck)] {
         acknowledge(&mut session, kind, id);
     }
-    assert_eq!((session.unfinished(), session.holds(), disk.ledger.live(1)), (0, session.out.pending(), 0));
+    assert_eq!((session.unfinished(), session.holds(), disk.ledger.live(1)), (0, session.out.memory(), 0));
 }
 
 #[test]
@@ -72,7 +72,9 @@ fn when_memory_is_short_all_of_them_go_and_an_acknowledgement_ends_them_all_the_
     let mut session =
         under_way(&mut disk, roomy(), &[(&a, AtLeastOnce), ("bb", ExactlyOnce), ("cc", AtLeastOnce)]);
     session.unload();
-    assert_eq!((session.holds(), session.charged().in_flight), (0, 0));
+    // What is left of them is an entry and a place in the log each.
+    assert_eq!(session.holds(), 0);
+    assert!((1..600).contains(&session.charged().in_flight), "{}", session.charged().in_flight);
     assert_eq!(session.shed(usize::MAX).messages, 0, "none of them is lost");
     acknowledge(&mut session, PubAck, 1);
     acknowledge(&mut session, PubRec, 2);
@@ -107,7 +109,7 @@ fn a_copy_elsewhere_in_the_log_is_followed() {
     let from = session.position_of(0).expect("it is there");
     session.moved(0, from, Position::new(2, 7));
     assert_eq!((disk.ledger.live(1), disk.ledger.live(2)), (0, 100));
-    assert_eq!(session.wanted_first(10), [(0, Position::new(2, 7))]);
+    assert_eq!(session.wanted_first(10, true), [(0, Position::new(2, 7))]);
 }
 
 #[test]
@@ -153,4 +155,71 @@ fn without_a_log_they_are_given_up_last_and_end_when_they_cannot_be_sent_again()
     assert_eq!(seen(&sent).iter().map(|(id, dup, _)| (*id, *dup)).collect::<Vec<_>>(), [(3, true)]);
     // The one at QoS 2 has no message any more: its place is free.
     assert_eq!(session.unfinished(), 1);
+}
+
+#[test]
+fn while_memory_is_short_a_client_that_does_not_read_gets_nothing_back() {
+    let mut disk = Disk::new();
+    let mut session = durable(&disk, roomy());
+    attach(&mut session);
+    for n in 0..1_000 {
+        disk.deliver(&mut session, &n.to_string(), AtLeastOnce);
+    }
+    disk.sync();
+    session.unload();
+    assert_eq!(session.unfinished(), 4);
+    assert!(session.wants_messages(true) && !session.wants_messages(false));
+    assert_eq!(disk.load_what_can_go(&mut session), 0);
+    // One that reads gets everything, as much as its window takes at a time.
+    let mut received = seen(&write_all(&mut session));
+    let mut next = 0;
+    while next < received.len() {
+        let id = received[next].0;
+        next += 1;
+        acknowledge(&mut session, PubAck, id);
+        assert!(disk.load_what_can_go(&mut session) <= 4);
+        received.extend(seen(&write_all(&mut session)));
+    }
+    let expected: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
+    assert_eq!(received.into_iter().map(|(_, _, text)| text).collect::<Vec<_>>(), expected);
+    // The same where they were sent before.
+    for n in 0..4 {
+        disk.deliver(&mut session, &n.to_string(), AtLeastOnce);
+    }
+    disk.sync();
+    write_all(&mut session);
+    session.unload();
+    session.detach();
+    session.attach(Terms { receive_maximum: 2, ..Terms::V311 }, &[0x20, 2, 1, 0], None, true);
+    assert_eq!(disk.load_what_can_go(&mut session), 2);
+    assert_eq!(disk.load_what_can_go(&mut session), 0);
+    assert!(session.wants_messages(true));
+}
+
+#[test]
+fn what_is_on_disk_is_charged_with_its_entries_and_those_are_given_up_oldest_first() {
+    let mut disk = Disk::new();
+    let mut session = durable(&disk, roomy());
+    for n in 0..1_000 {
+        disk.deliver(&mut session, &n.to_string(), AtLeastOnce);
+        disk.sync();
+    }
+    session.unload();
+    assert_eq!(session.holds(), 0);
+    let (entries, waiting) = (session.entry_bytes(), session.charged().waiting);
+    assert!(waiting == entries && (40_000..100_000).contains(&entries), "{entries} {waiting}");
+    assert_eq!(session.shed(usize::MAX), Shed::default(), "it would give nothing back but entries");
+    let shed = session.shed_entries(20_000);
+    assert!(session.entry_bytes() <= 20_000 && shed.bytes == entries - session.entry_bytes());
+    let left = session.queued();
+    assert_eq!((left, shed.messages, disk.ledger.live(1)), (500, 500, 100 * left as u64));
+    assert_eq!(session.log_work().expect("they are over").finished, (0..500).collect::<Vec<_>>());
+    attach(&mut session);
+    disk.load(&mut session);
+    let first = seen(&write_all(&mut session));
+    assert_eq!(first.first().map(|(.., text)| &**text), Some("500"));
+    // An empty queue takes nothing.
+    assert_eq!(session.shed_entries(0).messages, 496);
+    session.detach();
+    assert_eq!(session.charged().waiting, 0);
 }

@@ -30,16 +30,19 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A packet that can be found again: its length, its number and whether it may be left out, then its number over and over.
+/// A packet that can be found again: a fixed header, its number and whether it may be left out, then its number over and over.
 fn packet(number: u32, droppable: bool, len: usize) -> Vec<u8> {
-    let mut bytes = (len as u32).to_be_bytes().to_vec();
+    let rest = len + HEAD - 5;
+    let mut bytes = vec![0x30];
+    bytes.extend([0, 7, 14].map(|shift| (rest >> shift) as u8 | 0x80));
+    bytes.push((rest >> 21) as u8);
     bytes.extend(number.to_be_bytes());
     bytes.push(droppable.into());
     bytes.extend(number.to_be_bytes().iter().cycle().take(len));
     bytes
 }
 
-const HEAD: usize = 9;
+const HEAD: usize = 10;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
@@ -135,16 +138,16 @@ fn qos_0_goes_first_then_what_waits_oldest_first() {
     assert!(queued > 50 && held > 1_500_000, "{queued} {held}");
     let Shed { messages, bytes } = session.shed(100_000);
     assert_eq!((messages, session.queued()), (5, queued));
-    assert_eq!(session.holds(), held - bytes);
-    // The first of the output stays: it may be under way.
+    assert!(session.holds() <= held - bytes);
+    // Nothing of the output is written: all of it may go.
     let shed = session.shed(100_000);
-    assert_eq!((shed.messages, session.queued()), (5, queued - 1));
+    assert_eq!((shed.messages, session.queued()), (5, queued));
     // Last those that were sent and may have to be sent again: they go on without that.
     let unfinished = session.unfinished();
     assert!(unfinished > 0);
     let shed = session.shed(usize::MAX);
-    assert_eq!((shed.messages, session.queued()), (queued - 1 + unfinished, 0));
+    assert_eq!((shed.messages, session.queued()), (queued + unfinished, 0));
     assert_eq!(session.unfinished(), unfinished);
     assert_eq!(session.shed(usize::MAX), Shed::default());
-    assert_eq!(session.holds(), session.out.pending());
+    assert_eq!(session.holds(), session.out.memory());
 }

@@ -1,0 +1,83 @@
+//! What is done when clients hold too much, one round at a time.
+
+use super::*;
+use crate::broker::last_words::LastWordsCharge;
+
+const MAX: usize = 8_000_000;
+
+/// A client without socket: nobody writes its output.
+fn stalled(core: &Arc<Core>, id: &str) -> Attached {
+    let attached = Peer::named(core, id).poll().expect("nobody is there yet");
+    let options = SubscriptionOptions::with_qos(QoS::AtLeastOnce);
+    assert!(core.add_subscription(&attached.client, &mut attached.client.lock(), id, options).is_ok());
+    attached
+}
+
+/// A message that cannot be dropped once it is in the output.
+fn send(core: &Core, topic: &str, bytes: usize) {
+    let mut turn = Turn::new();
+    turn.begin(core);
+    let message = Arc::new(Message::new(topic, vec![7; bytes], QoS::AtLeastOnce));
+    assert!(core.publish_message(&mut turn, &message, false).is_none());
+    turn.finish(core);
+}
+
+fn is_closing(peer: &Attached) -> bool {
+    peer.client.lock().link.as_ref().is_none_or(|link| link.close_cause.is_some())
+}
+
+/// One more round, whenever the last one was.
+fn round(core: &Core) {
+    core.memory.set_max(Some(MAX));
+    core.shed_if_over();
+}
+
+#[test]
+fn what_those_hold_who_are_closing_is_as_good_as_given_back() {
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    let core = Core::new(Limits::default(), Security::default());
+    core.memory.set_max(None);
+    let peers = ["small", "middle", "large"].map(|id| stalled(&core, id));
+    let closing = || peers.each_ref().map(is_closing);
+    for (id, bytes) in [("small", 2_000_000), ("middle", 3_000_000), ("large", 5_000_000)] {
+        send(&core, id, bytes);
+    }
+    assert!(core.accounts.total() > 10_000_000, "{}", core.accounts.total());
+    round(&core);
+    assert_eq!(closing(), [false, false, true]);
+    // It has been told, and its task has not come to it yet.
+    round(&core);
+    assert_eq!(closing(), [false, false, true]);
+    // Its session is over; for a second it may still be sent what it has asked for.
+    let [.., large] = &peers;
+    let end = core.disconnected(&large.client, large.epoch, &Cause::LoginExpired);
+    let words = core.settle_end_now(&large.client, end);
+    let charge = LastWordsCharge::new(&core, &words);
+    assert!(core.accounts.total() > 10_000_000, "{}", core.accounts.total());
+    round(&core);
+    assert_eq!(closing(), [false, false, true]);
+    drop((words, charge));
+    assert!(core.accounts.total() < 6_000_000, "a body counts once: {}", core.accounts.total());
+    // From then on the next one is.
+    let another = stalled(&core, "another");
+    send(&core, "another", 4_000_000);
+    round(&core);
+    assert_eq!((closing(), is_closing(&another)), ([false, false, true], true));
+}
+
+#[test]
+fn who_is_closed_for_want_of_memory_gives_it_back_at_once() {
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    let core = Core::new(Limits::default(), Security::default());
+    core.memory.set_max(Some(MAX));
+    let peer = stalled(&core, "stalled");
+    send(&core, "stalled", 9_000_000);
+    round(&core);
+    assert!(is_closing(&peer));
+    let end = core.disconnected(&peer.client, peer.epoch, &Cause::MemoryMax);
+    let words = core.settle_end_now(&peer.client, end);
+    assert!(words.is_empty(), "nothing of its output is written");
+    assert!(core.accounts.total() < 1_000, "{}", core.accounts.total());
+}

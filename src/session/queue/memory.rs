@@ -1,0 +1,134 @@
+//! What a queue holds in memory: for counting it, for leaving it to the log, and for giving it up.
+//!
+//! A message costs its body while it is loaded, and its entry in any case.
+
+use std::collections::VecDeque;
+
+use super::{Body, DeliveryExtra, FRONT_BYTES, FRONT_MESSAGES, MessageQueue, QueuedMessage};
+use crate::protocol::QoS;
+
+/// Bytes of an entry.
+const ENTRY: usize = size_of::<QueuedMessage>();
+
+/// A queue with room for no more than this keeps it.
+const ROOM_KEPT: usize = 64;
+
+impl DeliveryExtra {
+    /// Bytes that it takes in memory, with what the allocator adds.
+    pub(in crate::session) fn memory(&self) -> usize {
+        const OVERHEAD: usize = 64;
+        OVERHEAD + size_of_val(&*self.subscription_ids)
+    }
+}
+
+impl MessageQueue {
+    /// Bytes charged for those of the waiting messages that are in memory.
+    pub(in crate::session) fn loaded_bytes(&self) -> usize {
+        self.bytes - self.log.as_ref().map_or(0, |parts| parts.stored_bytes)
+    }
+
+    /// Bytes that are this queue's alone: its entries, and bodies that are not charged once for all
+    /// who hold them.
+    pub(in crate::session) fn own_bytes(&self) -> usize {
+        self.loaded_bytes().saturating_add_signed(self.aside) + self.entry_bytes()
+    }
+
+    /// Bytes of the entries, and of the room for more of them that is taken already.
+    pub(in crate::session) fn entry_bytes(&self) -> usize {
+        // An empty queue has room for a few.
+        if self.messages.is_empty() { 0 } else { self.messages.capacity() * ENTRY }
+    }
+
+    /// The client is gone: no room is kept for what may come.
+    pub(in crate::session) fn rest(&mut self) {
+        if self.messages.is_empty() {
+            self.messages = VecDeque::new();
+        }
+    }
+
+    /// Leaves to the log what stands behind the front and is written; the front as well if `nobody_reads`.
+    pub(in crate::session) fn unload(&mut self, nobody_reads: bool) {
+        let Some(parts) = &mut self.log else { return };
+        let average = self.bytes / self.messages.len().max(1);
+        let keep = if nobody_reads { 0 } else { FRONT_MESSAGES.min(FRONT_BYTES / average.max(1)) };
+        if parts.stored == 0 {
+            parts.front = self.messages.len().min(keep);
+        }
+        let written = parts.ledger.written();
+        while let Some(message) = self.messages.get_mut(parts.front + parts.stored)
+            && let Body::Loaded(loaded) = &message.body
+            && let Some(stored) = loaded.stored()
+            && stored.position() < written
+        {
+            let (position, bytes) = (stored.position(), stored.bytes());
+            parts.ledger.add(position, bytes);
+            parts.stored_bytes += message.cost as usize;
+            self.aside += message.shared();
+            message.body = Body::Stored(position, bytes);
+            parts.stored += 1;
+        }
+        if parts.stored == 0 {
+            parts.front = self.messages.len();
+        }
+    }
+
+    /// Leaves to the log whatever is written, for want of memory: what [`unload`](Self::unload) does if nobody reads, and a front that was read
+    /// back before.
+    pub(in crate::session) fn unload_all(&mut self) {
+        self.unload(true);
+        let Some(parts) = &mut self.log else { return };
+        let written = parts.ledger.written();
+        while parts.stored > 0
+            && let Some(last) = parts.front.checked_sub(1)
+            && let Some(message) = self.messages.get_mut(last)
+            && let Body::Loaded(loaded) = &message.body
+            && let Some(stored) = loaded.stored()
+            && stored.position() < written
+        {
+            let (position, bytes) = (stored.position(), stored.bytes());
+            parts.ledger.add(position, bytes);
+            parts.stored_bytes += message.cost as usize;
+            self.aside += message.shared();
+            message.body = Body::Stored(position, bytes);
+            parts.front = last;
+            parts.stored += 1;
+        }
+    }
+
+    /// Takes out messages that are in memory, oldest first, until `bytes` are given back. At QoS 2 what may have been sent before a restart
+    /// stays.
+    pub(in crate::session) fn shed(&mut self, bytes: usize) -> Vec<QueuedMessage> {
+        let mut left = bytes;
+        self.take_if(|message| {
+            let is_begun = message.again && message.qos == QoS::ExactlyOnce;
+            let is_taken = left > 0 && message.body.is_loaded() && !is_begun;
+            if is_taken {
+                left = left.saturating_sub(message.cost as usize);
+            }
+            is_taken
+        })
+    }
+
+    /// Takes out the oldest messages, wherever their bodies are, until entries take no more than `bytes`. At QoS 2
+    /// what may have been sent before a restart stays.
+    pub(in crate::session) fn shed_entries(&mut self, bytes: usize) -> Vec<QueuedMessage> {
+        let mut left = self.messages.len().saturating_sub(bytes / ENTRY);
+        let taken = self.take_if(|message| {
+            let is_begun = message.again && message.qos == QoS::ExactlyOnce;
+            let is_taken = left > 0 && !is_begun;
+            left -= usize::from(is_taken);
+            is_taken
+        });
+        self.messages.shrink_to_fit();
+        taken
+    }
+
+    /// Gives back room for entries after many have gone.
+    #[inline]
+    pub(super) fn shrink(&mut self) {
+        let capacity = self.messages.capacity();
+        if capacity > ROOM_KEPT && self.messages.len() < capacity / 4 {
+            self.messages.shrink_to(capacity / 2);
+        }
+    }
+}
