@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use super::connection::Connection;
+use super::worker;
 use crate::broker::{Cause, LastWords, LastWordsCharge};
 use crate::protocol::encode;
 use crate::session::Output;
@@ -18,6 +21,18 @@ const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
 /// How long the end of a failed socket's input is waited for. The system has it at once.
 const REST_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// A place among the connections whose end is being settled, `None` where there is no crowd. Who
+/// needs one lets all others that are ready have their turns first.
+async fn place_among_endings(endings: &Semaphore) -> Option<SemaphorePermit<'_>> {
+    if !worker::is_crowded_by_endings() {
+        return None;
+    }
+    // It is never closed.
+    let place = endings.acquire().await.ok();
+    tokio::task::yield_now().await;
+    place
+}
 
 impl Connection {
     /// Ends the connection: whatever was answered is still sent, and a client that can be told is
@@ -71,7 +86,7 @@ impl Connection {
         // to settle, and its successor waits.
         let ending = match cause {
             Cause::TakenOver => None,
-            _ => core.endings.acquire().await.ok(),
+            _ => place_among_endings(&core.endings).await,
         };
         let end = self.finish(&cause);
         let mut words = core.settle_end(&self.client, end).await;
@@ -111,7 +126,7 @@ impl Connection {
             self.stream.linger_for(LAST_WORDS_TIME).await;
         }
         let ending = match ending {
-            None => core.endings.acquire().await.ok(),
+            None if is_owed => place_among_endings(&core.endings).await,
             ending => ending,
         };
         self.stream.close();

@@ -59,3 +59,19 @@ pub(super) fn let_others_run() {
         LAST.set(Some(Instant::now()));
     }
 }
+
+/// Connections that end at once on one thread within [`YIELD_AFTER`]. Further ones come behind
+/// whoever is ready.
+const ENDINGS_AT_ONCE: u32 = 8;
+
+/// Whether more connections end on this thread now than may, one more counted in.
+pub(super) fn is_crowded_by_endings() -> bool {
+    thread_local! {
+        static SINCE: Cell<Option<(Instant, u32)>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    let recent = SINCE.get().filter(|(since, _)| now.duration_since(*since) < YIELD_AFTER);
+    let (since, count) = recent.unwrap_or((now, 0));
+    SINCE.set(Some((since, count + 1)));
+    count >= ENDINGS_AT_ONCE
+}
