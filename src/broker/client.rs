@@ -146,6 +146,9 @@ pub(crate) struct Link {
     pub(crate) waker: Waker,
     /// Who has promised to write the output.
     pub(crate) flush: FlushPromise,
+    /// The length of the output when it was charged in the midst of a turn, in steps of [`STEP`]; 0
+    /// since it was settled.
+    pub(super) charged_steps: u32,
     /// Answers that wait for the log.
     pub(crate) held: Option<Box<Held>>,
     /// Who writes the output.

@@ -132,6 +132,7 @@ impl Core {
             waker: request.waker,
             held: None,
             flush: FlushPromise::default(),
+            charged_steps: 0,
             gate: Gate::default(),
             progress: self.now(),
             close_cause: None,

@@ -84,8 +84,10 @@ impl Core {
                 if let Some(link) = &mut state.link {
                     turn.promise_flush_of(client, link);
                     let pending = state.session.out.pending();
-                    if pending >= UNSETTLED_MAX {
+                    let steps = u32::try_from(pending / STEP).unwrap_or(u32::MAX);
+                    if pending >= UNSETTLED_MAX && steps != link.charged_steps {
                         // Its task may be long in coming to it, and until then it is not settled.
+                        link.charged_steps = steps;
                         turn.held += client.charge(state.session.charged().waiting);
                     }
                     if pending > state.session.limits().queue_bytes_max / 4 * 3

@@ -132,6 +132,9 @@ impl Memory {
 impl Core {
     /// Brings the accounts up to date with what a client holds now.
     pub(crate) fn settle(&self, client: &Client, state: &mut ClientState) {
+        if let Some(link) = &mut state.link {
+            link.charged_steps = 0;
+        }
         state.session.charge_output(&self.accounts);
         let charged = state.session.charged();
         self.accounts.add(Account::Waiting, client.charge(charged.waiting));
