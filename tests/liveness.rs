@@ -6,6 +6,8 @@
 mod answers;
 #[path = "liveness/replay.rs"]
 mod replay;
+#[path = "liveness/sizes.rs"]
+mod sizes;
 mod support;
 #[path = "liveness/waiting.rs"]
 mod waiting;
