@@ -41,7 +41,9 @@ pub(super) async fn run(
     let _closed = SocketGuard(Arc::clone(&core));
     // Places are given back before the socket is counted off.
     let mut slots = slots;
-    // The handshake needs much room on its way and none afterwards: it is boxed, so that an idle connection does not keep it.
+    // The handshake needs much room on its way and none afterwards: it is boxed, so that an idle
+    // connection does not keep it. The connection is boxed, for the task would hold it twice: as the
+    // result of the handshake, and to work with it.
     let connected = Box::pin(set_up(&core, &shared, stream, peer, &mut slots)).await;
     drop(shared);
     let Some(mut connection) = connected else { return };

@@ -32,7 +32,7 @@ pub(super) async fn set_up(
     stream: TcpStream,
     mut peer: SocketAddr,
     slots: &mut Slots,
-) -> Option<Connection> {
+) -> Option<Box<Connection>> {
     let connect_timeout = core.limits.now().connect_timeout;
     let first = async {
         let mut stream = open(core, shared, stream, &mut peer, slots).await?;
@@ -137,7 +137,7 @@ pub(super) async fn set_up(
         core.end_login_unless(&client, |user, entry| shared.gate.counts(user, entry));
     }
     // At once: from here on the end of the connection is settled however this task ends.
-    let connection = Connection {
+    let connection = Box::new(Connection {
         core: Arc::clone(core),
         client,
         epoch,
@@ -161,7 +161,7 @@ pub(super) async fn set_up(
         finished: false,
         authentication: authenticated.map(|by| Box::new(Authentication::new(by.method))),
         gone,
-    };
+    });
     core.metrics.packets_received.add(1);
     tracing::info!(
         client_id = %escape(&connection.client.id),
