@@ -70,19 +70,24 @@ impl Turn {
         let list = deferred.get_or_insert_default();
         list.turns += 1;
         let promiser = self.promiser;
+        let mut refused = 0;
         self.touched.retain(|client| {
             let mut guard = client.lock();
             let state = &mut *guard;
             let Some(link) = &mut state.link else { return false };
             let deferral = link.flush.defer(promiser);
             match deferral {
-                Deferral::Refused => return true,
+                Deferral::Refused if refused < SLICE => {
+                    refused += 1;
+                    return true;
+                }
+                Deferral::Refused => link.flush.put_off(),
                 Deferral::Kept => return false,
                 Deferral::Deferred | Deferral::Listed => {}
             }
             core.settle(client, state);
             drop(guard);
-            if deferral == Deferral::Deferred {
+            if deferral != Deferral::Listed {
                 list.clients.push_back(Arc::clone(client));
             }
             false

@@ -109,8 +109,8 @@ pub(super) enum Receivers<'a> {
     InLine,
 }
 
-/// A session whose message is on its way: nobody attaches to it, for what the next connection sends
-/// comes behind.
+/// A session whose message is on its way, from it or to it: nobody attaches to it, for what the next
+/// connection sends or gets comes behind.
 pub(super) struct Publishing(Arc<Client>);
 
 impl Drop for Publishing {
@@ -155,7 +155,7 @@ impl Core {
 }
 
 impl Publishing {
-    fn of(client: &Arc<Client>) -> Self {
+    pub(super) fn of(client: &Arc<Client>) -> Self {
         client.fan_outs.fetch_add(1, Ordering::AcqRel);
         Self(Arc::clone(client))
     }

@@ -73,7 +73,8 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
         let Some(link) =
             state.link.as_mut().filter(|link| link.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, &socket)))
         else {
-            // Another connection took the session over while we wrote to the old one.
+            // Another connection took the session over while we wrote to the old one. In the turn.
+            drop(output);
             return Flushed::Done;
         };
         if written > 0 {

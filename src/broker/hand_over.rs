@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::fan_out::Publishing;
 use super::load::Loaded;
 use super::turn_log::{Retention, TurnLog};
 use super::{Client, ClientState, Core, Turn};
@@ -354,14 +355,17 @@ impl Core {
     fn hand_over_loaded(&self, client: &Arc<Client>, loaded: Vec<Loaded>) -> Progress {
         let mut turn = Turn::new();
         turn.begin(self);
-        let (from, given, is_stuck) = {
+        // Between being taken out and given to somebody, who may be this session, its messages are
+        // nowhere. A connection that attached now would get those behind them first.
+        let (from, given, is_stuck, _moving) = {
             let mut state = client.lock();
+            let moving = state.link.is_none().then(|| Publishing::of(client));
             let is_durable = state.session.is_durable();
             let Some(leaving) = &mut state.leaving else { return Progress::Done };
             let from = (is_durable || leaving.ends_on_record()).then_some(client.key);
             let given = leaving.take_slice(loaded, from.is_some());
             let is_stuck = given.is_empty() && !leaving.messages.is_empty();
-            (from, given, is_stuck)
+            (from, given, is_stuck, moving)
         };
         for given in given {
             self.hand_over(&mut turn, from, given);

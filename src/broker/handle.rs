@@ -23,7 +23,7 @@ pub(crate) struct Handle {
 
 impl Handle {
     /// Leaves signals; `true` if some are new, so that the task must be woken.
-    pub(super) fn leave(&self, bits: u8) -> bool {
+    pub(crate) fn leave(&self, bits: u8) -> bool {
         self.signals.leave(bits)
     }
 

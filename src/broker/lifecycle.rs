@@ -69,7 +69,7 @@ impl Core {
         };
         let fan_outs = [of_will, of_end];
         turn.finish(self);
-        Disconnected { last_words, fan_outs, handle: Some(handle) }
+        Disconnected { last_words, is_short, fan_outs, handle: Some(handle) }
     }
 
     /// Brings the end of a connection to its end; others get their turns in between. Returns what
@@ -81,7 +81,7 @@ impl Core {
 
     /// The same at once, where nobody can wait.
     pub(crate) fn settle_end_now(&self, client: &Client, end: Disconnected) -> LastWords {
-        let Disconnected { last_words, fan_outs, handle } = end;
+        let Disconnected { last_words, fan_outs, handle, .. } = end;
         fan_outs.into_iter().flatten().for_each(|fan_out| self.complete_fan_out_now(fan_out));
         let mut state = client.lock();
         // Its successor may go on now.
@@ -242,9 +242,8 @@ impl Core {
                 match handled {
                     Ok(Due::Little) => tokio::task::consume_budget().await,
                     Ok(Due::Turn(fan_out)) => {
-                        if let Some(fan_out) = fan_out {
-                            self.complete_fan_out(fan_out).await;
-                        }
+                        // The clock of all others does not wait for it.
+                        fan_out.into_iter().for_each(|fan_out| self.complete_later(fan_out));
                         tokio::task::yield_now().await;
                     }
                     Err(_) => {
@@ -356,10 +355,30 @@ pub(super) fn begun(state: &ClientState) -> Begun {
 #[derive(Default)]
 pub(crate) struct Disconnected {
     last_words: LastWords,
+    /// Memory is short: what its task has of the output is left out as well, but for a packet that
+    /// has begun.
+    is_short: bool,
     /// Of its will, and of one that its session's end brings about.
     fan_outs: [Option<Box<FanOut>>; 2],
     /// A successor waits for this one.
     handle: Option<Arc<Handle>>,
+}
+
+impl Disconnected {
+    /// What the client is still to be sent.
+    pub(crate) fn last_words(&self) -> &LastWords {
+        &self.last_words
+    }
+
+    /// Whether what its task has of the output is left out.
+    pub(crate) fn is_short(&self) -> bool {
+        self.is_short
+    }
+
+    /// Whether a will is on its way to many, which takes time.
+    pub(crate) fn takes_long(&self) -> bool {
+        self.fan_outs.iter().any(Option::is_some)
+    }
 }
 
 /// What a timer that was due has brought.

@@ -236,6 +236,8 @@ impl Core {
     fn shed_from(&self, holder: &mut Holder, level: usize) {
         let mut guard = holder.client.lock();
         let state = &mut *guard;
+        // First what is on disk as well: nothing of that is lost.
+        state.session.unload();
         let held = state.session.holds();
         let shed = state.session.at(self.now()).shed(held.saturating_sub(level));
         holder.shed += shed;

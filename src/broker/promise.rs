@@ -26,7 +26,8 @@ enum When {
     /// In one of the connection's next turns; the client is on its list. Others that add something
     /// had better promise anew.
     Later,
-    /// At the end of this turn, unless it is put off again; the client is on the list already.
+    /// At the end of this turn, unless it is put off again. The client is on the list already, or
+    /// its task was woken from there and has not written yet.
     Listed,
 }
 
@@ -54,7 +55,7 @@ pub(crate) enum Deferral {
     Listed,
     /// Others rely on it.
     Refused,
-    /// It is kept already.
+    /// It is kept already, or another's by now.
     Kept,
 }
 
@@ -101,6 +102,11 @@ impl FlushPromise {
                 Deferral::Refused
             }
         }
+    }
+
+    /// It is put off though others rely on it; the client comes on the list.
+    pub(crate) fn put_off(&mut self) {
+        self.when = When::Later;
     }
 
     /// The output is being written.

@@ -1,7 +1,7 @@
 //! The end of a connection: its session is settled first, so that a successor need not wait; then
 //! the client is sent what it is still owed.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::connection::Connection;
+use super::stream::Stream;
 use super::worker;
 use crate::broker::{Cause, LastWords, LastWordsCharge};
 use crate::protocol::encode;
@@ -25,7 +26,7 @@ const REST_TIME_MAX: Duration = Duration::from_millis(500);
 /// A place among the connections whose end is being settled, `None` where there is no crowd. Who
 /// needs one lets all others that are ready have their turns first.
 async fn place_among_endings(endings: &Semaphore) -> Option<SemaphorePermit<'_>> {
-    if !worker::is_crowded_by_endings() {
+    if !worker::count_ending() {
         return None;
     }
     // It is never closed.
@@ -48,6 +49,7 @@ impl Connection {
             tokio::task::yield_now().await;
         }
         // Nothing is read any more; the farewell may take its time.
+        self.gone.0.set_read();
         self.partial = Vec::new();
         self.unfinished = None;
         let code = cause.disconnect_code().filter(|_| self.terms.says_goodbye);
@@ -76,19 +78,18 @@ impl Connection {
             }
         })
         .await;
-        if self.core.is_closed_for_memory(&cause)
+        let core = Arc::clone(&self.core);
+        // Thousands may end at once; others' turns come in between.
+        let place = self.place_or_successor(&core.endings).await;
+        let end = self.finish(&cause);
+        let charge = LastWordsCharge::new(&core, end.last_words());
+        if end.is_short()
             && let Some(output) = &mut self.output
         {
             output.keep_begun();
         }
-        let core = Arc::clone(&self.core);
-        // Thousands may end at once; others' turns come in between. Who was taken over has nothing
-        // to settle, and its successor waits.
-        let ending = match cause {
-            Cause::TakenOver => None,
-            _ => place_among_endings(&core.endings).await,
-        };
-        let end = self.finish(&cause);
+        // The place is for work, not for waiting.
+        let place = place.filter(|_| !end.takes_long());
         let mut words = core.settle_end(&self.client, end).await;
         if cause == Cause::TakenOver {
             if !self.gone.0.is_told() && self.output.is_none() && !farewell.is_empty() {
@@ -98,6 +99,8 @@ impl Connection {
             // At once, even if another thread still holds the socket for a write: the successor
             // waits.
             self.stream.close();
+            let _turn = core.enter_turn();
+            self.output = None;
             return;
         }
         // A successor need not wait for the rest.
@@ -108,16 +111,16 @@ impl Connection {
             _ => LAST_WORDS_TIME,
         };
         let is_owed = !words.is_empty() || self.output.is_some();
-        // To close the socket takes longer than all that. But the log and the client have time.
-        let ending = ending.filter(|_| !is_owed && code.is_none() && words.on_record.is_none());
-        let charge = LastWordsCharge::new(&self.core, &words);
-        let core = Arc::clone(&self.core);
+        let waits =
+            is_owed || code.is_some() || words.on_record.is_some() || matches!(self.stream, Stream::Tls(_));
+        let place = place.filter(|_| !waits);
         let mut saying = Box::pin(tokio::time::timeout(patience, self.say(words, &cause)));
         let is_said = saying.as_mut().await;
         {
             // Bodies that are in the log as well give their places up with it.
             let _turn = core.enter_turn();
             drop(saying);
+            self.output = None;
         }
         drop(charge);
         // Else a reset, for input that nobody reads, could overtake what was sent.
@@ -125,13 +128,28 @@ impl Connection {
         if is_to_be_read && matches!(is_said, Ok(Ok(()))) {
             self.stream.linger_for(LAST_WORDS_TIME).await;
         }
-        let ending = match ending {
-            None if is_owed => place_among_endings(&core.endings).await,
-            ending => ending,
+        let place = match place {
+            // To close a socket is work as well.
+            None if waits => place_among_endings(&core.endings).await,
+            place => place,
         };
         self.stream.close();
         drop(self);
-        drop(ending);
+        drop(place);
+    }
+
+    /// The same for a connection that is still its session's; not waited for if a successor comes.
+    async fn place_or_successor<'e>(&mut self, endings: &'e Semaphore) -> Option<SemaphorePermit<'e>> {
+        let mut acquiring = std::pin::pin!(place_among_endings(endings));
+        poll_fn(|cx| {
+            // Looked at, so that a successor's signal wakes this task.
+            self.gone.0.take_signals();
+            if self.client.lock().link_of(self.epoch).is_none() {
+                return Poll::Ready(None);
+            }
+            acquiring.as_mut().poll(cx)
+        })
+        .await
     }
 
     /// Sends what is owed, each answer when the log is where it has to be; returns when the socket

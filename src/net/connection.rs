@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 use super::attend::FromLog;
 use super::authenticate::Authentication;
 use super::entry::Slots;
+use super::hold::HOLD;
 use super::line::Line;
 use super::listener::ListenerShared;
 use super::rate::PublishRate;
@@ -187,7 +188,10 @@ impl Connection {
                 break;
             }
         }
-        self.gone.0.set_read();
+        // Else it goes on in further turns, as long as the successor has patience.
+        if !self.backlog {
+            self.gone.0.set_read();
+        }
         Ok(())
     }
 
@@ -222,6 +226,7 @@ impl Connection {
             self.hold = None;
         }
         for _ in 0..READS_PER_POLL {
+            let congested;
             if self.log_is_full(cx) || self.hold_if_too_fast(cx) || self.hold_if_too_much_is_unfinished(cx) {
                 return Ok(Next::Wait);
             }
@@ -233,6 +238,7 @@ impl Connection {
                     return Ok(Next::Wait);
                 }
                 Progress::Read => {
+                    congested = worker::with(|worker| std::mem::take(&mut worker.turn.congested));
                     let socket = self.poll_work(cx, true)?;
                     if self.has_no_room_for_answers(socket) {
                         return Ok(Next::Wait);
@@ -246,7 +252,7 @@ impl Connection {
                     }
                 }
             }
-            if self.hold_if_congested(cx) {
+            if congested && self.hold_for(HOLD, cx) {
                 return Ok(Next::Wait);
             }
         }

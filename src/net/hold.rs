@@ -5,19 +5,12 @@ use std::task::Context;
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::worker;
 use crate::escape::escape;
 
 /// How long a publisher is held when a receiver that keeps reading is close to its bound.
-const HOLD: Duration = Duration::from_millis(2);
+pub(super) const HOLD: Duration = Duration::from_millis(2);
 
 impl Connection {
-    /// For a receiver that is close to its bound.
-    pub(super) fn hold_if_congested(&mut self, cx: &mut Context<'_>) -> bool {
-        let congested = worker::with(|worker| std::mem::take(&mut worker.turn.congested));
-        congested && self.hold_for(HOLD, cx)
-    }
-
     /// A client above its rate is not read for as long as it takes.
     pub(super) fn hold_if_too_fast(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(rate) = &mut self.rate else { return false };
@@ -43,7 +36,7 @@ impl Connection {
         self.hold_for(HOLD, cx)
     }
 
-    fn hold_for(&mut self, time: Duration, cx: &mut Context<'_>) -> bool {
+    pub(super) fn hold_for(&mut self, time: Duration, cx: &mut Context<'_>) -> bool {
         let mut hold = Box::pin(tokio::time::sleep(time));
         let pending = hold.as_mut().poll(cx).is_pending();
         if pending {

@@ -63,6 +63,10 @@ impl Connection {
         };
         if has_more | std::mem::take(&mut self.wants_turn) {
             self.line.join(&self.core.long_turns, cx);
+            if matches!(self.line, Line::Waiting(_)) {
+                // That may be long. Receivers do not wait for it.
+                self.write_deferred();
+            }
         }
     }
 
@@ -75,6 +79,8 @@ impl Connection {
         if signals & signal::READ != 0 {
             self.read_before_take_over(cx)?;
         }
+        // It has not been read; that is judged in its turn.
+        self.gone.0.leave(signals & signal::KEEP_ALIVE);
         self.poll_work(cx, false)?;
         // It stands in line for that.
         self.wants_turn = false;

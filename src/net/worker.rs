@@ -64,8 +64,8 @@ pub(super) fn let_others_run() {
 /// whoever is ready.
 const ENDINGS_AT_ONCE: u32 = 8;
 
-/// Whether more connections end on this thread now than may, one more counted in.
-pub(super) fn is_crowded_by_endings() -> bool {
+/// One more connection ends on this thread. `true`: it is more than may end at once.
+pub(super) fn count_ending() -> bool {
     thread_local! {
         static SINCE: Cell<Option<(Instant, u32)>> = const { Cell::new(None) };
     }

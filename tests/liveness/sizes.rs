@@ -104,7 +104,7 @@ fn a_queue_comes_to_its_end_whatever_the_size_of_the_messages() {
         let rig = rig(storage);
         let mut publisher = open(&rig, Carrier::Tcp, &Connect::new("publisher"));
         for (carrier, qos) in CARRIERS.into_iter().flat_map(|carrier| [(carrier, 1), (carrier, 2)]) {
-            let connect = Connect::persistent(&format!("{carrier:?}-{qos}"));
+            let connect = Connect::persistent(format!("{carrier:?}-{qos}"));
             for size in SIZES {
                 let mut subscriber = open(&rig, carrier, &connect);
                 subscribe(&mut subscriber, "s/#", qos);
@@ -129,10 +129,10 @@ fn what_a_member_leaves_comes_to_another_whatever_the_size_of_the_messages() {
             for qos in [1, 2] {
                 let id = format!("{carrier:?}-{size}-{qos}");
                 let filter = format!("$share/{id}/s/#");
-                let mut leaving = open(&rig, carrier, &Connect::new(&format!("{id}-leaving")));
+                let mut leaving = open(&rig, carrier, &Connect::new(format!("{id}-leaving")));
                 subscribe(&mut leaving, &filter, qos);
                 publish(&mut publisher, size, qos);
-                let mut staying = open(&rig, carrier, &Connect::new(&format!("{id}-staying")));
+                let mut staying = open(&rig, carrier, &Connect::new(format!("{id}-staying")));
                 subscribe(&mut staying, &filter, qos);
                 leaving.send(&wire::DISCONNECT);
                 // What was begun at QoS 2 ends with its session ([MQTT-4.8.2-5]).
