@@ -19,7 +19,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use super::fan_out::FanOut;
 use super::hand_over::Progress;
 use super::turn_log::{self, WAKES_AT_ONCE};
-use super::{Client, Core};
+use super::{Client, Core, DeferredFlush, Turn};
 use crate::ledger::Position;
 
 /// Fan-outs of nobody's connection that may have lists of receivers: wills, and the broker's own. One
@@ -36,6 +36,8 @@ pub(super) struct Background {
     pub(super) sessions: Waiting<Arc<Client>>,
     /// Messages of the broker's own, and wills.
     pub(super) fan_outs: Waiting<Box<FanOut>>,
+    /// Receivers that are to be written to while their publisher waits for its next turn.
+    flushes: Waiting<Box<DeferredFlush>>,
     /// Receivers that are to be woken when the log has come to a place.
     wakes: Waiting<(Vec<Arc<Client>>, Position)>,
     places: Arc<Semaphore>,
@@ -44,6 +46,7 @@ pub(super) struct Background {
 impl Default for Background {
     fn default() -> Self {
         Self {
+            flushes: Waiting::default(),
             sessions: Waiting::default(),
             fan_outs: Waiting::default(),
             wakes: Waiting::default(),
@@ -114,6 +117,7 @@ impl Core {
             () = self.run_hand_overs() => {}
             () = self.run_fan_outs() => {}
             () = self.run_wakes() => {}
+            () = self.run_flushes() => {}
             () = self.shut_down() => {}
         }
     }
@@ -164,6 +168,24 @@ impl Core {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    async fn run_flushes(&self) {
+        loop {
+            let mut deferred = Some(self.background.flushes.next().await);
+            while deferred.is_some() {
+                let mut turn = Turn::new();
+                turn.begin(self);
+                turn.write_deferred(&mut deferred);
+                turn.finish(self);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Has the receivers written to whose publisher has to wait for its next turn.
+    pub(crate) fn write_later(&self, deferred: Box<DeferredFlush>) {
+        self.background.flushes.push(deferred);
     }
 
     /// Has receivers woken that are too many for one turn.

@@ -63,6 +63,13 @@ impl Core {
         granted: &Granted<'_>,
     ) -> Delivered {
         let delivered = match &mut state.local {
+            // Away, with as much to give away as it may have waiting.
+            None if state.leaving.as_ref().is_some_and(|leaving| {
+                state.link.is_none() && granted.qos != QoS::AtMostOnce && leaving.fills(&state.session)
+            }) =>
+            {
+                Delivered::Dropped(DropReason::QueueFull)
+            }
             Some(local) => local.push(outgoing, granted, state.session.limits()),
             None => {
                 if state.link.is_some() {

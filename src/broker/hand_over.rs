@@ -29,7 +29,7 @@ use super::{Client, ClientState, Core, Turn};
 use crate::accounts::{Account, Accounts, Charge};
 use crate::escape::escape;
 use crate::ledger::Position;
-use crate::session::{DropReason, Expiry, Message, Outgoing, SharedMessage, Subscriptions};
+use crate::session::{DropReason, Expiry, Message, Outgoing, Session, SharedMessage, Subscriptions};
 use crate::storage::{Begun, Numbers, Record};
 
 /// Messages given to other members in one turn.
@@ -92,6 +92,15 @@ impl Leaving {
         self.messages.make_contiguous().sort_by_key(|message| message.sequence);
         let bytes = self.messages.iter().map(memory_of).sum();
         self.charge.get_or_insert_with(|| Charge::new(accounts, Account::Waiting, 0)).set(bytes);
+    }
+
+    /// Whether there is no room for further messages beside those that wait for the session: they
+    /// may come back to it, and are bounded together.
+    pub(super) fn fills(&self, session: &Session) -> bool {
+        let in_memory = self.charge.as_ref().map_or(0, Charge::bytes);
+        let limits = session.limits();
+        self.messages.len() + session.queued() >= limits.queue_messages_max
+            || in_memory + session.held_bytes() >= limits.queue_bytes_max
     }
 
     /// So much less is in memory. What one holds may have changed since it was charged.

@@ -63,9 +63,11 @@ impl Connection {
         };
         if has_more | std::mem::take(&mut self.wants_turn) {
             self.line.join(&self.core.long_turns, cx);
-            if matches!(self.line, Line::Waiting(_)) {
+            if matches!(self.line, Line::Waiting(_))
+                && let Some(deferred) = self.deferred.take()
+            {
                 // That may be long. Receivers do not wait for it.
-                self.write_deferred();
+                self.core.write_later(deferred);
             }
         }
     }

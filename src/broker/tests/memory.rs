@@ -81,3 +81,41 @@ fn who_is_closed_for_want_of_memory_gives_it_back_at_once() {
     assert!(words.is_empty(), "nothing of its output is written");
     assert!(core.accounts.total() < 1_000, "{}", core.accounts.total());
 }
+
+/// What a session gives away counts as waiting for it: it may come back.
+#[test]
+fn what_is_given_away_and_what_waits_are_bounded_together() {
+    const MAX: usize = 4;
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    let core = Core::new(Limits { queue_messages_max: MAX, ..Limits::default() }, Security::default());
+    let away = || {
+        let mut peer = Peer::new(&core, false, None);
+        let attached = peer.poll().expect("nobody is there");
+        let client = Arc::clone(&attached.client);
+        let options = SubscriptionOptions::with_qos(QoS::AtLeastOnce);
+        drop(core.add_subscription(&client, &mut client.lock(), "$share/g/t", options));
+        let end = core.disconnected(&client, attached.epoch, &Cause::PeerClosed);
+        core.settle_end_now(&client, end);
+        client
+    };
+    let client = away();
+    for _ in 0..MAX {
+        send(&core, "t", 10);
+    }
+    assert_eq!(client.lock().session.queued(), MAX);
+    // It comes and goes while another member is there, to whom they are to be given.
+    let other = Peer::named(&core, "other").poll().expect("nobody is there");
+    let options = SubscriptionOptions::with_qos(QoS::AtLeastOnce);
+    drop(core.add_subscription(&other.client, &mut other.client.lock(), "$share/g/t", options));
+    let client = away();
+    assert_eq!(client.lock().session.queued(), 0, "they are being given away");
+    let end = core.disconnected(&other.client, other.epoch, &Cause::PeerClosed);
+    core.settle_end_now(&other.client, end);
+    send(&core, "t", 10);
+    assert_eq!(client.lock().session.queued(), 0);
+    assert_eq!(core.metrics().dropped.get("queue_full"), Some(&1), "{:#?}", core.metrics().dropped);
+    core.hand_over_now();
+    assert!(core.is_leaving_nobody());
+    assert_eq!(client.lock().session.queued(), MAX, "nobody else is left to have them");
+}

@@ -84,7 +84,8 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut sessions: HashMap<&Client, Vec<Unfinished<'_>>> = HashMap::new();
     // When each delivery came first: an answer that was lost with its connection brings it back to its old place.
-    let mut first: HashMap<(&Client, u16, &str), Index> = HashMap::new();
+    // Payloads tell messages apart, but for empty ones: of those each session has its own.
+    let mut first: HashMap<(&Client, u16, &str, &str, Option<_>), Index> = HashMap::new();
     let receipts: HashMap<Index, &Receipt> = a.receipts.iter().map(|receipt| (receipt.at, receipt)).collect();
     for (at, event) in a.events.iter().enumerate() {
         let Some((client, conn)) = event.what.client() else { continue };
@@ -103,7 +104,8 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
             {
                 let receipt = receipts[&at];
                 let session = sessions.entry(client).or_default();
-                let key = (client, publish.id, &*publish.payload);
+                let epoch = publish.payload.is_empty().then_some(receipt.epoch);
+                let key = (client, publish.id, &*publish.topic, &*publish.payload, epoch);
                 // One that the broker has forgotten may come anew and, by chance, with the same id.
                 let known = first.get(&key).and_then(|first| receipts.get(first));
                 if !publish.dup && known.is_some_and(|old| old.epoch < receipt.epoch && a.is_forgettable(old))
@@ -124,7 +126,7 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
                     _ => {
                         session.retain(|unfinished| unfinished.publish.id != publish.id);
                         let state = State::Received;
-                        let since = *first.entry((client, publish.id, &publish.payload)).or_insert(at);
+                        let since = *first.entry(key).or_insert(at);
                         let place = session.partition_point(|other| other.since < since);
                         session.insert(place, Unfinished { publish, receipt, since, state, seen_on: conn });
                     }
