@@ -101,7 +101,7 @@ impl Member {
         };
         let time = self.rng.millis(5, 150);
         self.take(keep, time).await?;
-        if self.rng.percent(if self.life == Life::Takes { 15 } else { 45 }) {
+        if !self.receiver.world.calm && self.rng.percent(if self.life == Life::Takes { 15 } else { 45 }) {
             self.leave().await?;
             let pause = if self.rng.percent(40) { self.rng.millis(100, 400) } else { self.rng.millis(0, 60) };
             self.receiver.world.pause(pause).await;
