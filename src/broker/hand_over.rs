@@ -310,56 +310,6 @@ impl Core {
         })
     }
 
-    /// Whether nobody has anything to give away.
-    #[cfg(test)]
-    pub(crate) fn is_leaving_nobody(&self) -> bool {
-        self.leaving.is_empty() && self.background.is_idle()
-    }
-
-    /// Whether a session has something waiting or not acknowledged.
-    #[cfg(test)]
-    pub(crate) fn has_anything_for(&self, id: &str) -> bool {
-        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
-        client.is_some_and(|client| {
-            let state = client.lock();
-            state.session.queued() + state.session.unfinished() > 0
-        })
-    }
-
-    /// Ends a session as its expiry does.
-    #[cfg(test)]
-    pub(crate) fn expire_now(&self, id: &str) {
-        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
-        client.iter().for_each(|client| self.end_session(client));
-    }
-
-    /// Ends a session twice, as two that do not know of one another do.
-    #[cfg(test)]
-    pub(crate) fn expire_twice(&self, id: &str) {
-        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
-        client.iter().for_each(|client| {
-            self.end_session(client);
-            self.end_session(client);
-        });
-    }
-
-    /// Everything that is to be given away, at once.
-    #[cfg(test)]
-    pub(super) fn hand_over_now(&self) {
-        loop {
-            if let Some(fan_out) = self.background.fan_outs.pop() {
-                self.complete_fan_out_now(fan_out);
-            } else if let Some(client) = self.background.sessions.pop() {
-                let wanted = || client.lock().leaving.as_ref().map(|leaving| leaving.wanted());
-                while self.hand_over_loaded(&client, self.load(wanted().unwrap_or_default()))
-                    != Progress::Done
-                {}
-            } else {
-                return;
-            }
-        }
-    }
-
     /// The turn of one slice.
     fn hand_over_loaded(&self, client: &Arc<Client>, loaded: Vec<Loaded>) -> Progress {
         let mut turn = Turn::new();
@@ -452,3 +402,6 @@ impl Core {
         turn.scratch = scratch;
     }
 }
+
+#[cfg(test)]
+mod testing;
