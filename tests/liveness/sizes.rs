@@ -145,6 +145,32 @@ fn what_a_member_leaves_comes_to_another_whatever_the_size_of_the_messages() {
     }
 }
 
+/// A member that unsubscribes keeps what it was sent; what waits for it goes to another.
+#[test]
+fn what_a_member_unsubscribes_from_comes_to_another_whatever_the_size_of_the_messages() {
+    for storage in STORAGES {
+        let rig = rig(storage);
+        let mut publisher = open(&rig, Carrier::Tcp, &Connect::new("publisher"));
+        for (is_persistent, size) in [false, true].into_iter().flat_map(|is| SIZES.map(|size| (is, size))) {
+            for qos in [1, 2] {
+                let id = format!("{is_persistent}-{size}-{qos}");
+                let filter = format!("$share/{id}/s/#");
+                let name = format!("{id}-leaving");
+                let connect = if is_persistent { Connect::persistent(name) } else { Connect::new(name) };
+                let mut leaving = open(&rig, Carrier::Tcp, &connect);
+                subscribe(&mut leaving, &filter, qos);
+                publish(&mut publisher, size, qos);
+                let mut staying = open(&rig, Carrier::Tcp, &Connect::new(format!("{id}-staying")));
+                subscribe(&mut staying, &filter, qos);
+                leaving.send(&wire::unsubscribe(2, &[&filter]));
+                receive_all(&mut staying, size, qos, WINDOW);
+                staying.send(&wire::unsubscribe(2, &[&filter]));
+                staying.expect(0xb0);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_window_holds_so_many_messages_whatever_their_size() {
     for storage in STORAGES {
