@@ -12,8 +12,9 @@
 //! that it is on record as one that is kept for no time, so a start knows that nobody may have it
 //! back, and goes on with its end.
 //!
-//! The log has to have room for that. A session that is not over takes back what is left when its
-//! client is there again first: on a full disk it is the client that makes room, by acknowledging.
+//! The log has to have room for that. On a full disk half of what the reserve had is used for it:
+//! who gets the messages makes room by acknowledging. A session that is not over takes back what is
+//! left when its client is there again first, and it makes room in the same way.
 //!
 //! A session that has left the registry is found in [`Core::leaving`] until its end is on record:
 //! checkpoints look there as well.
@@ -21,6 +22,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fan_out::Publishing;
 use super::load::Loaded;
@@ -36,6 +38,8 @@ use crate::storage::{Begun, Numbers, Record};
 const SLICE_MESSAGES: usize = 64;
 /// Bytes of messages read back for one turn, but for one message that is larger.
 const SLICE_BYTES: usize = 256 * 1024;
+/// How long a hand-over waits for room before it looks again.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// Filters of an ended session that leave the router in one turn.
 pub(super) const SLICE_FILTERS: usize = 256;
 
@@ -276,7 +280,7 @@ impl Core {
     /// with it at QoS 2 ([MQTT-4.8.2-5]).
     pub(super) fn kept_for_no_time(&self, client: &Client, begun: Begun) -> Record<'static> {
         let (session, since) = (client.key, self.log_time(self.now()));
-        let keep = Some(std::time::Duration::ZERO);
+        let keep = Some(Duration::ZERO);
         Record::Detached { session, since, keep, begun }
     }
 
@@ -293,8 +297,14 @@ impl Core {
 
     /// One slice of a session.
     pub(super) async fn hand_over_slice(self: &Arc<Self>, client: &Arc<Client>) -> Progress {
-        if let Some(log) = &self.log {
-            log.wait_not_full().await;
+        if let Some(log) = &self.log
+            && !log.may_hand_over()
+        {
+            // Nobody tells when others' acknowledgements have made so much room on a full disk.
+            let _ = tokio::time::timeout(ROOM_PAUSE, log.wait_not_full()).await;
+            if !log.may_hand_over() {
+                return Progress::None;
+            }
         }
         let wanted = client.lock().leaving.as_ref().map(|leaving| leaving.wanted()).unwrap_or_default();
         let loaded = if wanted.is_empty() {

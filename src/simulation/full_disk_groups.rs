@@ -16,6 +16,8 @@ use crate::config::Limits;
 use crate::storage::simulated::SimulatedFiles;
 
 const BODY_BYTES: usize = 900;
+/// Others use the disk as well: what the reserve had is not enough to give anything away.
+const TAKEN_BY_OTHERS: usize = 56 * 1024;
 
 fn body(n: usize) -> Vec<u8> {
     format!("{n:0BODY_BYTES$}").into_bytes()
@@ -46,7 +48,14 @@ struct Bench {
 }
 
 impl Bench {
+    /// With nothing left for a hand-over.
     fn new() -> Self {
+        let bench = Self::with_room_of_reserve();
+        bench.files.set_limit(Some(DISK - TAKEN_BY_OTHERS));
+        bench
+    }
+
+    fn with_room_of_reserve() -> Self {
         let files = SimulatedFiles::new(4);
         let broker = start(&files);
         let mut first = RawClient::persistent(broker.addr, "first");
@@ -201,7 +210,7 @@ fn what_was_sent_before_a_restart_and_is_given_away_is_not_new_after_the_next() 
     let found = files.after_power_cut(1);
     broker.kill();
     drop((first, second));
-    found.set_limit(Some(DISK));
+    found.set_limit(Some(DISK - TAKEN_BY_OTHERS));
     let mut broker = start(&found);
     assert!(broker.log().is_short_of_room());
     let _second = RawClient::resume(broker.addr, "second");
@@ -243,4 +252,34 @@ fn what_an_absent_member_has_goes_to_others_as_soon_as_there_is_room() {
     let mut first = RawClient::resume(broker.addr, "first");
     first.expect_nothing();
     broker.kill();
+}
+
+/// Reported: what a session that had ended held of a group never came to another member on a full
+/// disk, for it waited for the room that only its delivery could make.
+#[test]
+fn what_a_session_leaves_makes_room_as_it_is_taken() {
+    for has_ended in [false, true] {
+        let Bench { files: _files, mut broker, first, mut second, sent: _, all } =
+            Bench::with_room_of_reserve();
+        drop(first);
+        if has_ended {
+            drop(RawClient::clean(broker.addr, "first"));
+        }
+        let mut taken = Vec::new();
+        while taken.len() < all {
+            let publish = second.expect_publish();
+            second.send(&wire::puback(publish.id()));
+            taken.push(publish);
+            if taken.len() % 16 == 0 {
+                keep(&mut broker);
+            }
+        }
+        assert_eq!(numbers(&taken), (0..all).collect::<Vec<_>>(), "all of them, in their order");
+        let deadline = Instant::now() + DEADLINE;
+        while broker.log().is_short_of_room() {
+            assert!(Instant::now() < deadline, "no room: {:?}", broker.log().status());
+            keep(&mut broker);
+        }
+        broker.kill();
+    }
 }

@@ -242,6 +242,11 @@ impl Log {
         self.shared.is_short_of_room()
     }
 
+    /// Whether messages may go from one session to another. May block.
+    pub(crate) fn may_hand_over(&self) -> bool {
+        self.shared.may_hand_over()
+    }
+
     /// Looks after the room that is kept for a full disk. Blocks.
     pub(crate) fn tend_reserve(&self) {
         self.shared.tend_reserve();

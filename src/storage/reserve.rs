@@ -119,6 +119,20 @@ impl Shared {
         true
     }
 
+    /// Whether messages may go from one session to another, each of which is written anew: always
+    /// while the log takes what makes it grow; on a full disk as long as half of what the reserve
+    /// had is free, and nothing much waits to be written. Whoever gets them acknowledges them, and
+    /// that makes room. May block.
+    pub(super) fn may_hand_over(&self) -> bool {
+        if !self.is_full() {
+            return true;
+        }
+        let kept = self.options.reserve_bytes / 2 + 2 * self.checkpoints.bytes();
+        self.is_short_of_room()
+            && self.held() < self.options.pending_bytes_max / 8
+            && self.files.free_bytes().is_some_and(|free| free >= kept)
+    }
+
     /// Brings the reserve to the size it should have, if there is room for it, and ends the
     /// shortage if so. Blocks.
     pub(super) fn tend_reserve(&self) {
