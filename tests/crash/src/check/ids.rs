@@ -84,14 +84,15 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut sessions: HashMap<&Client, Vec<Unfinished<'_>>> = HashMap::new();
     // When each delivery came first: an answer that was lost with its connection brings it back to its old place.
-    // Payloads tell messages apart, but for empty ones: of those each session has its own.
-    let mut first: HashMap<(&Client, u16, &str, &str, Option<_>), Index> = HashMap::new();
+    // Payloads tell messages apart, but for empty ones, so a new session begins with none.
+    let mut first: HashMap<&Client, HashMap<(u16, &str, &str), Index>> = HashMap::new();
     let receipts: HashMap<Index, &Receipt> = a.receipts.iter().map(|receipt| (receipt.at, receipt)).collect();
     for (at, event) in a.events.iter().enumerate() {
         let Some((client, conn)) = event.what.client() else { continue };
         match &event.what {
             what if a.starts_anew(what) => {
                 sessions.remove(client);
+                first.remove(client);
             }
             What::Received(_, _, Packet::ConnAck { present: true, .. }) => {
                 let epoch =
@@ -104,8 +105,8 @@ pub(super) fn i9_resume(a: &Analysis<'_>) -> Vec<Violation> {
             {
                 let receipt = receipts[&at];
                 let session = sessions.entry(client).or_default();
-                let epoch = publish.payload.is_empty().then_some(receipt.epoch);
-                let key = (client, publish.id, &*publish.topic, &*publish.payload, epoch);
+                let first = first.entry(client).or_default();
+                let key = (publish.id, &*publish.topic, &*publish.payload);
                 // One that the broker has forgotten may come anew and, by chance, with the same id.
                 let known = first.get(&key).and_then(|first| receipts.get(first));
                 if !publish.dup && known.is_some_and(|old| old.epoch < receipt.epoch && a.is_forgettable(old))
