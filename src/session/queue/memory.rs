@@ -4,7 +4,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Body, DeliveryExtra, FRONT_BYTES, FRONT_MESSAGES, MessageQueue, QueuedMessage};
+use super::{Body, DeliveryExtra, FRONT_BYTES, FRONT_MESSAGES, MessageQueue, Parts, QueuedMessage};
+use crate::ledger::Position;
 use crate::protocol::QoS;
 
 /// Bytes of an entry.
@@ -56,15 +57,9 @@ impl MessageQueue {
         }
         let written = parts.ledger.written();
         while let Some(message) = self.messages.get_mut(parts.front + parts.stored)
-            && let Body::Loaded(loaded) = &message.body
-            && let Some(stored) = loaded.stored()
-            && stored.position() < written
+            && let Some(shared) = leave_to_log(message, parts, written)
         {
-            let (position, bytes) = (stored.position(), stored.bytes());
-            parts.ledger.add(position, bytes);
-            parts.stored_bytes += message.cost as usize;
-            self.aside += message.shared();
-            message.body = Body::Stored(position, bytes);
+            self.aside += shared;
             parts.stored += 1;
         }
         if parts.stored == 0 {
@@ -81,15 +76,9 @@ impl MessageQueue {
         while parts.stored > 0
             && let Some(last) = parts.front.checked_sub(1)
             && let Some(message) = self.messages.get_mut(last)
-            && let Body::Loaded(loaded) = &message.body
-            && let Some(stored) = loaded.stored()
-            && stored.position() < written
+            && let Some(shared) = leave_to_log(message, parts, written)
         {
-            let (position, bytes) = (stored.position(), stored.bytes());
-            parts.ledger.add(position, bytes);
-            parts.stored_bytes += message.cost as usize;
-            self.aside += message.shared();
-            message.body = Body::Stored(position, bytes);
+            self.aside += shared;
             parts.front = last;
             parts.stored += 1;
         }
@@ -131,4 +120,17 @@ impl MessageQueue {
             self.messages.shrink_to(capacity / 2);
         }
     }
+}
+
+/// Leaves a body to the log, if it is written there; `Some`: what of its cost is no longer charged
+/// once for all who hold it.
+fn leave_to_log(message: &mut QueuedMessage, parts: &mut Parts, written: Position) -> Option<isize> {
+    let Body::Loaded(loaded) = &message.body else { return None };
+    let stored = loaded.stored().filter(|stored| stored.position() < written)?;
+    let (position, bytes) = (stored.position(), stored.bytes());
+    parts.ledger.add(position, bytes);
+    parts.stored_bytes += message.cost as usize;
+    let shared = message.shared();
+    message.body = Body::Stored(position, bytes);
+    Some(shared)
 }
