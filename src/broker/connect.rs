@@ -381,9 +381,10 @@ impl Core {
         let mut state = client.lock();
         if outlives && !state.session.is_durable() && !state.session.is_ended() {
             state.session.make_durable(&self.ledger);
+            // A checkpoint that is gathered while CONNACK waits says this for the record.
+            state.keep_for = keep_for;
             let mut turn_log = TurnLog::default();
-            let keep = keep_for.time();
-            turn_log.record(&client.record(&state, keep), true);
+            turn_log.record(&client.record(&state, keep_for.time()), true);
             if let Some(end) = turn_log.commit(self) {
                 state.on_record = end;
             }

@@ -1,14 +1,14 @@
 //! A disk that takes its time: whatever waits for it goes when it is done, and nobody has to ask.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::broker::{SMALL, TestBroker};
-use super::support::raw_client::RawClient;
+use super::broker::{Power, SMALL, TestBroker};
+use super::support::raw_client::{DEADLINE, RawClient};
 use super::support::server_packet::ServerPacket;
 use super::support::wire::{self, Connect};
 use crate::config::Limits;
-use crate::storage::simulated::SimulatedFiles;
+use crate::storage::simulated::{SimulatedFiles, Step, StepKind};
 
 fn start() -> (SimulatedFiles, TestBroker) {
     let files = SimulatedFiles::new(1);
@@ -102,5 +102,41 @@ fn a_client_that_has_left_is_not_kept_for_a_disk_that_hangs() {
     client.send(&wire::DISCONNECT);
     client.expect_closed();
     files.release_syncs();
+    broker.kill();
+}
+
+/// CONNACK waits for the disk. A checkpoint is gathered meanwhile: what it tells of the new session
+/// replaces the record that CONNACK waits for.
+#[test]
+fn a_checkpoint_gathered_while_connack_waits_has_the_new_session() {
+    let (files, mut broker) = start();
+    let power = Power::with(&files, |_| None);
+    files.hold_syncs_of("segment");
+    let mut client = RawClient::connect(broker.addr);
+    client.send(&Connect::persistent("new").bytes());
+    files.wait_for_held_sync();
+    broker.tend();
+    let wait_for_checkpoint = |kind: StepKind| {
+        let deadline = Instant::now() + DEADLINE;
+        let is_it = |step: &Step| step.kind == kind && step.name.contains("checkpoint");
+        while !files.steps().iter().any(is_it) {
+            assert!(Instant::now() < deadline, "no {kind:?} of a checkpoint");
+            std::thread::yield_now();
+        }
+    };
+    wait_for_checkpoint(StepKind::Write);
+    // Of the session's record; that of the connection stays held.
+    files.let_one_sync_through();
+    assert_eq!(client.expect_packet(), ServerPacket::ConnAck(false, 0));
+    wait_for_checkpoint(StepKind::Rename);
+    power.cut(&files);
+    files.release_syncs();
+    for seed in 0..64 {
+        let again =
+            TestBroker::start(Arc::new(files.after_power_cut(seed)), SMALL, Limits::default()).unwrap();
+        let (_, is_present) = RawClient::open(again.addr, &Connect::persistent("new"));
+        assert!(is_present, "seed {seed}: CONNACK came, and the session is gone");
+        again.kill();
+    }
     broker.kill();
 }

@@ -116,7 +116,8 @@ struct State {
     /// How often.
     reads_refused: usize,
     random: Random,
-    syncs_held: bool,
+    /// Of files whose names contain this.
+    syncs_held: Option<&'static str>,
     syncs_waiting: usize,
     syncs_let_through: usize,
 }
@@ -152,7 +153,7 @@ impl SimulatedFiles {
             refused_reads: None,
             reads_refused: 0,
             random: Random(seed),
-            syncs_held: false,
+            syncs_held: None,
             syncs_waiting: 0,
             syncs_let_through: 0,
         };
@@ -196,7 +197,12 @@ impl SimulatedFiles {
 
     /// From now on [`LogFile::sync`] waits until it is let through.
     pub(crate) fn hold_syncs(&self) {
-        self.0.state.lock().syncs_held = true;
+        self.hold_syncs_of("");
+    }
+
+    /// The same for files whose names contain this.
+    pub(crate) fn hold_syncs_of(&self, name: &'static str) {
+        self.0.state.lock().syncs_held = Some(name);
     }
 
     /// Waits until a sync waits.
@@ -228,7 +234,7 @@ impl SimulatedFiles {
 
     /// Syncs wait no longer.
     pub(crate) fn release_syncs(&self) {
-        self.0.state.lock().syncs_held = false;
+        self.0.state.lock().syncs_held = None;
         self.0.gate.notify_all();
     }
 

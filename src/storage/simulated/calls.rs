@@ -183,13 +183,14 @@ impl LogFile for SimulatedFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.files.lock();
-        state.syncs_waiting += 1;
-        self.files.0.gate.notify_all();
-        while state.syncs_held && state.syncs_let_through == 0 && state.power {
-            self.files.0.gate.wait(&mut state);
-        }
-        state.syncs_waiting -= 1;
-        if state.syncs_held {
+        let is_held = |state: &State| state.syncs_held.is_some_and(|held| self.name.contains(held));
+        if is_held(&state) {
+            state.syncs_waiting += 1;
+            self.files.0.gate.notify_all();
+            while is_held(&state) && state.syncs_let_through == 0 && state.power {
+                self.files.0.gate.wait(&mut state);
+            }
+            state.syncs_waiting -= 1;
             state.syncs_let_through = state.syncs_let_through.saturating_sub(1);
         }
         match self.files.0.step(&mut state, StepKind::Sync, &self.name) {
