@@ -7,18 +7,28 @@
 //! Delivery to a client that reads touches nothing here. A body that may have several holders is
 //! charged once ([`Message::charge_to`]).
 //!
-//! Whoever finds the sum above the bound at the end of a turn brings it down to 7/8 of it: the
-//! longest are cut to one length. What they have on disk as well leaves memory; if that is not
-//! enough, messages are dropped, QoS 0 first, oldest first. If the sum is above the bound even
-//! then, those who hold the most of what cannot be dropped are closed. What a round could not bring
-//! below the bound is left alone for a while.
+//! Whoever finds the sum above the bound at the end of a turn brings it down to 7/8 of it. The steps,
+//! each only if those before were not enough:
 //!
-//! A message on disk has an entry in its client's queue, which is in memory. Entries may fill half
-//! of the bound: beyond that, and where nothing else is left to be given up, the longest queues lose
-//! their oldest messages, on disk or not.
+//! 1. What is on disk as well leaves memory, of the longest first.
+//! 2. Messages that are in memory only are dropped, QoS 0 first, oldest first: the longest are cut to
+//!    one length.
+//! 3. Connections in the midst of a large packet are closed: nothing of it was acknowledged.
+//! 4. A message on disk has an entry in its client's queue, which is in memory. If entries fill more
+//!    than half of the bound, the longest queues lose their oldest messages.
+//!
+//! If the sum is above the bound even then:
+//!
+//! 5. Those with most unwritten output and waiting answers are closed.
+//! 6. The longest queues lose their oldest messages, on disk or not.
+//!
+//! What a round could not bring below the bound is left alone for a while. What others can hold in
+//! spite of 1 to 5 (retained messages, wills, aliases, subscriptions, handshakes) is bounded by parts
+//! of the bound, which leave three eighths of it for entries.
 //!
 //! [`Message::charge_to`]: crate::session::Message::charge_to
 
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -68,12 +78,20 @@ struct Holder {
     shed: Shed,
 }
 
-/// What closing connections gives back.
+/// Connections that were told to close.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Closed {
-    connections: usize,
-    /// What the sum is above the bound even so.
-    left: usize,
+pub(super) struct Closed {
+    pub(super) connections: usize,
+    /// Bytes that are as good as given back: what they hold, and what those hold who were told before
+    /// and are not gone yet.
+    pub(super) given_back: usize,
+}
+
+impl AddAssign for Closed {
+    fn add_assign(&mut self, more: Self) {
+        self.connections += more.connections;
+        self.given_back += more.given_back;
+    }
 }
 
 impl Memory {
@@ -179,12 +197,6 @@ impl Core {
             self.unload(holder);
         }
         let unloaded = before.saturating_sub(self.accounts.total());
-        if over() > 0 {
-            self.shed_entries(&mut holders, |entries| {
-                let part = max / ENTRIES_PART;
-                if entries > part { entries - part / 8 * 7 } else { 0 }
-            });
-        }
         for pass in 0..PASSES_MAX {
             let over = over();
             if over == 0 {
@@ -198,14 +210,39 @@ impl Core {
                 self.shed_from(holder, level);
             }
         }
-        let mut closed = Closed::default();
-        if self.accounts.total() > max {
-            closed = self.close_largest_holders(max);
-            if closed.left > 0 {
-                self.shed_entries(&mut holders, |_| closed.left + max / 8);
+        let mut closed = self.close_unfinished(over());
+        if self.kept() > max {
+            // It is not those who would have to give something up.
+            self.tell_shedding(max, before, unloaded, closed.connections, holders);
+            return;
+        }
+        if over() > closed.given_back {
+            self.shed_entries(&mut holders, |entries| {
+                let part = max / ENTRIES_PART;
+                if entries > part { entries - part / 8 * 7 } else { 0 }
+            });
+        }
+        let too_much = self.accounts.total().saturating_sub(max).saturating_sub(closed.given_back);
+        if too_much > 0 {
+            closed += self.close_largest_holders(too_much);
+            let too_much = self.accounts.total().saturating_sub(max).saturating_sub(closed.given_back);
+            if too_much > 0 {
+                self.shed_entries(&mut holders, |_| too_much + max / 8);
             }
         }
         self.tell_shedding(max, before, unloaded, closed.connections, holders);
+    }
+
+    /// Bytes of what is never given up for others.
+    fn kept(&self) -> usize {
+        let kept = [
+            Account::Retained,
+            Account::Wills,
+            Account::Aliases,
+            Account::Subscriptions,
+            Account::Handshakes,
+        ];
+        kept.into_iter().map(|account| self.accounts.of(account)).sum()
     }
 
     /// How much has to be given up for `bytes` to be given back, if what clients hold is held by
@@ -279,22 +316,10 @@ impl Core {
         *cause == Cause::MemoryMax && self.accounts.is_over()
     }
 
-    /// Nothing more can be dropped: those who hold most are closed, as many as it takes. What those
-    /// hold who were told to close before, and are still being sent their last words, is as good as
-    /// given back.
-    fn close_largest_holders(&self, max: usize) -> Closed {
-        let kept = [
-            Account::Retained,
-            Account::Wills,
-            Account::Aliases,
-            Account::Subscriptions,
-            Account::Unfinished,
-            Account::Handshakes,
-        ];
-        if kept.into_iter().map(|account| self.accounts.of(account)).sum::<usize>() > max {
-            // It is not those who would be closed.
-            return Closed::default();
-        }
+    /// Closes those who hold most unwritten output and waiting answers, until so many bytes are given
+    /// back. What those hold who were told to close before, and are still being sent their last
+    /// words, is as good as given back.
+    fn close_largest_holders(&self, bytes: usize) -> Closed {
         let mut leaving = self.memory.last_words.load(Ordering::Relaxed);
         let clients: Vec<Arc<Client>> = self.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
         let mut holders: Vec<(usize, Arc<Client>)> = clients
@@ -310,20 +335,18 @@ impl Core {
             })
             .collect();
         holders.sort_unstable_by_key(|(held, _)| std::cmp::Reverse(*held));
-        let mut over = self.accounts.total().saturating_sub(max).saturating_sub(leaving);
-        let mut connections = 0;
+        let mut closed = Closed { connections: 0, given_back: leaving };
         for (held, client) in holders {
-            if over == 0 {
+            if closed.given_back >= bytes {
                 break;
             }
-            over = over.saturating_sub(held);
             if let Some(link) = &mut client.lock().link {
                 link.close_cause.get_or_insert(Cause::MemoryMax);
                 link.signal(signal::CLOSE);
-                connections += 1;
+                closed += Closed { connections: 1, given_back: held };
             }
         }
-        Closed { connections, left: over }
+        closed
     }
 
     fn tell_shedding(

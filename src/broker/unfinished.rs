@@ -11,12 +11,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ahash::RandomState;
 use parking_lot::Mutex;
 
 use super::client::signal;
+use super::memory::Closed;
 use super::{Cause, Client, Core};
 use crate::accounts::{Account, Accounts, signed};
 use crate::escape::escape;
@@ -46,6 +47,8 @@ struct Holder {
     bytes: AtomicUsize,
     /// What of [`Holders::leaving`] is its part; changed under that lock.
     leaving: AtomicUsize,
+    /// What has come is being handled.
+    is_worked_on: AtomicBool,
 }
 
 /// What a connection is charged with.
@@ -72,13 +75,50 @@ impl Unfinished {
     }
 }
 
+impl Holders {
+    /// The one who holds most of those who stay, and for whom this holds, is to leave; `None`: none of
+    /// them holds anything.
+    fn let_largest_leave(&mut self, may_leave: impl Fn(&Holder) -> bool) -> Option<Arc<Holder>> {
+        let stays = |holder: &&Arc<Holder>| holder.leaving.load(Ordering::Relaxed) == 0 && may_leave(holder);
+        let held = |holder: &&Arc<Holder>| holder.bytes.load(Ordering::Relaxed);
+        let largest = self.all.values().filter(stays).max_by_key(held).cloned()?;
+        let bytes = largest.bytes.load(Ordering::Relaxed);
+        if bytes == 0 {
+            return None;
+        }
+        largest.leaving.store(bytes, Ordering::Relaxed);
+        self.leaving += bytes;
+        Some(largest)
+    }
+}
+
+impl Holder {
+    /// Tells the connection to close. Not under its client's lock.
+    fn close(&self, cause: Cause) {
+        if let Some(link) = self.client.lock().link_of(self.epoch) {
+            link.close_cause.get_or_insert(cause);
+            link.signal(signal::CLOSE);
+        }
+    }
+}
+
 impl UnfinishedCharge {
     /// Nothing yet, for a connection of `client`.
     pub(crate) fn new(core: &Arc<Core>, client: &Arc<Client>, epoch: u64) -> Box<Self> {
-        let (bytes, leaving) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let holder = Arc::new(Holder { client: Arc::clone(client), epoch, bytes, leaving });
+        let holder = Arc::new(Holder {
+            client: Arc::clone(client),
+            epoch,
+            bytes: AtomicUsize::new(0),
+            leaving: AtomicUsize::new(0),
+            is_worked_on: AtomicBool::new(false),
+        });
         core.unfinished.holders.lock().all.insert(key(&holder), Arc::clone(&holder));
         Box::new(Self { core: Arc::clone(core), holder })
+    }
+
+    /// Whether what has come is being handled, so that it is given back soon.
+    pub(crate) fn work_on_it(&self, is_at_it: bool) {
+        self.holder.is_worked_on.store(is_at_it, Ordering::Relaxed);
     }
 
     /// The connection holds so many bytes now. Not under a client's lock.
@@ -124,33 +164,40 @@ impl Core {
         if !is_crossing_chosen {
             let mut holders = self.unfinished.holders.lock();
             while self.unfinished.over() > holders.leaving {
-                let stays = |holder: &&Arc<Holder>| holder.leaving.load(Ordering::Relaxed) == 0;
-                let held = |holder: &&Arc<Holder>| holder.bytes.load(Ordering::Relaxed);
-                let Some(largest) = holders.all.values().filter(stays).max_by_key(held).cloned() else {
-                    break;
-                };
-                let bytes = largest.bytes.load(Ordering::Relaxed);
-                if bytes == 0 {
-                    break;
-                }
-                largest.leaving.store(bytes, Ordering::Relaxed);
-                holders.leaving += bytes;
+                let Some(largest) = holders.let_largest_leave(|_| true) else { break };
                 is_crossing_chosen |= Arc::ptr_eq(&largest, crossing);
                 chosen.push(largest);
             }
         }
         for holder in chosen.iter().filter(|holder| !Arc::ptr_eq(holder, crossing)) {
             self.tell_unfinished(holder, max);
-            if let Some(link) = holder.client.lock().link_of(holder.epoch) {
-                link.close_cause.get_or_insert(Cause::UnfinishedBytes);
-                link.signal(signal::CLOSE);
-            }
+            holder.close(Cause::UnfinishedBytes);
         }
         if is_crossing_chosen {
             self.tell_unfinished(crossing, max);
             return Err(Cause::UnfinishedBytes);
         }
         Ok(())
+    }
+
+    /// For want of memory those are closed who hold most and have not sent the rest, until so many
+    /// bytes are given back.
+    pub(super) fn close_unfinished(&self, bytes: usize) -> Closed {
+        let waits_for_rest = |holder: &Holder| !holder.is_worked_on.load(Ordering::Relaxed);
+        let mut chosen = Vec::new();
+        let given_back = {
+            let mut holders = self.unfinished.holders.lock();
+            while holders.leaving < bytes
+                && let Some(largest) = holders.let_largest_leave(waits_for_rest)
+            {
+                chosen.push(largest);
+            }
+            holders.leaving
+        };
+        for holder in &chosen {
+            holder.close(Cause::MemoryMax);
+        }
+        Closed { connections: chosen.len(), given_back }
     }
 
     fn tell_unfinished(&self, holder: &Holder, max: usize) {

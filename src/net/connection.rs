@@ -271,6 +271,7 @@ impl Connection {
             self.write_deferred();
             return Ok(());
         }
+        self.work_on_unfinished(true);
         let bytes = std::mem::take(&mut self.partial);
         let consumed = worker::with(|worker| self.handle_bytes(&mut worker.turn, &bytes))?;
         if consumed == 0 {
@@ -364,6 +365,7 @@ impl Connection {
             } else {
                 // A large packet on its way: it grows where it is.
                 self.partial.extend_from_slice(buffer.get(..n).unwrap_or_default());
+                self.work_on_unfinished(true);
                 let mut bytes = std::mem::take(&mut self.partial);
                 let consumed = self.handle_bytes(turn, &bytes)?;
                 if consumed > 0 {
@@ -396,7 +398,16 @@ impl Connection {
         }
         self.unfinished
             .get_or_insert_with(|| UnfinishedCharge::new(&self.core, &self.client, self.epoch))
-            .set(bytes)
+            .set(bytes)?;
+        self.work_on_unfinished(self.backlog);
+        Ok(())
+    }
+
+    /// While what has come is being handled nobody closes the connection for holding it.
+    fn work_on_unfinished(&self, is_at_it: bool) {
+        if let Some(unfinished) = &self.unfinished {
+            unfinished.work_on_it(is_at_it);
+        }
     }
 
     /// Settles the end with the broker and logs it. What is left of it goes to `Core::settle_end`.

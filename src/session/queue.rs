@@ -167,6 +167,9 @@ impl MessageQueue {
                 }
             }
         }
+        if self.messages.len() == self.messages.capacity() {
+            self.grow();
+        }
         self.messages.push_back(message);
     }
 

@@ -2,7 +2,7 @@
 
 use ternmq::config::{MemoryMax, StorageKind};
 
-use crate::support::{RawClient, ServerPacket, TestBroker, wire};
+use crate::support::{Connect, RawClient, ServerPacket, TestBroker, wire};
 use crate::{dropped, eventually};
 
 #[test]
@@ -63,6 +63,61 @@ fn entries_of_what_is_on_disk_stay_within_the_bound_and_the_oldest_go() {
         }
         sleeper.expect_nothing();
     }
+}
+
+/// Strangers fill what is never given up for others, and begin packets that they do not end: those
+/// go, and nothing that was acknowledged.
+#[test]
+fn entries_have_three_eighths_whatever_strangers_hold() {
+    const MAX: usize = 1_000_000;
+    const SLEEPERS: usize = 2;
+    const SENT: u32 = 4_500;
+    let directory = tempfile::tempdir().unwrap();
+    let broker = TestBroker::on_disk(directory.path(), |config| {
+        config.limits.memory_max = MemoryMax::Bytes(MAX);
+        config.limits.packet_bytes_max = 200_000;
+    });
+    for n in 0..SLEEPERS {
+        let mut sleeper = RawClient::persistent(broker.addr(), &format!("sleeper-{n}"));
+        sleeper.subscribe("s", 1);
+        sleeper.disconnect();
+    }
+    let account = |name: &str| broker.metrics().memory[name] as usize;
+    let mut stranger = RawClient::clean(broker.addr(), "retained");
+    for n in 0..4 {
+        stranger.publish_retained(&format!("r/{n}"), 1, vec![b'r'; 60_000]);
+    }
+    let wills: Vec<RawClient> = (0..4)
+        .map(|n| {
+            let will = Connect::new(&format!("will-{n}")).will("w", vec![b'w'; 60_000], 0, false);
+            RawClient::open(broker.addr(), &will).0
+        })
+        .collect();
+    let mut unfinished: Vec<RawClient> = Vec::new();
+    for n in 0..3 {
+        let mut client = RawClient::clean(broker.addr(), &format!("unfinished-{n}"));
+        client.send(&wire::raw_publish(0, "u", None, vec![b'u'; 150_000])[..90_000]);
+        unfinished.push(client);
+        eventually(&broker, "it is counted", |metrics| {
+            metrics.memory["unfinished"] as usize > (n + 1) * 70_000
+        });
+    }
+    assert!(account("retained") + account("wills") + account("unfinished") > MAX * 2 / 3);
+    let mut publisher = RawClient::clean(broker.addr(), "publisher");
+    for n in 0..SENT {
+        publisher.publish("s", 1, n.to_be_bytes());
+    }
+    assert_eq!(dropped(&broker.metrics(), "memory_max"), 0);
+    eventually(&broker, "a packet that has not come as a whole has gone", |metrics| {
+        metrics.memory["unfinished"] < 200_000
+    });
+    for n in 0..SLEEPERS {
+        let mut sleeper = RawClient::resume(broker.addr(), &format!("sleeper-{n}"));
+        for n in 0..SENT {
+            sleeper.expect_message_and_ack("s", n.to_be_bytes());
+        }
+    }
+    drop((wills, unfinished));
 }
 
 #[test]

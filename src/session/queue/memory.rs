@@ -14,6 +14,12 @@ const ENTRY: usize = size_of::<QueuedMessage>();
 /// A queue with room for no more than this keeps it.
 const ROOM_KEPT: usize = 64;
 
+/// Room for entries that a queue takes first.
+const FIRST_ROOM: usize = 4;
+
+/// Up to here a queue that is full doubles its room.
+const DOUBLED_TO: usize = 1024;
+
 impl DeliveryExtra {
     /// Bytes that it takes in memory, with what the allocator adds.
     pub(in crate::session) fn memory(&self) -> usize {
@@ -84,13 +90,15 @@ impl MessageQueue {
         }
     }
 
-    /// Takes out messages that are in memory, oldest first, until `bytes` are given back. At QoS 2 what may have been sent before a restart
-    /// stays.
+    /// Takes out messages that are in memory, oldest first, until `bytes` are given back. What is on its way to the
+    /// log stays: it leaves memory when it is there. At QoS 2 what may have been sent before a restart stays.
     pub(in crate::session) fn shed(&mut self, bytes: usize) -> Vec<QueuedMessage> {
         let mut left = bytes;
+        let is_durable = self.log.is_some();
         self.take_if(|message| {
             let is_begun = message.again && message.qos == QoS::ExactlyOnce;
-            let is_taken = left > 0 && message.body.is_loaded() && !is_begun;
+            let is_logged = is_durable && message.qos != QoS::AtMostOnce;
+            let is_taken = left > 0 && message.body.is_loaded() && !is_begun && !is_logged;
             if is_taken {
                 left = left.saturating_sub(message.cost as usize);
             }
@@ -110,6 +118,15 @@ impl MessageQueue {
         });
         self.messages.shrink_to_fit();
         taken
+    }
+
+    /// Makes room for more entries: twice as many while there are few, and then an eighth more, for
+    /// room that is not used counts as well.
+    #[cold]
+    pub(super) fn grow(&mut self) {
+        let capacity = self.messages.capacity();
+        let more = if capacity < DOUBLED_TO { capacity.max(FIRST_ROOM) } else { capacity / 8 };
+        self.messages.reserve_exact(more);
     }
 
     /// Gives back room for entries after many have gone.
