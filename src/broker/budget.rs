@@ -24,7 +24,8 @@ pub(crate) struct Budget {
 pub(crate) mod cost {
     /// A packet: framing, decoding, one lock of its client.
     pub(crate) const PACKET: u32 = 2;
-    /// A session that gets a message, or is asked whether it takes it.
+    /// A session that gets a message, or is asked whether it takes it; with the lock by which its
+    /// write is put off.
     pub(crate) const RECEIVER: u32 = 1;
     /// A client whose output is to be written: a system call, here or by its own task.
     pub(crate) const WRITE: u32 = 20;

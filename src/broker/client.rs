@@ -1,8 +1,7 @@
 //! `Client`: one session behind its short lock, and the connection attached to it.
 //!
-//! Whoever has an event for the session takes the lock, hands it in, and leaves. Locks are taken in
-//! this order: registry shard, client, router, retained store or groups, then the members of one
-//! group; never two clients at once; never across an `.await`.
+//! Whoever has an event for the session takes the lock, hands it in, and leaves. The order of locks
+//! stands in ARCHITECTURE.md, "Locks": never two clients at once, never across an `.await`.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

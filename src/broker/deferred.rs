@@ -7,10 +7,10 @@
 //! each, for it wakes the tasks of those that it does not write to itself, and others are to get
 //! their turns in between.
 //!
-//! What it assumes: the connection has a next turn, of itself, and soon. The connection sees to that
-//! while it has such a list. Where others are before it in the line for long turns, which may take
-//! long, it gives the list to a task of the broker (`Core::write_later`). If it ends out of order the list is dropped; then the receivers' own tasks are
-//! woken and write.
+//! What it assumes: the connection has a next turn, of itself, and soon. The connection sees to
+//! that while it has such a list. Where others are before it in the line for long turns, which may
+//! take long, it gives the list to a task of the broker (`Core::write_later`). If it ends out of
+//! order the list is dropped; then the receivers' own tasks are woken and write.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -119,7 +119,10 @@ impl Turn {
     fn write_touched(&mut self, core: &Core) {
         let mut direct = 0;
         let mut started = None;
-        for client in self.touched.drain(..) {
+        // One by one: should writing to one panic, whoever finishes the turn then goes on with the
+        // others. They were promised it.
+        self.touched.reverse();
+        while let Some(client) = self.touched.pop() {
             let may_write = direct < DIRECT_FLUSHES_MAX
                 && match started {
                     None => true,

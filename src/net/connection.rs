@@ -168,7 +168,10 @@ impl Connection {
             }
             match self.poll_input(cx) {
                 Ok(Progress::Read) if self.backlog => {
-                    worker::let_others_first(cx);
+                    // A full log wakes this task when it has room.
+                    if !self.log_is_full(cx) {
+                        worker::let_others_first(cx);
+                    }
                     return Poll::Pending;
                 }
                 Ok(Progress::Read) => {}

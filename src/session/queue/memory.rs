@@ -73,8 +73,8 @@ impl MessageQueue {
         }
     }
 
-    /// Leaves to the log whatever is written, for want of memory: what [`unload`](Self::unload) does if nobody reads, and a front that was read
-    /// back before.
+    /// Leaves to the log whatever is written, for want of memory: what [`unload`](Self::unload)
+    /// does if nobody reads, and a front that was read back before.
     pub(in crate::session) fn unload_all(&mut self) {
         self.unload(true);
         let Some(parts) = &mut self.log else { return };
@@ -90,8 +90,9 @@ impl MessageQueue {
         }
     }
 
-    /// Takes out messages that are in memory, oldest first, until `bytes` are given back. What is on its way to the
-    /// log stays: it leaves memory when it is there. At QoS 2 what may have been sent before a restart stays.
+    /// Takes out messages that are in memory, oldest first, until `bytes` are given back. What is
+    /// on its way to the log stays: it leaves memory when it is there. At QoS 2 what may have been
+    /// sent before a restart stays.
     pub(in crate::session) fn shed(&mut self, bytes: usize) -> Vec<QueuedMessage> {
         let mut left = bytes;
         let is_durable = self.log.is_some();
@@ -106,8 +107,8 @@ impl MessageQueue {
         })
     }
 
-    /// Takes out the oldest messages, wherever their bodies are, until entries take no more than `bytes`. At QoS 2
-    /// what may have been sent before a restart stays.
+    /// Takes out the oldest messages, wherever their bodies are, until entries take no more than
+    /// `bytes`. At QoS 2 what may have been sent before a restart stays.
     pub(in crate::session) fn shed_entries(&mut self, bytes: usize) -> Vec<QueuedMessage> {
         let mut left = self.messages.len().saturating_sub(bytes / ENTRY);
         let taken = self.take_if(|message| {
