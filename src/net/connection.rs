@@ -382,37 +382,6 @@ impl Connection {
         })
     }
 
-    /// Keeps the bytes of an unfinished packet; no memory if there are none.
-    fn keep(&mut self, rest: &[u8]) {
-        if rest.is_empty() {
-            self.partial = Vec::new();
-        } else {
-            self.partial.clear();
-            self.partial.extend_from_slice(rest);
-        }
-    }
-
-    /// Brings the charge up to date with what is kept; a small packet costs nothing.
-    fn charge_unfinished(&mut self) -> Result<(), Cause> {
-        let bytes = self.partial.len().saturating_sub(HEADROOM);
-        if bytes == 0 {
-            self.unfinished = None;
-            return Ok(());
-        }
-        self.unfinished
-            .get_or_insert_with(|| UnfinishedCharge::new(&self.core, &self.client, self.epoch))
-            .set(bytes)?;
-        self.work_on_unfinished(self.backlog);
-        Ok(())
-    }
-
-    /// While what has come is being handled nobody closes the connection for holding it.
-    fn work_on_unfinished(&self, is_at_it: bool) {
-        if let Some(unfinished) = &self.unfinished {
-            unfinished.work_on_it(is_at_it);
-        }
-    }
-
     /// Settles the end with the broker and logs it. What is left of it goes to `Core::settle_end`.
     pub(super) fn finish(&mut self, cause: &Cause) -> Disconnected {
         self.finished = true;

@@ -27,15 +27,6 @@ impl Connection {
         self.hold_for(time, cx)
     }
 
-    /// A client in the midst of a large packet is not read while another, which holds more, has to go.
-    pub(super) fn hold_if_too_much_is_unfinished(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.unfinished.is_none() || !self.core.is_too_much_unfinished() {
-            return false;
-        }
-        self.core.metrics.held.add("unfinished_bytes_max", 1);
-        self.hold_for(HOLD, cx)
-    }
-
     pub(super) fn hold_for(&mut self, time: Duration, cx: &mut Context<'_>) -> bool {
         let mut hold = Box::pin(tokio::time::sleep(time));
         let pending = hold.as_mut().poll(cx).is_pending();

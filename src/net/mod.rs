@@ -17,6 +17,7 @@ mod set_up;
 mod stream;
 mod tls;
 mod tls_stream;
+mod unfinished;
 mod worker;
 
 pub(crate) use listener::{BindError, BoundListener, LiveListener, bind};
