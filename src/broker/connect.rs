@@ -78,11 +78,12 @@ impl Core {
         }
         let is_stored = connect.will.is_some() || connect.session_expiry != SessionExpiry::AtDisconnect;
         if is_stored
-            && self.log.as_ref().is_some_and(|log| log.is_full())
+            && let Some(log) = &self.log
+            && log.is_full()
             && !self.clients.contains_key(connect.client_id)
+            && !self.has_room_soon(log, limits.connect_timeout).await
         {
-            // The disk takes nothing, and what waits for it is at its bound. A client that comes
-            // back for its session is let in: it makes room by taking what waits for it.
+            // One that comes back for its session is let in: it makes room by taking what waits for it.
             return Err(ReasonCode::ServerUnavailable);
         }
         let id = if made_id { self.make_client_id() } else { Arc::from(connect.client_id) };
@@ -364,6 +365,13 @@ impl Core {
         if let Some(fan_out) = fan_out {
             self.complete_fan_out(fan_out).await;
         }
+    }
+
+    /// Waits for room in the log, where it is only busy. `false`: the disk takes nothing, and what waits
+    /// for it is at its bound.
+    async fn has_room_soon(&self, log: &Log, patience: Duration) -> bool {
+        let is_busy = !log.status().failing && !log.is_short_of_room();
+        is_busy && tokio::time::timeout(patience, log.wait_not_full()).await.is_ok()
     }
 
     fn own_will(&self, will: &ConnectWill<'_>, owner: &Owner) -> Will {

@@ -140,3 +140,23 @@ fn a_checkpoint_gathered_while_connack_waits_has_the_new_session() {
     }
     broker.kill();
 }
+
+/// What waits for a busy disk is at its bound: a newcomer waits as publishers do, and is not refused.
+#[test]
+fn a_newcomer_waits_for_a_busy_disk() {
+    let (files, broker) = start();
+    files.hold_syncs();
+    let with_will = |n: usize| Connect::new(format!("with will {n}")).will("w", vec![b'w'; 20_000], 0, false);
+    let mut let_in = Vec::new();
+    while !broker.log().is_full() {
+        assert!(let_in.len() < 10, "what waits for the disk has no bound");
+        let_in.push(RawClient::open(broker.addr, &with_will(let_in.len())).0);
+    }
+    let mut newcomer = RawClient::connect(broker.addr);
+    newcomer.send(&with_will(10).bytes());
+    newcomer.stays_silent_and_open(Duration::from_millis(20));
+    files.release_syncs();
+    assert_eq!(newcomer.expect_packet(), ServerPacket::ConnAck(false, 0));
+    drop(let_in);
+    broker.kill();
+}

@@ -1,9 +1,14 @@
 //! What the log calls.
 
+use std::time::Duration;
+
 use parking_lot::MutexGuard;
 
 use super::*;
 use crate::storage::files::{Files, LogFile};
+
+/// A test that holds a sync for so long has failed, and its broker is to end.
+const HELD_MAX: Duration = Duration::from_secs(20);
 
 const EEXIST: i32 = 17;
 const ENOENT: i32 = 2;
@@ -188,7 +193,9 @@ impl LogFile for SimulatedFile {
             state.syncs_waiting += 1;
             self.files.0.gate.notify_all();
             while is_held(&state) && state.syncs_let_through == 0 && state.power {
-                self.files.0.gate.wait(&mut state);
+                if self.files.0.gate.wait_for(&mut state, HELD_MAX).timed_out() {
+                    state.syncs_held = None;
+                }
             }
             state.syncs_waiting -= 1;
             state.syncs_let_through = state.syncs_let_through.saturating_sub(1);
