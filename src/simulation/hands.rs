@@ -15,7 +15,7 @@ use super::support::server_packet::ServerPacket;
 use super::support::wire::{self, Connect};
 use super::wire_client::Wire;
 use crate::broker::Turn;
-use crate::config::Limits;
+use crate::config::{Limits, MemoryMax};
 use crate::protocol::QoS;
 use crate::session::Message;
 use crate::storage::simulated::{Fault, SimulatedFiles, Step, StepKind};
@@ -314,4 +314,33 @@ fn nobody_attaches_while_a_message_of_the_session_is_on_its_way() {
     successor.join().unwrap();
     drop(first);
     bench.broker.kill();
+}
+
+/// A fan-out has given a session a message, and its turn goes on. What stands behind that message is
+/// on disk: for want of memory it leaves memory, and is not dropped.
+#[test]
+fn what_is_on_disk_behind_a_message_on_its_way_is_not_dropped_for_want_of_memory() {
+    const SENT: usize = 1_500;
+    let files = SimulatedFiles::new(1);
+    let limits = Limits { memory_max: MemoryMax::Bytes(4 * 1024 * 1024), ..Limits::default() };
+    let broker = TestBroker::start(Arc::new(files), SMALL, limits).unwrap();
+    away(&broker, "S", "x");
+    let core = Arc::clone(&broker.core);
+    let mut turn = Turn::new();
+    turn.begin(&core);
+    let message = Arc::new(Message::new("x", b"first", QoS::AtLeastOnce));
+    assert!(core.publish_message(&mut turn, &message, false).is_none());
+    drop(message);
+    let mut publisher = RawClient::clean(broker.addr, "publisher");
+    let payload = |n: usize| format!("{n:04096}").into_bytes();
+    for n in 0..SENT {
+        publisher.publish("x", 1, payload(n));
+    }
+    turn.finish(&core);
+    drop((turn, core));
+    let got = deliveries(&broker, "S");
+    let expected: Vec<Vec<u8>> = std::iter::once(b"first".to_vec()).chain((0..SENT).map(payload)).collect();
+    assert_eq!(got.len(), expected.len());
+    assert!(got == expected, "not in order");
+    broker.kill();
 }

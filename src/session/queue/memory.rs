@@ -73,21 +73,17 @@ impl MessageQueue {
         }
     }
 
-    /// Leaves to the log whatever is written, for want of memory: what [`unload`](Self::unload)
-    /// does if nobody reads, and a front that was read back before.
+    /// Leaves to the log whatever is written, for want of memory: also a front that was read back
+    /// before, and what stands behind a message whose turn goes on.
     pub(in crate::session) fn unload_all(&mut self) {
-        self.unload(true);
         let Some(parts) = &mut self.log else { return };
         let written = parts.ledger.written();
-        while parts.stored > 0
-            && let Some(last) = parts.front.checked_sub(1)
-            && let Some(message) = self.messages.get_mut(last)
-            && let Some(shared) = leave_to_log(message, parts, written)
-        {
-            self.aside += shared;
-            parts.front = last;
-            parts.stored += 1;
+        for message in &mut self.messages {
+            if let Some(shared) = leave_to_log(message, parts, written) {
+                self.aside += shared;
+            }
         }
+        self.count_parts();
     }
 
     /// Takes out messages that are in memory, oldest first, until `bytes` are given back. What is
