@@ -16,8 +16,18 @@ pub(super) const DISK: usize = 400 * 1024;
 const WITH_RESERVE: LogOptions = LogOptions { reserve_bytes: 96 * 1024, ..SMALL };
 
 pub(super) fn start(files: &SimulatedFiles) -> TestBroker {
+    start_with(files, WITH_RESERVE)
+}
+
+/// On a disk so small that the reserve is a quarter of it.
+pub(super) fn start_on_small_disk(files: &SimulatedFiles) -> TestBroker {
+    files.set_limit(Some(DISK));
+    start_with(files, LogOptions { reserve_bytes: DISK as u64 / 2, ..SMALL })
+}
+
+fn start_with(files: &SimulatedFiles, options: LogOptions) -> TestBroker {
     let limits = Limits { queue_messages_max: 100_000, ..Limits::default() };
-    let broker = TestBroker::start(Arc::new(files.clone()), WITH_RESERVE, limits).unwrap();
+    let broker = TestBroker::start(Arc::new(files.clone()), options, limits).unwrap();
     broker.log().tend_reserve();
     broker
 }

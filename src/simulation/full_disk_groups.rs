@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::broker::TestBroker;
-use super::full_disk::{DISK, keep, start};
+use super::full_disk::{DISK, keep, start, start_on_small_disk};
 use super::support::raw_client::{DEADLINE, RawClient};
 use super::support::raw_client5::RawClient5;
 use super::support::server_packet::{Publish, ServerPacket};
@@ -56,6 +56,10 @@ impl Bench {
     }
 
     fn with_room_of_reserve() -> Self {
+        Self::started(start)
+    }
+
+    fn started(start: impl FnOnce(&SimulatedFiles) -> TestBroker) -> Self {
         let files = SimulatedFiles::new(4);
         let broker = start(&files);
         let mut first = RawClient::persistent(broker.addr, "first");
@@ -258,9 +262,9 @@ fn what_an_absent_member_has_goes_to_others_as_soon_as_there_is_room() {
 /// disk, for it waited for the room that only its delivery could make.
 #[test]
 fn what_a_session_leaves_makes_room_as_it_is_taken() {
-    for has_ended in [false, true] {
-        let Bench { files: _files, mut broker, first, mut second, sent: _, all } =
-            Bench::with_room_of_reserve();
+    for (is_small, has_ended) in [(false, false), (false, true), (true, false), (true, true)] {
+        let start = if is_small { start_on_small_disk } else { start };
+        let Bench { files: _files, mut broker, first, mut second, sent: _, all } = Bench::started(start);
         drop(first);
         if has_ended {
             drop(RawClient::clean(broker.addr, "first"));

@@ -121,16 +121,25 @@ impl Shared {
 
     /// Whether messages may go from one session to another, each of which is written anew: always
     /// while the log takes what makes it grow; on a full disk as long as half of what the reserve
-    /// had is free, and nothing much waits to be written. Whoever gets them acknowledges them, and
-    /// that makes room. May block.
+    /// had besides two checkpoints is free, and nothing much waits to be written. Whoever gets them
+    /// acknowledges them, and that makes room. May block.
     pub(super) fn may_hand_over(&self) -> bool {
         if !self.is_full() {
             return true;
         }
-        let kept = self.options.reserve_bytes / 2 + 2 * self.checkpoints.bytes();
+        let (free, size) = (self.files.free_bytes(), self.reserve_size());
+        let kept = size - size.min(self.options.reserve_bytes) / 2;
         self.is_short_of_room()
             && self.held() < self.options.pending_bytes_max / 8
-            && self.files.free_bytes().is_some_and(|free| free >= kept)
+            && free.is_some_and(|free| free >= kept)
+    }
+
+    /// Bytes that the reserve should have: see the module's documentation.
+    fn reserve_size(&self) -> u64 {
+        let used = self.reserve.bytes() + self.segments.bytes() + self.checkpoints.bytes();
+        let all = self.files.free_bytes().map_or(u64::MAX, |free| free + used);
+        let wanted = self.options.reserve_bytes + 2 * self.checkpoints.bytes();
+        wanted.min(all / PART_OF_DISK)
     }
 
     /// Brings the reserve to the size it should have, if there is room for it, and ends the
@@ -140,16 +149,12 @@ impl Shared {
             return;
         }
         let have = self.reserve.bytes();
-        let wanted = self.options.reserve_bytes + 2 * self.checkpoints.bytes();
-        let free = self.files.free_bytes();
-        let all =
-            free.map_or(u64::MAX, |free| free + have + self.segments.bytes() + self.checkpoints.bytes());
-        let target = wanted.min(all / PART_OF_DISK);
+        let target = self.reserve_size();
         self.set_pending_max(usize::try_from(target / 2).unwrap_or(usize::MAX));
         if have < target {
             let missing = target - have;
             let margin = u64::from(self.options.segment_bytes).min(target / 2);
-            let has_room = free.is_none_or(|free| free >= missing + margin);
+            let has_room = self.files.free_bytes().is_none_or(|free| free >= missing + margin);
             if !has_room || self.reserve.grow(&self.files, target).is_err() {
                 if have < target / 2 {
                     // Also at the start after a run that had to give it up.
