@@ -22,7 +22,6 @@ use crate::ledger::Position;
 use crate::protocol::encode::{self, ConnackProperties};
 use crate::protocol::{Connect, ConnectWill, ReasonCode, SessionExpiry};
 use crate::session::{KeepAlive, Owner, Session, Terms, Will};
-use crate::storage::Log;
 
 /// How long a new connection waits for the task of the one it replaces to close its socket. That task only has to run once.
 const TAKE_OVER_WAIT: Duration = Duration::from_secs(2);
@@ -161,12 +160,16 @@ impl Core {
                 }
             }
             self.take_over(&client, request.peer, Continues::Yes).await;
-            // What CONNACK says must be true after a crash as well: that the old session is gone, that the new one exists.
+            // What CONNACK says must be true after a crash as well: that the old session is gone, that
+            // this one exists, and how long.
             if let Some(log) = &self.log
-                && let Some(recorded) = self.record_new(log, &client, outlives, keep_for)
+                && let Some(recorded) = self.record_before_connack(log, &client, outlives, keep_for)
                 && tokio::time::timeout(limits.connect_timeout, log.wait(recorded)).await.is_err()
             {
-                self.end_session_unless_attached(&client).await;
+                let is_new = client.lock().epoch == 0;
+                if is_new {
+                    self.end_session_unless_attached(&client).await;
+                }
                 return Err(ReasonCode::ServerUnavailable);
             }
             self.load_first(&client).await;
@@ -367,37 +370,8 @@ impl Core {
         }
     }
 
-    /// Waits for room in the log, where it is only busy. `false`: the disk takes nothing, and what waits
-    /// for it is at its bound.
-    async fn has_room_soon(&self, log: &Log, patience: Duration) -> bool {
-        let is_busy = !log.status().failing && !log.is_short_of_room();
-        is_busy && tokio::time::timeout(patience, log.wait_not_full()).await.is_ok()
-    }
-
     fn own_will(&self, will: &ConnectWill<'_>, owner: &Owner) -> Will {
         own_will(will, owner, if self.log.is_some() { self.next_key() } else { 0 })
-    }
-
-    /// Puts on record that a session exists from now on, if it is to be durable and is not yet; `Some`: CONNACK must wait until the log is there.
-    fn record_new(
-        &self,
-        log: &Log,
-        client: &Arc<Client>,
-        outlives: bool,
-        keep_for: KeepFor,
-    ) -> Option<Position> {
-        let mut state = client.lock();
-        if outlives && !state.session.is_durable() && !state.session.is_ended() {
-            state.session.make_durable(&self.ledger);
-            // A checkpoint that is gathered while CONNACK waits says this for the record.
-            state.keep_for = keep_for;
-            let mut turn_log = TurnLog::default();
-            turn_log.record(&client.record(&state, keep_for.time()), true);
-            if let Some(end) = turn_log.commit(self) {
-                state.on_record = end;
-            }
-        }
-        Some(state.on_record).filter(|on_record| log.committed() < *on_record)
     }
 
     /// A client id that no client has ([MQTT-3.1.3-6]): unique in this run by its count, and hard to guess.

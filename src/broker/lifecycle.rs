@@ -49,9 +49,7 @@ impl Core {
             }
             let will = self.go_offline(client, state, will);
             if state.session.is_durable() && state.keep_for != KeepFor::Nothing {
-                let (keep, begun) = (state.keep_for.time(), begun(state));
-                let since = self.log_time(self.now());
-                turn_log.record(&Record::Detached { session: client.key, since, keep, begun }, false);
+                turn_log.record(&self.detached(client, state), false);
             }
             let on_record = turn_log.commit(self);
             let is_asked = matches!(cause, Cause::Disconnect { .. });
@@ -96,10 +94,6 @@ impl Core {
     /// Sets what is to happen while the session has no connection; returns a will that is due at once.
     fn go_offline(&self, client: &Arc<Client>, state: &mut ClientState, will: Option<Will>) -> Option<Will> {
         let now = self.now();
-        state.expires_at = match state.keep_for {
-            KeepFor::Time(time) => Some(now.after(time)),
-            KeepFor::Nothing | KeepFor::Ever => None,
-        };
         let due = match will {
             // The will waits for its delay or the end of the session, whichever comes first (MQTT 5 [MQTT-3.1.2-8]).
             Some(will) if !will.delay.is_zero() && state.keep_for != KeepFor::Nothing => {
@@ -108,10 +102,20 @@ impl Core {
             }
             will => will,
         };
-        if let Some(at) = state.offline_deadline() {
-            self.timers.set(client, state, at);
-        }
+        self.set_expiry(client, state);
         due
+    }
+
+    /// The time for which a session without connection is kept begins now.
+    pub(super) fn set_expiry(&self, client: &Arc<Client>, state: &mut ClientState) {
+        state.expires_at = match state.keep_for {
+            KeepFor::Time(time) => Some(self.now().after(time)),
+            KeepFor::Nothing | KeepFor::Ever => None,
+        };
+        match state.offline_deadline() {
+            Some(at) => self.timers.set(client, state, at),
+            None => self.timers.cancel(client, state),
+        }
     }
 
     /// Messages of shared subscriptions that a session without connection has not acknowledged go to

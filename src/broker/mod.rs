@@ -35,6 +35,7 @@ mod limits;
 mod load;
 mod local;
 mod memory;
+mod on_record;
 mod promise;
 mod publish;
 mod recover;

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::broker::{SMALL, TestBroker};
 use super::support::raw_client::RawClient;
 use super::support::raw_client5::RawClient5;
+use super::support::server_packet5::ServerPacket5;
 use super::support::wire::Connect;
 use super::support::wire5::{Connect5, four, id};
 use crate::broker::WallClock;
@@ -268,5 +269,39 @@ fn a_message_lives_as_long_as_its_publisher_said_over_a_jump_and_a_restart() {
         late.subscribe("five", 0);
         left(late.publishes_until_ping()[0].expiry());
         broker.kill();
+    }
+}
+
+/// CONNACK says that the session goes on, and for an hour. It waits until that is on record: the power
+/// goes as soon as it is there, and comes back when the session would have ended by what was on record
+/// before.
+#[test]
+fn how_long_a_session_stays_is_on_record_before_connack_says_so() {
+    for is_away in [true, false] {
+        let (files, wall) = (SimulatedFiles::new(7), TestWall::at(TODAY));
+        let broker = start(&files, &wall);
+        let (mut first, ..) = RawClient5::open(broker.addr, &Connect5::resuming("A").session_expiry(60));
+        first.subscribe("x", 1);
+        if is_away {
+            first.disconnect();
+        }
+        broker.wait_for_log(broker.log().submitted());
+        files.hold_syncs();
+        let for_an_hour = Connect5::resuming("A").session_expiry(3_600);
+        let mut second = RawClient5::connect(broker.addr);
+        second.send_connect(&for_an_hour);
+        files.wait_for_held_sync();
+        second.stays_silent_and_open(Duration::from_millis(20));
+        files.let_one_sync_through();
+        assert!(matches!(second.expect_packet(), ServerPacket5::ConnAck(true, 0, _)));
+        let found: Vec<SimulatedFiles> = (0..16).map(|seed| files.after_power_cut(seed)).collect();
+        files.release_syncs();
+        broker.kill();
+        wall.set(TODAY + HOUR / 2);
+        for found in found {
+            let again = start(&found, &wall);
+            assert!(again.core.stays_for("A", Duration::from_mins(20)), "is away: {is_away}");
+            again.kill();
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What tests ask of a hand-over.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Progress;
 use crate::broker::Core;
@@ -18,6 +19,12 @@ impl Core {
             let state = client.lock();
             state.session.queued() + state.session.unfinished() > 0
         })
+    }
+
+    /// Whether a session without connection is there and stays at least so long.
+    pub(crate) fn stays_for(&self, id: &str, time: Duration) -> bool {
+        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
+        client.is_some_and(|client| client.lock().expires_at.is_none_or(|at| at > self.now().after(time)))
     }
 
     /// Ends a session as its expiry does.
