@@ -115,6 +115,8 @@ impl Days {
 pub struct StorageSnapshot {
     /// Gauge: 1 while the data directory cannot be written; nothing that must be stored is acknowledged then.
     pub failing: u64,
+    /// Gauge: 1 while the disk is full: the reserve was given up, and nothing that makes the log grow is taken.
+    pub full: u64,
     /// Gauge: bytes of the files in the data directory.
     pub files_bytes: u64,
     /// Bytes put on record.

@@ -23,6 +23,7 @@ mod entrance;
 mod fan_out;
 mod filters;
 mod flush;
+mod full_disk;
 mod gate;
 mod group;
 mod hand_over;
@@ -306,6 +307,7 @@ impl Drop for Core {
 fn storage_snapshot(status: LogStatus) -> StorageSnapshot {
     StorageSnapshot {
         failing: status.failing.into(),
+        full: status.full.into(),
         files_bytes: status.files_bytes,
         bytes_recorded: status.bytes_submitted,
         bytes_written: status.bytes_written,

@@ -73,6 +73,14 @@ impl Publisher {
         self.pending.take().map(|pending| pending.fan_out)
     }
 
+    /// The topic of a PUBLISH, if it says one or its alias stands for one.
+    pub(super) fn topic_of<'a>(&'a self, publish: &Publish<'a>) -> Option<&'a str> {
+        match publish.properties.topic_alias {
+            Some(alias) if publish.topic.is_empty() => known_topic(self.aliases.as_deref(), alias.get()),
+            _ => Some(publish.topic),
+        }
+    }
+
     /// Bytes of the largest packet that the client may send.
     pub(crate) fn packet_bytes_max(&self) -> usize {
         self.packet_bytes_max as usize
@@ -112,9 +120,7 @@ impl Core {
             None => publish.topic,
             Some(alias) => {
                 resolve_alias(&self.accounts, aliases, alias.get(), publish.topic, *topic_alias_max)?;
-                let topics = aliases.as_ref().map_or(&[][..], |aliases| &aliases.topics);
-                let known = topics.get(usize::from(alias.get()) - 1).and_then(Option::as_deref);
-                known.ok_or(Cause::TopicAliasInvalid)?
+                known_topic(aliases.as_deref(), alias.get()).ok_or(Cause::TopicAliasInvalid)?
             }
         };
         let mut received = None;
@@ -382,6 +388,11 @@ impl Core {
             turn.log.record(&Record::WillEnd { will: will.key }, true);
         }
     }
+}
+
+/// The topic that a number stands for.
+fn known_topic(aliases: Option<&Aliases>, alias: u16) -> Option<&str> {
+    aliases?.topics.get(usize::from(alias).checked_sub(1)?)?.as_deref()
 }
 
 /// Whom a verdict is about: without rules it is about everybody.

@@ -70,6 +70,7 @@ fn publish_counters(core: &Core) {
     if let Some(storage) = metrics.storage {
         for (name, value) in [
             ("failing", storage.failing),
+            ("full", storage.full),
             ("files bytes", storage.files_bytes),
             ("bytes recorded", storage.bytes_recorded),
             ("bytes written", storage.bytes_written),

@@ -12,7 +12,7 @@ use super::connection::{Connection, Socket};
 use super::stream::Stream;
 use super::worker;
 use crate::broker::{Cause, ReadBack};
-use crate::protocol::Frame;
+use crate::protocol::{Frame, Packet, decode};
 
 /// What a connection with a durable session has besides.
 #[derive(Default)]
@@ -144,15 +144,24 @@ impl Connection {
     }
 
     /// Whether this packet has to wait for room in the log: a publish, by a client whose publishes
-    /// have to be stored.
+    /// have to be stored, or on a full disk one that would have to be.
     pub(super) fn must_wait_for_room(&mut self, frame: &Frame<'_>) -> bool {
-        // On a full disk also who has stored nothing yet: what many newcomers store once is much.
         self.from_log.waits_to_publish = frame.makes_log_grow()
-            && self
-                .core
-                .log
-                .as_ref()
-                .is_some_and(|log| log.is_short_of_room() || self.from_log.has_grown && log.is_full());
+            && self.core.log.as_ref().is_some_and(|log| {
+                if log.is_short_of_room() {
+                    self.needs_disk(frame)
+                } else {
+                    self.from_log.has_grown && log.is_full()
+                }
+            });
         self.from_log.waits_to_publish
+    }
+
+    #[cold]
+    fn needs_disk(&self, frame: &Frame<'_>) -> bool {
+        match decode(frame, self.terms.version) {
+            Ok(Packet::Publish(publish)) => self.core.needs_disk(&self.client, &self.publisher, &publish),
+            _ => false,
+        }
     }
 }

@@ -194,3 +194,30 @@ fn a_disk_that_is_full_during_a_checkpoint_holds_up_nothing_for_ever() {
     }
     broker.kill();
 }
+
+/// Whoever needs no disk goes on: QoS 1 and 2 for those whose sessions end with their connections, or
+/// for nobody. Also a publisher whose earlier messages had to be stored.
+#[test]
+fn what_concerns_no_kept_session_goes_on_while_the_disk_is_full() {
+    let files = SimulatedFiles::new(4);
+    let broker = start(&files);
+    persistent(&broker, "away", "both/#");
+    files.set_limit(Some(DISK));
+    broker.log().tend_reserve();
+    let (_, mut publisher) = fill(&broker, 0);
+    let mut reader = RawClient::clean(broker.addr, "reader");
+    reader.subscribe("live", 1);
+    publisher.publish("live", 1, "at QoS 1");
+    reader.expect_message_and_ack("live", "at QoS 1");
+    publisher.publish("live", 2, "at QoS 2");
+    reader.expect_message_and_ack("live", "at QoS 2");
+    publisher.publish("nobody", 1, "is here");
+    assert_eq!(broker.core.metrics().storage.map(|storage| storage.full), Some(1));
+    // These have to be stored.
+    for (topic, flags) in [("both", 2), ("live", 3)] {
+        let mut waits = RawClient::clean(broker.addr, topic);
+        waits.send(&wire::raw_publish(flags, topic, Some(1), "m"));
+        waits.stays_silent_and_open(std::time::Duration::from_millis(20));
+    }
+    broker.kill();
+}

@@ -93,6 +93,8 @@ pub(crate) struct LogStatus {
     pub(crate) sync_failures: u64,
     /// The last attempt to write or sync failed: nothing is committed until one succeeds.
     pub(crate) failing: bool,
+    /// The reserve was given up and is not there again.
+    pub(crate) full: bool,
     /// Bytes of all segments and the checkpoint.
     pub(crate) files_bytes: u64,
 }
@@ -373,6 +375,7 @@ impl Log {
             write_failures: read(write_failures),
             sync_failures: read(sync_failures),
             failing: self.shared.failing.load(Ordering::Acquire),
+            full: self.shared.is_short_of_room(),
             files_bytes: self.shared.segments.bytes() + self.shared.checkpoints.bytes(),
         }
     }
