@@ -31,6 +31,8 @@ pub(crate) mod cost {
     pub(crate) const WRITE: u32 = 20;
     /// A filter that is added or removed.
     pub(crate) const FILTER: u32 = 8;
+    /// A look whether retained messages match a filter with wildcards: some steps through their topics.
+    pub(crate) const LOOK: u32 = 32;
     /// Messages of a queue that are looked through for one unit.
     pub(crate) const MESSAGES_PER_UNIT: usize = 2;
     /// Bytes that are copied for one unit.

@@ -129,7 +129,6 @@ impl Core {
             let code =
                 self.subscribe_one(turn, client, &mut state, (filter, options, id), &mut progress.refused);
             progress.codes.push(code);
-            turn.budget.spend(cost::FILTER);
         }
         Ok(false)
     }

@@ -42,7 +42,6 @@ impl Core {
         for (filter, options) in subscribe.filters() {
             let asked = (filter, options, subscribe.subscription_id);
             codes.push(self.subscribe_one(turn, client, &mut state, asked, &mut refused));
-            turn.budget.spend(cost::FILTER);
         }
         drop(state);
         publisher.answer_subscribe(subscribe.packet_id, &codes);
@@ -59,6 +58,7 @@ impl Core {
         (filter, options, subscription_id): (&str, SubscribeOptions, Option<NonZeroU32>),
         refused: &mut u64,
     ) -> ReasonCode {
+        turn.budget.spend(self.cost_of(filter));
         let SubscribeOptions { qos, no_local, retain_as_published, retain_handling } = options;
         let options = SubscriptionOptions { qos, no_local, retain_as_published, subscription_id };
         if self.access.refuses_subscriptions() && !self.may_subscribe(client, filter) {
@@ -98,6 +98,12 @@ impl Core {
             self.owe_retained(state, filter, options);
         }
         ReasonCode::granted(qos)
+    }
+
+    /// What it costs to add this filter.
+    fn cost_of(&self, filter: &str) -> u32 {
+        let looks = !self.retained.is_empty() && filter.contains(['+', '#']);
+        if looks { cost::FILTER + cost::LOOK } else { cost::FILTER }
     }
 
     pub(super) fn log_refused_filters(&self, client: &Client, refused: u64) {
