@@ -87,9 +87,17 @@ fn faults_end_check_and_start_alike() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = file(directory.path(), "inflight_mx = 1\n[limits]\ninflight_max = 0");
     for arguments in [&["check", "--config", &path] as &[&str], &["--config", &path]] {
-        let (code, stdout, stderr) = run(ternmq().args(arguments).args(["--bind", "0.0.0.0:0"]));
+        let misspelt = "TERNMQ_ALLOW_ANONYMUS";
+        let mut command = ternmq();
+        let (code, stdout, stderr) =
+            run(command.args(arguments).args(["--bind", "0.0.0.0:0"]).env(misspelt, "true"));
         assert_eq!((code, stdout.as_str()), (Some(2), ""), "{arguments:?}");
-        assert_eq!(stderr.lines().count(), 3, "{stderr}");
+        assert_eq!(stderr.lines().count(), 4, "{stderr}");
+        // It is no fault, but it explains one.
+        assert!(
+            stderr.contains(&format!("warning: {misspelt}: unknown variable, did you mean ")),
+            "{stderr}"
+        );
         assert!(stderr.contains(&format!(
             "limits.inflight_max = 0: expected a whole number from 1 to 65535 (in {path})"
         )));
