@@ -397,6 +397,31 @@ fn a_file_that_has_changed_is_read_again() {
 }
 
 #[test]
+fn what_a_bad_file_holds_up_is_called_changed_only_when_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let rules = directory.path().join("acl.txt");
+    fs::write(&rules, "topic read a\n").expect("rules");
+    let text = "[storage]\nkind = \"memory\"\n[auth]\nacl_file = \"acl.txt\"\n";
+    let path = file(directory.path(), text);
+    let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0", "--config"]).arg(&path));
+    broker.until("started");
+    let with_more = format!("{text}[limits]\nsessions_max = 7\ninflight_max = 7\n[log]\nlevel = \"debug\"\n");
+    file(directory.path(), &with_more);
+    fs::write(&rules, "topics read a\n").expect("rules");
+    broker.signal("HUP");
+    let log = broker.until("reloaded in part");
+    assert!(log.contains("failures=1") && !log.contains("limits.sessions_max"), "{log}");
+    assert!(log.contains("setting=log.level") && log.contains("setting=limits.inflight_max"), "{log}");
+    fs::write(&rules, "topic read b\n").expect("rules");
+    broker.signal("HUP");
+    let log = broker.until("failures=0");
+    assert!(log.contains("setting=limits.sessions_max") && log.contains("value=7"), "{log}");
+    assert!(!log.contains("setting=log.level") && !log.contains("setting=limits.inflight_max"), "{log}");
+    broker.signal("TERM");
+    assert_eq!(broker.end().0, Some(0));
+}
+
+#[test]
 fn a_log_that_nobody_reads_does_no_harm() {
     let mut command = ternmq();
     command.args(["--bind", "127.0.0.1:0", "--log", "trace"]).stderr(Stdio::piped());
