@@ -1,7 +1,9 @@
 //! New settings and new files while the broker runs: after SIGHUP, and when a file has changed.
 //!
-//! Files are looked at every second: their length, times and number. One that is being written is left alone until it has stayed
-//! as it is for a second, so that no half of it is read. What a reload finds wrong leaves everything as it was.
+//! Files are looked at every second: their length, times and number. One that is being written is
+//! left alone until it has stayed as it is for a second, so that no half of it is read: what has
+//! changed is taken up by the second look after it. A file that cannot be used leaves in force
+//! what the broker has read before.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +16,7 @@ use std::time::Duration;
 use ternmq::Broker;
 use ternmq::config::{self, Loaded, Sources};
 use ternmq::logging::LogControl;
+use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
 
 use crate::process;
@@ -30,37 +33,33 @@ type Shown = BTreeMap<String, String>;
 pub(crate) struct Reloader {
     sources: Sources,
     loaded: Loaded,
+    /// The settings as the log has told of them: in force, or waiting for a restart.
+    told: Shown,
     log: LogControl,
-    seen: Stamps,
+    watch: Watch,
 }
 
 impl Reloader {
     /// To be made before the broker reads its files, so that no change after that is missed.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     pub(crate) fn new(sources: Sources, loaded: Loaded, log: LogControl) -> Self {
-        let mut reloader = Self { sources, loaded, log, seen: Stamps::new() };
-        reloader.seen = reloader.stamps();
-        reloader
+        let told = shown(&loaded);
+        let watch = Watch::new(LOOK_EVERY, stamps(&sources, &loaded));
+        Self { sources, loaded, told, log, watch }
     }
 
     /// Waits until a file has changed and come to rest. Loses nothing if it is cancelled.
     pub(crate) async fn changed(&mut self) {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut last = None;
-        loop {
-            ticks.tick().await;
-            let now = self.stamps();
-            if now != self.seen && last.as_ref() == Some(&now) {
-                return;
-            }
-            last = Some(now);
-        }
+        let Self { sources, loaded, watch, .. } = self;
+        watch.changed(|| stamps(sources, loaded)).await;
     }
 
     /// Reads everything again and has the broker take it up.
     pub(crate) fn reload(&mut self, broker: &Broker, why: &str) {
         // Before anything is read: what changes meanwhile is read again.
-        self.seen = self.stamps();
+        self.watch.seen = stamps(&self.sources, &self.loaded);
         let new = match config::load(&self.sources) {
             Ok(mut new) => {
                 new.use_default_data_dir(&self.sources.environment);
@@ -73,41 +72,96 @@ impl Reloader {
             }
         };
         new.warnings.iter().for_each(|warning| warn!("{warning}"));
-        for (path, value, is_live) in differences(&shown(&self.loaded), &shown(&new)) {
-            if is_live {
-                info!(setting = %path, value, "changed");
-            } else {
-                warn!(setting = %path, value, "changed in the configuration; takes effect after a restart");
-            }
-        }
         if new.config.limits.connections_max != self.loaded.config.limits.connections_max {
             process::raise_descriptor_limit(&new.config.limits);
         }
-        if let Err(error) = self.log.set_level(&new.config.log) {
+        let level = self.log.set_level(&new.config.log);
+        if let Err(error) = &level {
             error!(%error, "log.level stays as it is");
         }
         let Ok(failures) = broker.reload(&new.config) else { return };
         for failure in &failures {
             error!(%failure, "stays as it was");
         }
-        if !failures.is_empty() {
-            error!("the settings of listeners, limits and logins stay as well, until that is in order");
+        // With a failure the settings of listeners, limits and logins stay. Rules and certificates
+        // may have been taken up; they are told of when everything is in order.
+        let is_whole = failures.is_empty();
+        self.tell(&shown(&new), |path| if path == "log.level" { level.is_ok() } else { is_whole });
+        if is_whole {
+            info!(why, failures = 0, "reloaded");
+        } else {
+            warn!(
+                why,
+                failures = failures.len(),
+                "reloaded in part: the settings of listeners, limits and logins stay as well, until that is in order"
+            );
         }
-        info!(why, failures = failures.len(), "reloaded");
         self.loaded = new;
-        let mut seen = std::mem::take(&mut self.seen);
-        self.seen = self.stamps();
-        self.seen.iter_mut().for_each(|(path, stamp)| {
+        let mut seen = std::mem::take(&mut self.watch.seen);
+        self.watch.seen = stamps(&self.sources, &self.loaded);
+        self.watch.seen.iter_mut().for_each(|(path, stamp)| {
             if let Some(before) = seen.remove(path) {
                 *stamp = before;
             }
         });
     }
 
-    fn stamps(&self) -> Stamps {
-        let file = self.sources.file.iter().cloned();
-        file.chain(self.loaded.config.files()).map(|path| (path.clone(), stamp(&path))).collect()
+    /// Tells of settings that differ from those told of: of those that need a restart, and of
+    /// others once they are in force.
+    fn tell(&mut self, new: &Shown, is_in_force: impl Fn(&str) -> bool) {
+        for (path, value, is_live) in differences(&self.told, new) {
+            if is_live && !is_in_force(&path) {
+                continue;
+            }
+            if is_live {
+                info!(setting = %path, value, "changed");
+            } else {
+                warn!(setting = %path, value, "changed in the configuration; takes effect after a restart");
+            }
+            if new.contains_key(&path) {
+                self.told.insert(path, value);
+            } else {
+                self.told.remove(&path);
+            }
+        }
     }
+}
+
+/// Looks at files again and again.
+struct Watch {
+    ticks: Interval,
+    /// What has been read.
+    seen: Stamps,
+    /// The look before.
+    last: Option<Stamps>,
+}
+
+impl Watch {
+    fn new(every: Duration, seen: Stamps) -> Self {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { ticks, seen, last: None }
+    }
+
+    /// Waits for two looks in a row that see the same, and not what has been read. All that it
+    /// knows is in `self`: whoever drops it and calls it again waits no longer.
+    async fn changed(&mut self, look: impl Fn() -> Stamps) {
+        loop {
+            self.ticks.tick().await;
+            let now = look();
+            let rests = self.last.as_ref() == Some(&now);
+            let is_new = now != self.seen;
+            self.last = Some(now);
+            if rests && is_new {
+                return;
+            }
+        }
+    }
+}
+
+fn stamps(sources: &Sources, loaded: &Loaded) -> Stamps {
+    let file = sources.file.iter().cloned();
+    file.chain(loaded.config.files()).map(|path| (path.clone(), stamp(&path))).collect()
 }
 
 fn stamp(path: &PathBuf) -> Stamp {
@@ -164,4 +218,52 @@ fn is_live(path: &str, stays: impl Fn(&str) -> bool) -> bool {
         return !["limits.tls_handshakes_max", "limits.inflight_max"].contains(&path);
     }
     path.starts_with("auth.") || path.starts_with("acl") || path == "log.level"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const EVERY: Duration = Duration::from_millis(20);
+
+    fn length(bytes: u64) -> Stamps {
+        Stamps::from([(PathBuf::from("acl.txt"), Some((bytes, 0, 0, 0)))])
+    }
+
+    /// What `main` does: its loop has other things to do, more often than files are looked at.
+    #[tokio::test]
+    async fn a_change_is_seen_by_the_second_look_however_often_the_wait_is_cancelled() {
+        let mut watch = Watch::new(EVERY, length(1));
+        let looks = Cell::new(0);
+        let seen = async {
+            loop {
+                let look = || {
+                    looks.set(looks.get() + 1);
+                    length(2)
+                };
+                tokio::select! {
+                    () = watch.changed(look) => return,
+                    () = tokio::time::sleep(EVERY / 4) => {}
+                }
+            }
+        };
+        let seen = tokio::time::timeout(Duration::from_secs(10), seen).await;
+        assert_eq!((seen, looks.get()), (Ok(()), 2));
+    }
+
+    /// Each time it is another one: it is being written.
+    #[tokio::test]
+    async fn a_file_is_left_alone_until_it_rests() {
+        let mut watch = Watch::new(Duration::from_millis(1), length(1));
+        let looks = Cell::new(1);
+        watch
+            .changed(|| {
+                looks.set(looks.get() + 1);
+                length(looks.get().min(5))
+            })
+            .await;
+        assert_eq!(looks.get(), 6);
+    }
 }

@@ -87,9 +87,17 @@ fn faults_end_check_and_start_alike() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = file(directory.path(), "inflight_mx = 1\n[limits]\ninflight_max = 0");
     for arguments in [&["check", "--config", &path] as &[&str], &["--config", &path]] {
-        let (code, stdout, stderr) = run(ternmq().args(arguments).args(["--bind", "0.0.0.0:0"]));
+        let misspelt = "TERNMQ_ALLOW_ANONYMUS";
+        let mut command = ternmq();
+        let (code, stdout, stderr) =
+            run(command.args(arguments).args(["--bind", "0.0.0.0:0"]).env(misspelt, "true"));
         assert_eq!((code, stdout.as_str()), (Some(2), ""), "{arguments:?}");
-        assert_eq!(stderr.lines().count(), 3, "{stderr}");
+        assert_eq!(stderr.lines().count(), 4, "{stderr}");
+        // It is no fault, but it explains one.
+        assert!(
+            stderr.contains(&format!("warning: {misspelt}: unknown variable, did you mean ")),
+            "{stderr}"
+        );
         assert!(stderr.contains(&format!(
             "limits.inflight_max = 0: expected a whole number from 1 to 65535 (in {path})"
         )));
@@ -384,6 +392,31 @@ fn a_file_that_has_changed_is_read_again() {
         log.contains("acl.txt:1") && log.contains("stays as it was") && log.contains("failures=1"),
         "{log}"
     );
+    broker.signal("TERM");
+    assert_eq!(broker.end().0, Some(0));
+}
+
+#[test]
+fn what_a_bad_file_holds_up_is_called_changed_only_when_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let rules = directory.path().join("acl.txt");
+    fs::write(&rules, "topic read a\n").expect("rules");
+    let text = "[storage]\nkind = \"memory\"\n[auth]\nacl_file = \"acl.txt\"\n";
+    let path = file(directory.path(), text);
+    let mut broker = Running::start(ternmq().args(["--bind", "127.0.0.1:0", "--config"]).arg(&path));
+    broker.until("started");
+    let with_more = format!("{text}[limits]\nsessions_max = 7\ninflight_max = 7\n[log]\nlevel = \"debug\"\n");
+    file(directory.path(), &with_more);
+    fs::write(&rules, "topics read a\n").expect("rules");
+    broker.signal("HUP");
+    let log = broker.until("reloaded in part");
+    assert!(log.contains("failures=1") && !log.contains("limits.sessions_max"), "{log}");
+    assert!(log.contains("setting=log.level") && log.contains("setting=limits.inflight_max"), "{log}");
+    fs::write(&rules, "topic read b\n").expect("rules");
+    broker.signal("HUP");
+    let log = broker.until("failures=0");
+    assert!(log.contains("setting=limits.sessions_max") && log.contains("value=7"), "{log}");
+    assert!(!log.contains("setting=log.level") && !log.contains("setting=limits.inflight_max"), "{log}");
     broker.signal("TERM");
     assert_eq!(broker.end().0, Some(0));
 }

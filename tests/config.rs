@@ -76,7 +76,7 @@ fn origin(loaded: &Loaded, path: &str) -> Origin {
 /// The faults of a file as (path, line) pairs.
 fn faults(text: &str) -> Vec<(String, String)> {
     let found = Written::new(text).load().expect_err(text);
-    found.0.iter().map(|fault| (fault.path.clone(), fault.to_string())).collect()
+    found.faults.iter().map(|fault| (fault.path.clone(), fault.to_string())).collect()
 }
 
 /// The one fault of a file, which must be at `path` and speak of each of `words`.
@@ -696,7 +696,7 @@ fn variables_are_judged_like_keys() {
         ("TERNMQ_BIND", "1883"),
     ])
     .expect_err("faults");
-    let lines: Vec<String> = found.0.iter().map(ToString::to_string).collect();
+    let lines: Vec<String> = found.faults.iter().map(ToString::to_string).collect();
     assert_eq!(lines.len(), 5, "{lines:#?}");
     for words in [
         &["limits.inflight_max = \"+5\"", "(in environment TERNMQ_LIMITS__INFLIGHT_MAX)"] as &[&str],
@@ -744,7 +744,7 @@ fn text_that_is_not_utf8_is_a_fault_of_its_variable() {
     let bad = OsString::from_vec(vec![b'/', 0xff]);
     let environment = vec![("TERNMQ_DATA_DIR".into(), bad.clone()), ("OTHER".into(), bad)];
     let found = load(&Sources { environment, ..Sources::default() }).expect_err("a fault");
-    assert_eq!(found.0.len(), 1);
+    assert_eq!(found.faults.len(), 1);
     assert!(found.to_string().contains("UTF-8") && found.to_string().contains("TERNMQ_DATA_DIR"), "{found}");
 }
 
@@ -769,7 +769,7 @@ fn all_faults_are_reported_at_once() {
     );
     let flags = Flags { log: Some("loud".to_owned()), ..Flags::default() };
     let found = written.load_with(&[("TERNMQ_LOG__FORMAT", "xml")], flags).expect_err("faults");
-    let mut paths: Vec<&str> = found.0.iter().map(|fault| fault.path.as_str()).collect();
+    let mut paths: Vec<&str> = found.faults.iter().map(|fault| fault.path.as_str()).collect();
     paths.sort_unstable();
     let expected = [
         "datadir",
@@ -792,7 +792,7 @@ fn a_fault_that_is_overridden_is_still_one() {
     let flags =
         Flags { log: Some("info".to_owned()), bind: Some("127.0.0.1:0".to_owned()), ..Flags::default() };
     let found = written.load_with(&[], flags).expect_err("faults");
-    let paths: Vec<&str> = found.0.iter().map(|fault| fault.path.as_str()).collect();
+    let paths: Vec<&str> = found.faults.iter().map(|fault| fault.path.as_str()).collect();
     assert_eq!(paths, ["listeners[0].bind", "log.level"]);
 }
 
@@ -871,7 +871,7 @@ fn tls_needs_its_files() {
     let pair = "certificate = \"c\"\nprivate_key = \"k\"\n";
     let found = |text: &str| -> Vec<String> {
         let found = Written::new(text).with("c").with("k").load().expect_err(text);
-        found.0.iter().map(ToString::to_string).collect()
+        found.faults.iter().map(ToString::to_string).collect()
     };
     let no_table = found("[[listeners]]\nbind = \"[::1]:8883\"\ntransport = \"tls\"");
     assert_eq!(no_table.len(), 2, "{no_table:#?}");

@@ -60,19 +60,25 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Every fault that was found; never empty. Displayed with one fault on each line.
+/// Why there is no configuration. Displayed with one fault on each line, then the warnings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigFaults(pub Vec<Fault>);
+pub struct ConfigFaults {
+    /// Every fault that was found; never empty.
+    pub faults: Vec<Fault>,
+    /// What is allowed but hardly meant, and may be what the faults come from: a variable that is
+    /// no setting because its name is misspelt.
+    pub warnings: Vec<String>,
+}
 
 impl fmt::Display for ConfigFaults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, fault) in self.0.iter().enumerate() {
+        for (n, fault) in self.faults.iter().enumerate() {
             if n > 0 {
                 f.write_str("\n")?;
             }
             write!(f, "{fault}")?;
         }
-        Ok(())
+        self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
     }
 }
 

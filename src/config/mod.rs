@@ -210,8 +210,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigFaults> {
     let acl = acl::tables(&mut reading);
     let listeners = check::listeners(&mut reading);
     check_auth::auth(&mut reading, &listeners);
-    if !reading.report.faults.is_empty() {
-        return Err(ConfigFaults(reading.report.faults));
+    let Report { faults, warnings, .. } = &mut reading.report;
+    if !faults.is_empty() {
+        return Err(ConfigFaults { faults: std::mem::take(faults), warnings: std::mem::take(warnings) });
     }
     let config = Config { listeners, acl, ..reading.config };
     let settings = effective(&config, &reading.report);
