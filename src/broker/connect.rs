@@ -224,7 +224,7 @@ impl Core {
                 let recorded = turn_log.commit(self).unwrap_or(Position::START);
                 state.session.attached_at(recorded, acknowledged);
             }
-            // With the next batch: a will does not hold up CONNACK.
+            // It does not hold up CONNACK, but nothing is waited for either before it is written.
             if let Some(will) = &will {
                 turn_log.begin_will(will, if outlives { client.key } else { 0 });
             }
@@ -328,16 +328,21 @@ impl Core {
                 state.replays = None;
                 self.timers.cancel(client, state);
                 self.metrics.clients_connected.decrement();
-                // It stays in the client's state, where a checkpoint finds it, while this waits.
-                let will = state.session.take_will();
-                let due =
-                    will.as_ref().is_some_and(|will| continues == Continues::No || will.delay.is_zero());
-                state.leaving_will = will.map(Box::new);
-                (link.peer, due)
+                // Either stays in the client's state, where a checkpoint finds it, while this waits.
+                match state.session.take_will() {
+                    Some(will) if continues == Continues::Yes && !will.delay.is_zero() => {
+                        // As if the client had gone: it is back before it is due.
+                        let at = self.now().after(will.delay);
+                        state.delayed_will = Some(Box::new((at, will)));
+                        self.timers.set(client, state, at);
+                    }
+                    will => state.leaving_will = will.map(Box::new),
+                }
+                link.peer
             });
             (taken, state.closing.clone())
         };
-        if let Some((old_peer, _)) = &taken {
+        if let Some(old_peer) = &taken {
             self.note_take_over(&client.id, *old_peer, new_peer);
         }
         // Also whoever finds that another has told it to end waits for that end.
@@ -350,19 +355,13 @@ impl Core {
                 state.closing = None;
             }
         }
-        let Some((_, due)) = taken else { return };
+        if taken.is_none() {
+            return;
+        }
         let mut turn = Turn::new();
         turn.begin(self);
         let will = client.lock().leaving_will.take();
-        let mut fan_out = None;
-        if let Some(will) = will {
-            if due {
-                fan_out = self.publish_will(&mut turn, client, &will);
-            } else {
-                // It would be sent later, and the session goes on before that.
-                self.drop_will(&mut turn, Some(&will));
-            }
-        }
+        let fan_out = will.and_then(|will| self.publish_will(&mut turn, client, &will));
         turn.finish(self);
         drop(turn);
         if let Some(fan_out) = fan_out {

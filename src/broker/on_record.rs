@@ -21,7 +21,8 @@ impl Core {
     }
 
     /// Puts on record what CONNACK will say of a session that is kept: that it exists, and that it stays
-    /// as long as that; `Some`: CONNACK must wait until the log is there. In memory the same holds from
+    /// as long as that, and that a delayed will is not sent; `Some`: CONNACK must wait until the log is
+    /// there. In memory the same holds from
     /// here on, so that a checkpoint says it for the record.
     pub(super) fn record_before_connack(
         &self,
@@ -48,6 +49,16 @@ impl Core {
             state.keep_for = keep_for;
             self.set_expiry(client, state);
             turn_log.record(&self.detached(client, state), true);
+        }
+        if let Some((_, will)) = state.delayed_will.as_deref_mut()
+            && outlives
+            && !log.is_full()
+            && !self.ledger.is_failing()
+        {
+            // Back in time: it is not sent (MQTT 5 [MQTT-3.1.3-9]), after a crash neither. Until the
+            // connection is there it waits in memory, off the record.
+            turn_log.end_will(will, true);
+            will.key = 0;
         }
         if let Some(end) = turn_log.commit(self) {
             state.on_record = end;

@@ -12,7 +12,6 @@ use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
 use crate::router::{Asked, Judged, Lookup, Route, RouteCache, RouteList, RouteMatch, Routes};
 use crate::session::{ALIAS_COST, Message, Outgoing, Owner, Reception, Will};
-use crate::storage::Record;
 
 /// Steps of a match that a publish has at least, so that few are continued in another turn.
 const MATCH_STEPS_MIN: u32 = 256;
@@ -366,12 +365,12 @@ impl Core {
     ) -> Option<Box<FanOut>> {
         if is_sys(&will.topic) {
             self.metrics.dropped.add("sys_topic", 1);
-            self.drop_will(turn, Some(will));
+            turn.log.end_will(will, true);
             return None;
         }
         if !self.may_publish(&will.owner, &will.topic) {
             self.metrics.dropped.add("acl_write", 1);
-            self.drop_will(turn, Some(will));
+            turn.log.end_will(will, true);
             return None;
         }
         self.metrics.wills_published.add(1);
@@ -380,13 +379,6 @@ impl Core {
         let rest = self.publish_message_of(turn, (publisher, Some(&will.owner)), &message, will.retain, also);
         turn.log.wait();
         rest
-    }
-
-    /// A will that is not to be published goes off the record; waited for, so that it is not published after a crash.
-    pub(super) fn drop_will(&self, turn: &mut Turn, will: Option<&Will>) {
-        if let Some(will) = will.filter(|will| will.key != 0) {
-            turn.log.record(&Record::WillEnd { will: will.key }, true);
-        }
     }
 }
 

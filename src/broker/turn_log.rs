@@ -180,7 +180,7 @@ impl TurnLog {
     /// A will is to be published if its client goes without a word. `session`: the client's, if it outlives the connection.
     pub(super) fn begin_will(&mut self, will: &Will, session: u64) {
         if will.key != 0 {
-            self.record(&will_record(will, session), false);
+            self.record(&will_record(will, session), true);
         }
     }
 

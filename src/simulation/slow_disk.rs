@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::broker::{Power, SMALL, TestBroker};
 use super::support::raw_client::{DEADLINE, RawClient};
+use super::support::raw_client5::RawClient5;
 use super::support::server_packet::ServerPacket;
+use super::support::server_packet5::ServerPacket5;
 use super::support::wire::{self, Connect};
+use super::support::wire5::{Connect5, four, id};
 use crate::config::Limits;
 use crate::storage::simulated::{SimulatedFiles, Step, StepKind};
 
@@ -159,4 +162,45 @@ fn a_newcomer_waits_for_a_busy_disk() {
     assert_eq!(newcomer.expect_packet(), ServerPacket::ConnAck(false, 0));
     drop(let_in);
     broker.kill();
+}
+
+/// A client is back before its will is due, or takes over from itself: it is told so when that is on
+/// record, and after a crash the will is not sent.
+#[test]
+fn a_will_that_is_called_off_is_off_the_record_before_connack() {
+    for vanishes in [true, false] {
+        let (files, broker) = start();
+        let power = Power::with(&files, |_| None);
+        let connect = Connect5::resuming("A").session_expiry(3_600);
+        let with_will = Connect5::resuming("A")
+            .session_expiry(3_600)
+            .will("w", "gone", 1, false)
+            .will_with(four(id::WILL_DELAY, 600));
+        let (first, ..) = RawClient5::open(broker.addr, &with_will);
+        if vanishes {
+            drop(first);
+            let deadline = Instant::now() + DEADLINE;
+            while !broker.core.has_delayed_will("A") {
+                assert!(Instant::now() < deadline, "its end is not seen");
+                std::thread::yield_now();
+            }
+        }
+        broker.wait_for_log(broker.log().submitted());
+        files.hold_syncs();
+        let mut second = RawClient5::connect(broker.addr);
+        second.send_connect(&connect);
+        files.wait_for_held_sync();
+        second.stays_silent_and_open(Duration::from_millis(20));
+        files.let_one_sync_through();
+        assert!(matches!(second.expect_packet(), ServerPacket5::ConnAck(true, 0, _)));
+        power.cut(&files);
+        files.release_syncs();
+        for seed in 0..16 {
+            let found = files.after_power_cut(seed);
+            let again = TestBroker::start(Arc::new(found), SMALL, Limits::default()).unwrap();
+            assert!(!again.core.has_delayed_will("A"), "seed {seed}, vanishes: {vanishes}");
+            again.kill();
+        }
+        broker.kill();
+    }
 }

@@ -27,6 +27,12 @@ impl Core {
         client.is_some_and(|client| client.lock().expires_at.is_none_or(|at| at > self.now().after(time)))
     }
 
+    /// Whether a will waits for its delay or the end of this session.
+    pub(crate) fn has_delayed_will(&self, id: &str) -> bool {
+        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
+        client.is_some_and(|client| client.lock().delayed_will.is_some())
+    }
+
     /// Ends a session as its expiry does.
     pub(crate) fn expire_now(&self, id: &str) {
         let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
