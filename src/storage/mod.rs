@@ -29,6 +29,7 @@ mod segments;
 mod shared;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod slow_syncs;
 mod tail;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::directory::{copy, create_segment, write_whole};
 use super::files::LogFile;
@@ -19,6 +19,7 @@ use super::log::Sync;
 use super::open::Cut;
 use super::reserve::is_no_room;
 use super::shared::Shared;
+use super::slow_syncs::SlowSyncs;
 use super::tail::Tail;
 use crate::ledger::Position;
 
@@ -26,10 +27,6 @@ use crate::ledger::Position;
 const UNSYNCED_BYTES: usize = 8 * 1024 * 1024;
 /// Buffers up to this size are used again.
 const SPARE_BYTES: usize = 1024 * 1024;
-
-/// A sync that takes as long is told.
-const SYNC_SLOW: Duration = Duration::from_secs(1);
-const SLOW_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// When the writer wants to be asked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +58,7 @@ pub(super) struct Writer {
     sync_at: Option<Instant>,
     sync_wanted: bool,
     closing: bool,
-    /// When a slow sync was told of last.
-    slow_told: Option<Instant>,
+    slow_syncs: SlowSyncs,
 }
 
 impl Writer {
@@ -76,7 +72,7 @@ impl Writer {
             sync_at: None,
             sync_wanted: false,
             closing: false,
-            slow_told: None,
+            slow_syncs: SlowSyncs::default(),
         }
     }
 
@@ -300,7 +296,7 @@ impl Writer {
         let file = self.file(index)?;
         let began = Instant::now();
         let result = file.sync();
-        self.tell_if_slow(began);
+        self.slow_syncs.tell_if_slow(began);
         let tail = &mut self.tails[index];
         if let Err(error) = result {
             tail.distrusted = true;
@@ -313,19 +309,6 @@ impl Writer {
         }
         self.synced(index);
         Ok(())
-    }
-
-    /// Whatever waits for the log has waited for that.
-    fn tell_if_slow(&mut self, began: Instant) {
-        let now = Instant::now();
-        let took = now - began;
-        if took >= SYNC_SLOW && self.slow_told.is_none_or(|told| now - told >= SLOW_TOLD_EVERY) {
-            self.slow_told = Some(now);
-            tracing::warn!(
-                seconds = took.as_secs(),
-                "the disk took long for a sync: whoever waited for it was not answered meanwhile; told every ten seconds at most"
-            );
-        }
     }
 
     /// Makes the names of all segments safe that have a file.
