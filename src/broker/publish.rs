@@ -174,7 +174,7 @@ impl Core {
                     let mut outgoing =
                         Outgoing::from_publish(publish, topic, *version, client.key, turn.now, &mut scratch);
                     let retention = if publish.retain {
-                        self.retain(&mut outgoing, Some((&client.id, client.user.as_ref())))
+                        self.retain(&turn.log, &mut outgoing, Some((&client.id, client.user.as_ref())))
                     } else {
                         Retention::None
                     };
@@ -306,7 +306,7 @@ impl Core {
             .with_retain(retain)
             .with_publisher(publisher);
         let source = owner.map(|owner| (&owner.client_id, owner.user.as_ref()));
-        let retention = if retain { self.retain(&mut outgoing, source) } else { Retention::None };
+        let retention = if retain { self.retain(&turn.log, &mut outgoing, source) } else { Retention::None };
         // A will waits: a device's end must not be forgotten, nor told twice.
         let waited = matches!(also, Also::WillEnd(_));
         let effects = Effects { retention, also, waited };
