@@ -164,7 +164,7 @@ impl Core {
                     if *refused_publish == RefusedPublish::Disconnect && !version.tells_refused_publish() {
                         if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
                             // It was not taken: sent again under other rules, it is new.
-                            client.lock().session.refuse_publish(id);
+                            refuse_publish(turn, client, id, received);
                         }
                         return Err(Cause::PublishRefused);
                     }
@@ -208,7 +208,7 @@ impl Core {
             (QoS::AtLeastOnce, Some(id)) => encode::acknowledge(acks, *version, AckKind::PubAck, id, reason),
             (QoS::ExactlyOnce, Some(id)) => {
                 if reason.is_error() {
-                    client.lock().session.refuse_publish(id);
+                    refuse_publish(turn, client, id, received);
                 }
                 encode::acknowledge(acks, *version, AckKind::PubRec, id, reason);
             }
@@ -381,6 +381,17 @@ impl Core {
         if let Some(will) = will.filter(|will| will.key != 0) {
             turn.log.record(&Record::WillEnd { will: will.key }, true);
         }
+    }
+}
+
+/// The id of a QoS 2 PUBLISH that is not taken is free again. `received`: the same id, if the session
+/// is durable. A checkpoint may have found it there since it came; this turn is open, so the record
+/// is behind that checkpoint's position, and on disk before it counts. The answer need not wait.
+#[cold]
+fn refuse_publish(turn: &mut Turn, client: &Client, id: PacketId, received: Option<u16>) {
+    client.lock().session.refuse_publish(id);
+    if let Some(id) = received {
+        turn.log.record(&Record::Released { session: client.key, id }, false);
     }
 }
 

@@ -8,11 +8,13 @@ use super::broker::{SMALL, TestBroker};
 use super::support::raw_client::{DEADLINE, RawClient};
 use super::support::raw_client5::RawClient5;
 use super::support::server_packet::ServerPacket;
+use super::support::wire;
 use super::support::wire5::{self, id};
 use crate::accounts::Account;
+use crate::auth::acl::Acl;
 use crate::broker::Turn;
 use crate::config::Limits;
-use crate::protocol::QoS;
+use crate::protocol::{PacketId, QoS};
 use crate::session::Message;
 use crate::storage::simulated::{SimulatedFiles, Step, StepKind};
 
@@ -102,4 +104,35 @@ fn a_value_replaced_before_it_is_on_record_does_not_outlive_a_successor_that_exp
         other.expect_packet();
         wait_until("it expires", || retained_value(broker, "r").is_none());
     });
+}
+
+/// Between the moments at which a QoS 2 PUBLISH is noted and is refused, a checkpoint notes its id.
+#[test]
+fn the_id_of_a_refused_qos_2_publish_is_free_after_a_crash() {
+    let files = SimulatedFiles::new(1);
+    let mut broker = start(&files);
+    let core = Arc::clone(&broker.core);
+    let mut client = RawClient::persistent(broker.addr, "client");
+    core.set_rules(Some(Arc::new(Acl::parse(b"topic read #\n", "acl.txt").unwrap())), false);
+    let rules = core.hold_rules();
+    client.send(&wire::publish_qos2(7, "t", "refused"));
+    let packet_id = PacketId::new(7).unwrap();
+    wait_until("it is noted", || core.has_received("client", packet_id));
+    broker.tend_until_gathered();
+    drop(rules);
+    client.expect(&wire::pubrec(7));
+    broker.finish_tending();
+    assert_eq!(checkpoints(&files), 1);
+    for seed in 0..4 {
+        let again = start(&files.after_power_cut(seed));
+        let mut subscriber = RawClient::clean(again.addr, "subscriber");
+        subscriber.subscribe("t", 1);
+        let mut client = RawClient::resume(again.addr, "client");
+        client.send(&wire::publish_qos2(7, "t", "new"));
+        client.expect(&wire::pubrec(7));
+        subscriber.expect_message("t", "new");
+        again.kill();
+    }
+    drop(core);
+    broker.kill();
 }

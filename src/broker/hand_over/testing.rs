@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Progress;
 use crate::broker::Core;
+use crate::protocol::PacketId;
 
 impl Core {
     /// Whether nobody has anything to give away.
@@ -18,6 +19,12 @@ impl Core {
             let state = client.lock();
             state.session.queued() + state.session.unfinished() > 0
         })
+    }
+
+    /// Whether a session knows the id of a QoS 2 PUBLISH.
+    pub(crate) fn has_received(&self, id: &str, packet_id: PacketId) -> bool {
+        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
+        client.is_some_and(|client| client.lock().session.snapshot().received.contains(&packet_id))
     }
 
     /// Ends a session as its expiry does.
