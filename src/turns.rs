@@ -101,6 +101,12 @@ impl Turns {
         self.shards.iter().any(is_open)
     }
 
+    /// Another one with each barrier that begins.
+    #[cfg(test)]
+    pub(crate) fn phase(&self) -> usize {
+        self.common.phase.load(Ordering::SeqCst)
+    }
+
     /// Panics outside of every turn, in a build that checks.
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn check_open(&self, what: &str) {

@@ -128,6 +128,12 @@ impl Core {
         }
     }
 
+    /// Nobody learns what the rules say until this is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold_rules(&self) -> impl Drop {
+        self.access.rules.write()
+    }
+
     /// Takes the receivers out that may not read the topic, and says whether `publisher` may publish there.
     pub(super) fn judge(
         &self,

@@ -121,6 +121,11 @@ impl Core {
                 .then_some(connack)
                 .ok_or(ReasonCode::PacketTooLarge)
         };
+        // One that does not fit is refused before it takes anything from anybody. Whether a session
+        // is present makes CONNACK no longer.
+        if connect.maximum_packet_size.is_some() {
+            connack(false)?;
+        }
         let mut link = Some(Link {
             epoch: 0,
             peer: request.peer,
@@ -188,16 +193,8 @@ impl Core {
             }
             // A session that never had a connection is new, whoever made it.
             let session_present = state.epoch > 0;
-            let connack = match connack(session_present) {
-                Ok(connack) => connack,
-                Err(code) => {
-                    drop(guard);
-                    if !session_present {
-                        self.end_session(&client);
-                    }
-                    return Err(code);
-                }
-            };
+            // It fits: the other one did.
+            let connack = connack(session_present)?;
             let Some(mut link) = link.take() else { return Err(ReasonCode::ServerUnavailable) };
             let now = self.now();
             client.heard(now);

@@ -125,6 +125,7 @@ impl Core {
             move || log.finish_checkpoint(writer)
         })
         .await?;
+        self.superseded.settled();
         let checkpoint = log.checkpoint_position();
         let sparse = |segment: &SegmentInfo| {
             segment.live > 0
@@ -203,6 +204,10 @@ impl Core {
             bytes += body.len() as u64;
             writer.frame(&body)?;
         }
+        self.superseded.tell(|body| {
+            bytes += body.len() as u64;
+            writer.frame(body)
+        })?;
         body.clear();
         let (next_key, next_revision) = (self.next_key.load(Acquire), self.next_revision.load(Acquire));
         Record::Counters { next_key, next_revision }.write(&mut body);

@@ -46,6 +46,7 @@ mod signals;
 mod sources;
 mod start;
 mod subscribe;
+mod superseded;
 pub(crate) mod sys;
 mod take_overs;
 mod timers;
@@ -96,6 +97,7 @@ pub(crate) use publish::Publisher;
 pub(crate) use retain::Kept;
 use sources::Sources;
 pub(crate) use subscribe::Added;
+use superseded::Superseded;
 use take_overs::TakeOvers;
 pub(crate) use timers::TICK_MS;
 use timers::Timers;
@@ -143,6 +145,8 @@ pub(crate) struct Core {
     pub(crate) retained: RetainedStore<Kept>,
     /// Who stored them.
     sources: Sources,
+    /// Those that were replaced or removed before they were on record.
+    superseded: Superseded,
     /// A refused retained message was told to the log.
     retained_refusal_told: AtomicBool,
     pub(super) access: AccessControl,
@@ -214,6 +218,7 @@ impl Core {
             thread_routes: ThreadRoutes::new(std::thread::available_parallelism().map_or(1, usize::from)),
             retained: RetainedStore::new(),
             sources: Sources::default(),
+            superseded: Superseded::new(&accounts),
             retained_refusal_told: AtomicBool::new(false),
             access: AccessControl::new(security.rules, security.refuses_subscriptions),
             timers: Timers::default(),

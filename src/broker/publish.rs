@@ -169,7 +169,7 @@ impl Core {
                     if *refused_publish == RefusedPublish::Disconnect && !version.tells_refused_publish() {
                         if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
                             // It was not taken: sent again under other rules, it is new.
-                            client.lock().session.refuse_publish(id);
+                            refuse_publish(turn, client, id, received);
                         }
                         return Err(Cause::PublishRefused);
                     }
@@ -179,7 +179,7 @@ impl Core {
                     let mut outgoing =
                         Outgoing::from_publish(publish, topic, *version, client.key, turn.now, &mut scratch);
                     let retention = if publish.retain {
-                        self.retain(&mut outgoing, Some((&client.id, client.user.as_ref())))
+                        self.retain(&turn.log, &mut outgoing, Some((&client.id, client.user.as_ref())))
                     } else {
                         Retention::None
                     };
@@ -213,7 +213,7 @@ impl Core {
             (QoS::AtLeastOnce, Some(id)) => encode::acknowledge(acks, *version, AckKind::PubAck, id, reason),
             (QoS::ExactlyOnce, Some(id)) => {
                 if reason.is_error() {
-                    client.lock().session.refuse_publish(id);
+                    refuse_publish(turn, client, id, received);
                 }
                 encode::acknowledge(acks, *version, AckKind::PubRec, id, reason);
             }
@@ -311,7 +311,7 @@ impl Core {
             .with_retain(retain)
             .with_publisher(publisher);
         let source = owner.map(|owner| (&owner.client_id, owner.user.as_ref()));
-        let retention = if retain { self.retain(&mut outgoing, source) } else { Retention::None };
+        let retention = if retain { self.retain(&turn.log, &mut outgoing, source) } else { Retention::None };
         // A will waits: a device's end must not be forgotten, nor told twice.
         let waited = matches!(also, Also::WillEnd(_));
         let effects = Effects { retention, also, waited };
@@ -385,6 +385,17 @@ impl Core {
 /// The topic that a number stands for.
 fn known_topic(aliases: Option<&Aliases>, alias: u16) -> Option<&str> {
     aliases?.topics.get(usize::from(alias).checked_sub(1)?)?.as_deref()
+}
+
+/// The id of a QoS 2 PUBLISH that is not taken is free again. `received`: the same id, if the session
+/// is durable. A checkpoint may have found it there since it came; this turn is open, so the record
+/// is behind that checkpoint's position, and on disk before it counts. The answer need not wait.
+#[cold]
+fn refuse_publish(turn: &mut Turn, client: &Client, id: PacketId, received: Option<u16>) {
+    client.lock().session.refuse_publish(id);
+    if let Some(id) = received {
+        turn.log.record(&Record::Released { session: client.key, id }, false);
+    }
 }
 
 /// Whom a verdict is about: without rules it is about everybody.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Core;
 use super::sys::is_sys;
-use super::turn_log::Retention;
+use super::turn_log::{Retention, TurnLog};
 use crate::accounts::{Account, signed};
 use crate::escape::escape;
 use crate::router::Retained;
@@ -34,11 +34,12 @@ impl Core {
     /// `source`: the client who publishes it; `None`: the broker or the program that it is part of.
     pub(super) fn retain(
         &self,
+        turn_log: &TurnLog,
         outgoing: &mut Outgoing<'_>,
         source: Option<(&Arc<str>, Option<&Arc<str>>)>,
     ) -> Retention {
         if outgoing.payload().is_empty() {
-            return self.forget_retained(outgoing.topic());
+            return self.forget_retained(turn_log, outgoing.topic());
         }
         let (source, source_cost) =
             source.map_or((0, 0), |(client_id, user)| self.sources.take(client_id, user));
@@ -58,7 +59,7 @@ impl Core {
         if let Some((limit, value)) = refused {
             self.accounts.add(Account::Retained, -signed(outgoing.cost() + self.sources.release(source)));
             // Later subscribers had better get nothing than what is out of date.
-            let removed = self.forget_retained(outgoing.topic());
+            let removed = self.forget_retained(turn_log, outgoing.topic());
             self.refuse_retained(outgoing.topic(), limit, value);
             return removed;
         }
@@ -69,6 +70,7 @@ impl Core {
             Kept { message: Arc::clone(&message), revision }
         });
         if let Some(replaced) = replaced {
+            self.note_superseded(turn_log, &replaced);
             self.give_back(&replaced.message);
         }
         if revision == 0 { Retention::None } else { Retention::Kept(revision) }
@@ -99,15 +101,17 @@ impl Core {
     }
 
     /// Removes a retained message whose time is over, unless a newer one has taken its place. After a restart it would be found over again.
+    /// So would it be if it came on record only after this: nothing is noted of it.
     pub(super) fn forget_expired(&self, message: &Arc<Message>) {
         if self.retained.remove_if(message.topic(), |kept| Arc::ptr_eq(&kept.message, message)) {
             self.give_back(message);
         }
     }
 
-    fn forget_retained(&self, topic: &str) -> Retention {
+    fn forget_retained(&self, turn_log: &TurnLog, topic: &str) -> Retention {
         let mut revision = 0;
         if let Some(removed) = self.retained.remove_with(topic, || revision = self.revision_for(topic)) {
+            self.note_superseded(turn_log, &removed);
             self.give_back(&removed.message);
         }
         if revision == 0 { Retention::None } else { Retention::Removed(revision) }

@@ -57,6 +57,8 @@ pub(super) enum Retention {
     Removed(u64),
 }
 
+/// Messages of a turn that are looked through for one.
+const LOOKED_THROUGH: usize = 16;
 /// Receivers that are registered in one turn.
 pub(super) const WAKES_AT_ONCE: usize = 1_024;
 
@@ -165,6 +167,12 @@ impl TurnLog {
             self.placed.push((message, frame));
         }
         self.waited |= waited;
+    }
+
+    /// Whether this message is among the last that were put down and are not submitted yet. `false`
+    /// says nothing: a turn may have put down more than it pays to look through.
+    pub(super) fn has_put_down(&self, message: &Arc<Message>) -> bool {
+        self.placed.iter().rev().take(LOOKED_THROUGH).any(|(placed, _)| Arc::ptr_eq(placed, message))
     }
 
     /// Puts one record down that is not acknowledged, or (`waited`) not before it is on disk.

@@ -80,6 +80,16 @@ impl TestBroker {
         }));
     }
 
+    /// The same, up to the moment from which the checkpoint waits for the turns that have begun.
+    pub(super) fn tend_until_gathered(&mut self) {
+        self.finish_tending();
+        let before = self.core.ledger.turns().phase();
+        self.tend();
+        while self.core.ledger.turns().phase() == before {
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits for the end of [`tend`](Self::tend), but not for ever: without power there is none.
     pub(super) fn finish_tending(&mut self) {
         if let Some(tending) = self.tending.take() {

@@ -17,6 +17,7 @@ mod fixture;
 mod full_disk;
 mod full_disk_groups;
 mod hands;
+mod late_records;
 mod passing;
 mod power_cut;
 mod publisher;

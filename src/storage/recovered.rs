@@ -99,7 +99,7 @@ pub(crate) struct RecoveredSubscription {
 }
 
 /// A retained message, or the end of one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RecoveredRetained {
     pub(crate) revision: u64,
     /// `None`: it was removed.
@@ -247,7 +247,8 @@ impl Recovered {
                 }
             }
             // These belong to a message and its frame.
-            Record::Message(_) | Record::Deliver(_) | Record::Retain { .. } | Record::Unretain { .. } => {}
+            Record::Message(_) | Record::Deliver(_) | Record::Retain { .. } => {}
+            Record::Unretain { revision, topic } => self.unretain(topic, revision),
         }
     }
 
@@ -321,35 +322,46 @@ impl Recovered {
         });
     }
 
-    /// `message` is `None` where the topic's retained message is removed.
     fn retain(
         &mut self,
-        topic: &str,
+        message: &MessageRecord<'_>,
         revision: u64,
-        message: Option<(&MessageRecord<'_>, Option<SourceRecord<'_>>)>,
+        source: Option<SourceRecord<'_>>,
         place: Place,
     ) {
         self.next_revision = self.next_revision.max(revision.saturating_add(1));
         if place.is_old && !self.live_revisions.contains(&revision) {
             return;
         }
-        // Of the same revision the later place: it was copied forward.
-        if self.retained.get(topic).is_some_and(|known| known.revision > revision) {
+        // Of the same revision the later place, for it was copied forward, unless it is over.
+        let is_over = |known: &RecoveredRetained| {
+            known.revision > revision || known.revision == revision && known.message.is_none()
+        };
+        if self.retained.get(message.topic).is_some_and(is_over) {
             return;
         }
-        let source = message.and_then(|(_, source)| source).map(|source| {
+        let topic = Box::from(message.topic);
+        let source = source.map(|source| {
             let (client_id, user) = (Box::from(source.client_id), source.user.map(Box::from));
             Box::new(RecoveredSource { client_id, user })
         });
-        let message = message.map(|(message, _)| OwnedMessage {
+        let message = Some(OwnedMessage {
             qos: message.qos,
             expires_at: message.expires_at,
             properties: Box::from(message.properties),
             payload: Box::from(message.payload),
         });
         let Place { position, frame_bytes, .. } = place;
-        self.retained
-            .insert(Box::from(topic), RecoveredRetained { revision, message, source, position, frame_bytes });
+        self.retained.insert(topic, RecoveredRetained { revision, message, source, position, frame_bytes });
+    }
+
+    /// What the topic had up to this revision is over, wherever that stands. (Before the checkpoint
+    /// nobody asks for this: it tells what is live there, and what else may stand behind it.)
+    fn unretain(&mut self, topic: &str, revision: u64) {
+        self.next_revision = self.next_revision.max(revision.saturating_add(1));
+        if self.retained.get(topic).is_none_or(|known| known.revision <= revision) {
+            self.retained.insert(Box::from(topic), RecoveredRetained { revision, ..Default::default() });
+        }
     }
 }
 
@@ -392,9 +404,8 @@ impl Visitor for Recovered {
                 (Record::Message(found), _) => message = Some(found),
                 (Record::Deliver(deliver), Some(message)) => self.deliver(&deliver, message, place),
                 (Record::Retain { revision, source }, Some(message)) => {
-                    self.retain(message.topic, revision, Some((message, source)), place);
+                    self.retain(message, revision, source, place);
                 }
-                (Record::Unretain { revision, topic }, _) => self.retain(topic, revision, None, place),
                 // What the checkpoint says is newer.
                 (record, _) if !place.is_old => self.apply(record),
                 _ => {}
@@ -405,27 +416,4 @@ impl Visitor for Recovered {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn body(record: Record<'_>) -> Vec<u8> {
-        let mut body = Vec::new();
-        record.write(&mut body);
-        body
-    }
-
-    #[test]
-    fn the_epoch_of_a_session_never_falls_and_may_be_missing() {
-        let mut recovered = Recovered::default();
-        for epoch in [3, 7, 5] {
-            let record =
-                Record::Session(SessionRecord { session: 1, keep: None, client_id: "c", epoch, user: None });
-            recovered.frame(Position::new(1, epoch as u32), 20, &body(record));
-        }
-        // As the first form of the record has it: kind, length, session, keep, client id.
-        recovered.frame(Position::new(1, 9), 20, &[9, 4, 0, 0, 0, 2, 0, 1, b'd']);
-        recovered.finish();
-        let epoch = |key| recovered.sessions.get(&key).map(|session| (&*session.client_id, session.epoch));
-        assert_eq!((epoch(1), epoch(2)), (Some(("c", 7)), Some(("d", 0))));
-    }
-}
+mod tests;

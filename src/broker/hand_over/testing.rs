@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Progress;
 use crate::broker::Core;
+use crate::protocol::PacketId;
 
 impl Core {
     /// Whether nobody has anything to give away.
@@ -31,6 +32,12 @@ impl Core {
     pub(crate) fn has_delayed_will(&self, id: &str) -> bool {
         let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
         client.is_some_and(|client| client.lock().delayed_will.is_some())
+    }
+
+    /// Whether a session knows the id of a QoS 2 PUBLISH.
+    pub(crate) fn has_received(&self, id: &str, packet_id: PacketId) -> bool {
+        let client = self.clients.get(id).map(|entry| Arc::clone(entry.value()));
+        client.is_some_and(|client| client.lock().session.snapshot().received.contains(&packet_id))
     }
 
     /// Ends a session as its expiry does.

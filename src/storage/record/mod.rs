@@ -10,7 +10,7 @@
 //! | 1 | Message | QoS u8, expiry n (log time, 0: never), topic text, properties bytes (wire form), payload bytes |
 //! | 2 | Deliver | session n, sequence n, flags u8 (bits 0-1 QoS, 2 RETAIN, 3 shared), ids: count n and each n, [filter text] |
 //! | 3 | Retain | revision n, client id text (empty: nobody's, also if it is missing), user name (none if it is missing): the frame's Message is its topic's retained message, and was stored by them |
-//! | 4 | Unretain | revision n, topic text |
+//! | 4 | Unretain | revision n, topic text: up to this revision nothing is retained there |
 //! | 5 | Received | session n, packet id n: a QoS 2 PUBLISH of this client |
 //! | 6 | Released | session n, packet id n: its PUBREL |
 //! | 7 | Finished | session n, count n, sequences n each: deliveries that are over |
@@ -29,6 +29,11 @@
 //!
 //! Kinds 16 to 18 stand in checkpoints only, with 9, 11, 13, 8 and 14 for the rest of what a checkpoint tells. Bodies of messages
 //! never do: a Deliver or Retain in an older segment counts while the checkpoint says that its sequence is live, or its revision.
+//! Kind 4 stands in checkpoints for values that were over when it was gathered and whose records may
+//! stand behind its position (`broker/superseded.rs`). Format 1 had none there at first. Versions of
+//! that time pass over them, and may bring such a value back, as they did with their own checkpoints:
+//! no reason for a new number.
+//!
 //! A sequence is never used twice in a session, a revision never in a broker, so records say the same in whatever order they are read,
 //! but for those of one filter and of one packet id, which the log has in their order.
 //!

@@ -181,3 +181,31 @@ fn a_maximum_too_small_for_connack_gets_no_connection() {
         client.expect_closed();
     }
 }
+
+/// Whether CONNACK fits is known before anybody loses anything: the connection that the session has
+/// stays, and so does its will.
+#[test]
+fn a_maximum_too_small_for_connack_takes_nothing_over() {
+    let broker = TestBroker::start();
+    let mut bystander = RawClient5::clean(broker.addr(), "bystander");
+    bystander.subscribe("will", 1);
+    for successor in [Connect5::resuming, Connect5::new] {
+        let connect = Connect5::resuming("client").session_expiry(100).will("will", "gone", 1, false);
+        let mut first = RawClient5::open(broker.addr(), &connect).0;
+        for size in [4, 5] {
+            let mut second = RawClient5::connect(broker.addr());
+            let too_small = wire5::four(id::MAXIMUM_PACKET_SIZE, size);
+            second.send_connect(&successor("client").session_expiry(100).with(too_small));
+            if size < 5 {
+                second.expect_closed();
+            } else {
+                second.expect_refused(0x95);
+            }
+            first.expect_nothing();
+        }
+        bystander.expect_nothing();
+        first.vanish();
+        bystander.expect_message("will", "gone");
+    }
+    RawClient5::resume(broker.addr(), "client").disconnect();
+}
