@@ -138,6 +138,7 @@ impl Core {
 
     fn look_after(&self, client: &Arc<Client>, leaving: &mut Leaving) {
         if !std::mem::replace(&mut leaving.is_queued, true) {
+            client.set_giving_away(true);
             self.background.sessions.push(Arc::clone(client));
         }
     }
@@ -218,10 +219,10 @@ impl Core {
         let (from, given, is_stuck, _moving) = {
             let mut state = client.lock();
             let moving = state.link.is_none().then(|| Publishing::of(client));
-            let is_durable = state.session.is_durable();
+            let is_on_record = state.gives_from_log();
             let Some(leaving) = &mut state.leaving else { return Progress::Done };
-            let from = (is_durable || leaving.ends_on_record()).then_some(client.key);
-            let given = leaving.take_slice(loaded, from.is_some());
+            let from = is_on_record.then_some(client.key);
+            let given = leaving.take_slice(loaded, is_on_record);
             let is_stuck = given.is_empty() && !leaving.messages.is_empty();
             (from, given, is_stuck, moving)
         };
@@ -247,6 +248,7 @@ impl Core {
             }
             let Some(ended) = &mut leaving.ended else {
                 state.leaving = None;
+                client.set_giving_away(false);
                 return false;
             };
             let slice = ended.next_filter.map(|from| ended.filters.slice(from, SLICE_FILTERS));
@@ -255,6 +257,7 @@ impl Core {
                     turn.log.record(&Record::SessionEnd { session: client.key }, false);
                 }
                 state.leaving = None;
+                client.set_giving_away(false);
                 drop(state);
                 // In this turn: a checkpoint that does not find it waits for its end on record.
                 self.leaving.remove(&client.key);

@@ -1,4 +1,5 @@
-//! What a member of a group gives away and nobody has yet: whom a crash leaves it to.
+//! What a member of a group gives away and nobody has yet: whom a crash leaves it to, and whether it
+//! stays within the bound of memory.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,8 +9,8 @@ use super::broker::{SMALL, TestBroker};
 use super::support::raw_client::{DEADLINE, RawClient};
 use super::support::server_packet::{Publish, ServerPacket};
 use super::support::wire::{self, Connect};
-use crate::config::Limits;
-use crate::storage::simulated::SimulatedFiles;
+use crate::config::{Limits, MemoryMax};
+use crate::storage::simulated::{Fault, SimulatedFiles};
 
 /// More than a window.
 const MESSAGES: usize = 150;
@@ -117,4 +118,60 @@ fn what_a_member_left_before_it_was_sent_goes_to_others_also_after_a_crash() {
             left_before_a_crash(is_sent_more, has_checkpoint, then);
         }
     }
+}
+
+/// The disk fails and nothing changes its owner. Members come, are sent much, and go: what they had
+/// is held for the others of the group, and given up like what waits in a queue.
+#[test]
+fn what_ended_sessions_give_away_is_given_up_like_what_waits_for_others() {
+    const MAX: usize = 8 * 1024 * 1024;
+    const ROUNDS: usize = 15;
+    let files = SimulatedFiles::new(1);
+    let limits = Limits { memory_max: MemoryMax::Bytes(MAX), ..Limits::default() };
+    let broker = TestBroker::start(Arc::new(files.clone()), SMALL, limits).unwrap();
+    let mut stored = RawClient::persistent(broker.addr, "stored");
+    stored.subscribe("kept", 1);
+    let mut other = RawClient::clean(broker.addr, "other");
+    other.subscribe("$share/g/t", 1);
+    files.on_step(|_| Some(Fault::Broken));
+    let mut filler = RawClient::clean(broker.addr, "filler");
+    for n in 1..40 {
+        filler.send(&wire::publish_qos1(n, "kept", vec![b'x'; 4096]));
+    }
+    wait_until("the log takes no more", || broker.log().is_full());
+    let mut publisher = RawClient::clean(broker.addr, "publisher");
+    for round in 0..ROUNDS {
+        let mut member = RawClient::clean(broker.addr, &format!("member{round}"));
+        member.subscribe("$share/g/t", 1);
+        for _ in 0..200 {
+            publisher.publish("t", 1, vec![b'x'; 8_000]);
+        }
+        member.vanish();
+        let id = format!("member{round}");
+        wait_until("its session ends", || !broker.core.has_anything_for(&id));
+        let total = broker.core.accounts.total();
+        assert!(total < MAX / 8 * 9, "round {round}: {total} of {MAX}");
+    }
+    // Others do not pay for it: what waits for one of them, a window and a little, is less than what
+    // each of those who are gone holds.
+    const OWED: usize = 100;
+    let mut bystander = RawClient::clean(broker.addr, "bystander");
+    bystander.subscribe("bystander", 1);
+    for n in 0..OWED {
+        publisher.publish("bystander", 1, format!("{n:08000}"));
+    }
+    let (mut got, mut quiet) = (BTreeSet::new(), 0);
+    while got.len() < OWED && quiet < 10 {
+        let packets = bystander.packets_until_ping();
+        quiet = if packets.is_empty() { quiet + 1 } else { 0 };
+        for packet in packets {
+            if let ServerPacket::Publish(publish) = packet {
+                bystander.send(&wire::puback(publish.id()));
+                got.insert(publish.payload);
+            }
+        }
+    }
+    let dropped = broker.core.metrics.snapshot().dropped;
+    broker.kill();
+    assert_eq!(got.len(), OWED, "an uninvolved client loses messages: {dropped:?}");
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{SLICE_BYTES, SLICE_MESSAGES};
 use crate::accounts::{Account, Accounts, Charge};
 use crate::broker::load::Loaded;
-use crate::ledger::Position;
-use crate::session::{Message, Session, SharedMessage, Subscriptions};
+use crate::ledger::{Position, Stored};
+use crate::session::{Message, Session, SharedMessage, Shed, Subscriptions};
 
 /// What a session gives away. See the module's documentation.
 #[derive(Default)]
@@ -36,6 +36,11 @@ fn memory_of(shared: &SharedMessage) -> usize {
     size_of::<SharedMessage>() + body
 }
 
+/// The same with a body that others may hold as well.
+fn held_by(shared: &SharedMessage) -> usize {
+    size_of::<SharedMessage>() + shared.message.as_ref().map_or(0, |message| message.memory())
+}
+
 /// A message that leaves its session in this turn.
 pub(super) struct Given {
     /// Where it was. Its place in the log is given up in the turn that puts its new one on record.
@@ -49,8 +54,43 @@ impl Leaving {
     pub(super) fn add(&mut self, messages: Vec<SharedMessage>, accounts: &Arc<Accounts>) {
         self.messages.extend(messages);
         self.messages.make_contiguous().sort_by_key(|message| message.sequence);
+        self.charge.get_or_insert_with(|| Charge::new(accounts, Account::Waiting, 0));
+        self.recharge();
+    }
+
+    /// Bytes that it holds in memory, whoever else holds them as well.
+    pub(in crate::broker) fn holds(&self) -> usize {
+        self.messages.iter().map(held_by).sum()
+    }
+
+    /// What is written to the log leaves memory. In a turn.
+    pub(in crate::broker) fn unload(&mut self, written: Position) {
+        for shared in &mut self.messages {
+            if let Ok(message) = &shared.message
+                && let Some(stored) = message.stored().filter(|stored| stored.position() < written)
+            {
+                shared.message = Err(Stored::new(stored.ledger(), stored.position(), stored.bytes()));
+            }
+        }
+        self.recharge();
+    }
+
+    /// Gives up what a session that is not durable gives away, oldest first, until `bytes` are given
+    /// back, as far as there is any.
+    pub(in crate::broker) fn shed(&mut self, bytes: usize) -> Shed {
+        let mut shed = Shed::default();
+        while shed.bytes < bytes
+            && let Some(oldest) = self.messages.pop_front()
+        {
+            shed += Shed { messages: 1, bytes: held_by(&oldest) };
+        }
+        self.recharge();
+        shed
+    }
+
+    fn recharge(&mut self) {
         let bytes = self.messages.iter().map(memory_of).sum();
-        self.charge.get_or_insert_with(|| Charge::new(accounts, Account::Waiting, 0)).set(bytes);
+        self.charge.iter_mut().for_each(|charge| charge.set(bytes));
     }
 
     /// Whether there is no room for further messages beside those that wait for the session: they
