@@ -8,7 +8,9 @@
 //!
 //! On record a message belongs to the old session until it has a new owner: each one is a single
 //! frame with the message, the new owner's delivery and the end of the old one. So a crash between
-//! two slices loses nothing. The old session's own end ([`Record::SessionEnd`]) comes last. Before
+//! two slices loses nothing that anybody is there for: a group lives after a crash only by members
+//! whose sessions are kept. What is still to go to others, all with clean sessions, has no subscriber
+//! at the next start, and is dropped. The old session's own end ([`Record::SessionEnd`]) comes last. Before
 //! that it is on record as one that is kept for no time, so a start knows that nobody may have it
 //! back, and goes on with its end.
 //!
