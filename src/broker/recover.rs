@@ -107,8 +107,13 @@ impl Core {
 
     /// What may have been sent before the end of the last run.
     fn begun_before(&self, recovered: &RecoveredSession) -> Begun {
-        // With a connection at the crash, whatever fits into its window may have been sent. Ends of QoS 1 are put on record without haste:
-        // any number of those may have been sent, and none counts between two of QoS 2.
+        // With a connection at the crash, whatever fits into its window may have been sent. Ends of
+        // QoS 1 are put on record without haste: any number of those may have been sent, so they do
+        // not count. At QoS 2 most ends are PUBRECs, which are on record before PUBREL. But a PUBREC
+        // with an error, an expiry and a message too large for the client end a delivery without
+        // haste as well. So those of the last batch stand in the queue again and count: as many that
+        // were sent may lie beyond the window. They come again without DUP, under their packet ids,
+        // by which a client knows them; if the session ends, other members may be sent them.
         let window = usize::from(self.limits.now().inflight_max);
         recovered.detached.map_or_else(
             || {
