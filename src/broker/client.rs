@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub(crate) struct Client {
     /// The same for messages on their way to it, in steps of [`STEP`]; [`KEEPS`]: they hold as much
     /// as a step, with what others may hold as well.
     charged_in_flight: AtomicU32,
+    /// Its session gives messages away; changed under the lock only.
+    gives_away: AtomicBool,
     /// Its messages that are on their way to more receivers than fit into a turn.
     pub(super) fan_outs: AtomicU32,
     state: Mutex<ClientState>,
@@ -188,6 +190,7 @@ impl Client {
             last_packet: AtomicU64::new(0),
             charged: AtomicUsize::new(0),
             charged_in_flight: AtomicU32::new(0),
+            gives_away: AtomicBool::new(false),
             fan_outs: AtomicU32::new(0),
             state: Mutex::new(state),
         })
@@ -216,9 +219,16 @@ impl Client {
         Record::Session(SessionRecord { session: self.key, keep, client_id, epoch: state.epoch, user })
     }
 
-    /// Whether anything is charged for it.
+    /// Whether anything is charged for it, or for what its session gives away.
     pub(super) fn is_charged(&self) -> bool {
-        self.charged.load(Ordering::Relaxed) > 0 || self.has_charged_in_flight()
+        self.charged.load(Ordering::Relaxed) > 0
+            || self.has_charged_in_flight()
+            || self.gives_away.load(Ordering::Relaxed)
+    }
+
+    /// Its session gives messages away from now on, or has none left. Under its lock.
+    pub(super) fn set_giving_away(&self, gives_away: bool) {
+        self.gives_away.store(gives_away, Ordering::Relaxed);
     }
 
     /// Whether messages on their way to it hold enough to be looked at.
@@ -311,6 +321,11 @@ impl ClientState {
             Readiness::Away if self.local.is_some() => Readiness::Ready,
             readiness => readiness,
         }
+    }
+
+    /// Whether what it gives away is on record as its own, or on its way there.
+    pub(super) fn gives_from_log(&self) -> bool {
+        self.session.is_durable() || self.leaving.as_ref().is_some_and(|leaving| leaving.ends_on_record())
     }
 
     /// What counts against the bounds of its queue.

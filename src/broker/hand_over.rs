@@ -8,9 +8,16 @@
 //!
 //! On record a message belongs to the old session until it has a new owner: each one is a single
 //! frame with the message, the new owner's delivery and the end of the old one. So a crash between
-//! two slices loses nothing. The old session's own end ([`Record::SessionEnd`]) comes last. Before
+//! two slices loses nothing that anybody is there for: a group lives after a crash only by members
+//! whose sessions are kept. What is still to go to others, all with clean sessions, has no subscriber
+//! at the next start, and is dropped. The old session's own end ([`Record::SessionEnd`]) comes last. Before
 //! that it is on record as one that is kept for no time, so a start knows that nobody may have it
 //! back, and goes on with its end.
+//!
+//! What a session has left by UNSUBSCRIBE, or may not have any more, and was not sent, is on record as
+//! given up ([`Record::GivenUp`]) before anything behind it is sent: other records of the session say
+//! only that everything below some place was sent ([`Begun`]). A start gives it to others, and at QoS 2
+//! nothing else that may have been sent.
 //!
 //! The log has to have room for that. On a full disk half of what the reserve had is used for it:
 //! who gets the messages makes room by acknowledging. A session that is not over takes back what is
@@ -19,19 +26,22 @@
 //! A session that has left the registry is found in [`Core::leaving`] until its end is on record:
 //! checkpoints look there as well.
 
-use std::collections::VecDeque;
+mod leaving;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(crate) use leaving::Leaving;
+use leaving::{EndedSession, Given, runs};
 
 use super::fan_out::Publishing;
 use super::load::Loaded;
 use super::turn_log::{Retention, TurnLog};
 use super::{Client, ClientState, Core, Turn};
-use crate::accounts::{Account, Accounts, Charge};
 use crate::escape::escape;
 use crate::ledger::Position;
-use crate::session::{DropReason, Expiry, Message, Outgoing, Session, SharedMessage, Subscriptions};
+use crate::session::{DropReason, Expiry, GivenUp, Outgoing, SharedMessage, Subscriptions};
 use crate::storage::{Begun, Numbers, Record};
 
 /// Messages given to other members in one turn.
@@ -42,27 +52,8 @@ const SLICE_BYTES: usize = 256 * 1024;
 const ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// Filters of an ended session that leave the router in one turn.
 pub(super) const SLICE_FILTERS: usize = 256;
-
-/// What a session gives away. See the module's documentation.
-#[derive(Default)]
-pub(crate) struct Leaving {
-    /// By their sequence, if the session is durable.
-    messages: VecDeque<SharedMessage>,
-    /// Set when the session has ended.
-    ended: Option<EndedSession>,
-    /// It is among those that the task looks after.
-    is_queued: bool,
-    /// Of what is in memory.
-    charge: Option<Charge>,
-}
-
-/// A session that has ended and has not given everything away.
-struct EndedSession {
-    is_durable: bool,
-    /// Filters to leave the router, from this one on.
-    filters: Subscriptions,
-    next_filter: Option<usize>,
-}
+/// Runs of messages in one record of what is given up.
+const RUNS_PER_RECORD: usize = 4_096;
 
 /// How far a slice has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,140 +66,11 @@ pub(super) enum Progress {
     None,
 }
 
-/// Bytes that it holds in memory for this session.
-fn memory_of(shared: &SharedMessage) -> usize {
-    let body = shared.message.as_ref().map_or(0, |message| message.memory_of_holder());
-    size_of::<SharedMessage>() + body
-}
-
-/// A message that leaves its session in this turn.
-struct Given {
-    /// Where it was. Its place in the log is given up in the turn that puts its new one on record.
-    shared: SharedMessage,
-    /// `None`: it cannot be read.
-    message: Option<Message>,
-}
-
-impl Leaving {
-    /// Messages that are given away from now on.
-    fn add(&mut self, messages: Vec<SharedMessage>, accounts: &Arc<Accounts>) {
-        self.messages.extend(messages);
-        self.messages.make_contiguous().sort_by_key(|message| message.sequence);
-        let bytes = self.messages.iter().map(memory_of).sum();
-        self.charge.get_or_insert_with(|| Charge::new(accounts, Account::Waiting, 0)).set(bytes);
-    }
-
-    /// Whether there is no room for further messages beside those that wait for the session: they
-    /// may come back to it, and are bounded together.
-    pub(super) fn fills(&self, session: &Session) -> bool {
-        let in_memory = self.charge.as_ref().map_or(0, Charge::bytes);
-        let limits = session.limits();
-        self.messages.len() + session.queued() >= limits.queue_messages_max
-            || in_memory + session.held_bytes() >= limits.queue_bytes_max
-    }
-
-    /// So much less is in memory. What one holds may have changed since it was charged.
-    fn uncharge(&mut self, messages: impl Iterator<Item = usize>) {
-        if let Some(charge) = &mut self.charge {
-            charge.shrink(messages.sum());
-        }
-    }
-
-    /// What its session has again, oldest first: what was sent, and what waits and it `may` get.
-    fn take_back(&mut self, may: impl Fn(&Message) -> bool) -> Vec<SharedMessage> {
-        let comes_back = |shared: &SharedMessage| {
-            shared.origin.is_some()
-                && (shared.is_begun() || shared.message.as_ref().ok().is_none_or(|message| may(message)))
-        };
-        let (back, others): (Vec<_>, Vec<_>) = self.messages.drain(..).partition(comes_back);
-        self.messages = others.into();
-        self.uncharge(back.iter().map(memory_of));
-        back
-    }
-
-    /// Behind the last message that its session may have been sent.
-    pub(super) fn begun(&self) -> u64 {
-        let last = self.messages.iter().rev().find(|message| message.is_begun());
-        last.map_or(0, |last| last.sequence + 1)
-    }
-
-    /// Whether it is a durable session's that has ended: its end is still to be put on record.
-    pub(super) fn ends_on_record(&self) -> bool {
-        self.ended.as_ref().is_some_and(|ended| ended.is_durable)
-    }
-
-    /// The sequences that still belong to the session, oldest first.
-    pub(super) fn sequences(&self) -> impl Iterator<Item = u64> {
-        self.messages.iter().map(|message| message.sequence)
-    }
-
-    fn find(&self, sequence: u64) -> Option<&SharedMessage> {
-        let found = self.messages.binary_search_by_key(&sequence, |message| message.sequence).ok()?;
-        self.messages.get(found)
-    }
-
-    /// Where a message is in the log.
-    pub(super) fn position_of(&self, sequence: u64) -> Option<Position> {
-        self.find(sequence)?.stored().map(|stored| stored.position())
-    }
-
-    /// A message was copied from one place in the log to another.
-    pub(super) fn moved(&self, sequence: u64, from: Position, to: Position) {
-        if let Some(stored) = self.find(sequence).and_then(SharedMessage::stored) {
-            stored.move_to(from, to);
-        }
-    }
-
-    /// What of the next slice is in the log only.
-    fn wanted(&self) -> Vec<(u64, Position)> {
-        let mut bytes = 0;
-        let slice = self.messages.iter().take(SLICE_MESSAGES);
-        let in_log = slice.filter_map(|message| match &message.message {
-            Ok(_) => None,
-            Err(stored) => Some((message.sequence, stored)),
-        });
-        in_log
-            .take_while(|(_, stored)| {
-                let is_within = bytes == 0 || bytes + stored.bytes() as usize <= SLICE_BYTES;
-                bytes += stored.bytes() as usize;
-                is_within
-            })
-            .map(|(sequence, stored)| (sequence, stored.position()))
-            .collect()
-    }
-
-    /// Takes the next slice out, up to the first message that was not read back or, if the session
-    /// is on record, is not there itself: a message with many receivers comes on record behind the
-    /// last of them, and the end of a delivery must not stand before it.
-    fn take_slice(&mut self, loaded: Vec<Loaded>, is_on_record: bool) -> Vec<Given> {
-        let mut loaded = loaded.into_iter().peekable();
-        let mut given = Vec::new();
-        while given.len() < SLICE_MESSAGES
-            && let Some(next) = self.messages.front()
-        {
-            let message = match &next.message {
-                Ok(message) if is_on_record && message.stored().is_none() => break,
-                // Others may hold it as well, and put it on record at a place of their own.
-                Ok(message) => Some(message.without_place()),
-                Err(stored) => {
-                    let Some((_, from, read)) = loaded.next_if(|(sequence, ..)| *sequence == next.sequence)
-                    else {
-                        break;
-                    };
-                    match read {
-                        Ok(message) => Some(message),
-                        // Copied forward, or to be written again, meanwhile: it is asked for again.
-                        Err(error) if error.is_passing() => break,
-                        Err(_) if stored.position() != from => break,
-                        Err(_) => None,
-                    }
-                }
-            };
-            let Some(shared) = self.messages.pop_front() else { break };
-            given.push(Given { shared, message });
-        }
-        self.uncharge(given.iter().map(|given| memory_of(&given.shared)));
-        given
+/// Tells what a session gives up for good, in records of a bounded size.
+pub(super) fn tell_given_up(session: u64, runs: &[(u64, u64)], mut tell: impl FnMut(&Record<'_>)) {
+    for runs in runs.chunks(RUNS_PER_RECORD) {
+        let runs: Vec<u64> = runs.iter().flat_map(|(first, length)| [*first, *length]).collect();
+        tell(&Record::GivenUp { session, runs: Numbers::Slice(&runs) });
     }
 }
 
@@ -235,7 +97,36 @@ impl Core {
         let Some(leaving) = &mut state.leaving else { return };
         let back = leaving.take_back(|message| self.may_receive(client, message.topic()));
         state.session.take_back(back);
+        if state.session.is_durable() {
+            self.record_given_up(client, &leaving.given_up());
+        }
         self.settle(client, state);
+    }
+
+    /// The client has left these subscriptions: what it has of them and was not sent is given up for
+    /// good. In a turn, under its lock.
+    pub(super) fn give_up(
+        &self,
+        client: &Arc<Client>,
+        state: &mut ClientState,
+        is_left: impl Fn(&str) -> bool,
+    ) {
+        let given = state.session.take_shared(|shared| is_left(shared), GivenUp::Waiting);
+        self.settle(client, state);
+        if state.session.is_durable() {
+            let mut sequences: Vec<u64> = given.iter().map(|message| message.sequence).collect();
+            sequences.sort_unstable();
+            self.record_given_up(client, &runs(sequences.into_iter()));
+        }
+        self.give_away(client, state, given);
+    }
+
+    /// Puts on record that a session was not sent these at QoS 2, and is not going to be. Under its
+    /// lock: what is told of it later says that all below a place was sent.
+    fn record_given_up(&self, client: &Client, runs: &[(u64, u64)]) {
+        let mut turn_log = TurnLog::default();
+        tell_given_up(client.key, runs, |record| turn_log.record(record, false));
+        turn_log.commit(self);
     }
 
     /// The messages whose groups have other members; those of others are lost with their last one.
@@ -249,6 +140,7 @@ impl Core {
 
     fn look_after(&self, client: &Arc<Client>, leaving: &mut Leaving) {
         if !std::mem::replace(&mut leaving.is_queued, true) {
+            client.set_giving_away(true);
             self.background.sessions.push(Arc::clone(client));
         }
     }
@@ -329,10 +221,10 @@ impl Core {
         let (from, given, is_stuck, _moving) = {
             let mut state = client.lock();
             let moving = state.link.is_none().then(|| Publishing::of(client));
-            let is_durable = state.session.is_durable();
+            let is_on_record = state.gives_from_log();
             let Some(leaving) = &mut state.leaving else { return Progress::Done };
-            let from = (is_durable || leaving.ends_on_record()).then_some(client.key);
-            let given = leaving.take_slice(loaded, from.is_some());
+            let from = is_on_record.then_some(client.key);
+            let given = leaving.take_slice(loaded, is_on_record);
             let is_stuck = given.is_empty() && !leaving.messages.is_empty();
             (from, given, is_stuck, moving)
         };
@@ -358,6 +250,7 @@ impl Core {
             }
             let Some(ended) = &mut leaving.ended else {
                 state.leaving = None;
+                client.set_giving_away(false);
                 return false;
             };
             let slice = ended.next_filter.map(|from| ended.filters.slice(from, SLICE_FILTERS));
@@ -366,6 +259,7 @@ impl Core {
                     turn.log.record(&Record::SessionEnd { session: client.key }, false);
                 }
                 state.leaving = None;
+                client.set_giving_away(false);
                 drop(state);
                 // In this turn: a checkpoint that does not find it waits for its end on record.
                 self.leaving.remove(&client.key);

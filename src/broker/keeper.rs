@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ahash::RandomState;
 
+use super::hand_over::tell_given_up;
 use super::lifecycle::begun;
 use super::turn_log::will_record;
 use super::{Client, ClientState, Core};
@@ -238,6 +239,7 @@ impl Core {
             let begun = Begun { at_least_once: 0, exactly_once: 0 };
             self.kept_for_no_time(client, begun).write(body);
             tell_live(client.key, Snapshot::default(), leaving.sequences(), body);
+            tell_given_up(client.key, &leaving.given_up(), |record| record.write(body));
         }
         let session = if durable { client.key } else { 0 };
         let delayed = state.delayed_will.as_ref().map(|delayed| &delayed.1);
@@ -270,6 +272,8 @@ impl Core {
         }
         let leaving = state.leaving.iter().flat_map(|leaving| leaving.sequences());
         tell_live(session, state.session.snapshot(), leaving, body);
+        let given_up = state.leaving.as_ref().map(|leaving| leaving.given_up()).unwrap_or_default();
+        tell_given_up(session, &given_up, |record| record.write(body));
     }
 
     /// Submits copies of what is alive in a segment.

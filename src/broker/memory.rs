@@ -13,6 +13,9 @@
 //! 1. What is on disk as well leaves memory, of the longest first.
 //! 2. Messages that are in memory only are dropped, QoS 0 first, oldest first: the longest are cut to
 //!    one length.
+//!
+//!    What a session gives to other members of a group ([`hand_over`](super::hand_over)) counts like
+//!    its queue in these two, also when it has ended: on a full or failing disk it waits for long.
 //! 3. Connections in the midst of a large packet are closed: nothing of it was acknowledged.
 //! 4. A message on disk has an entry in its client's queue, which is in memory. If entries fill more
 //!    than half of the bound, the longest queues lose their oldest messages.
@@ -179,14 +182,14 @@ impl Core {
         let target = max / 8 * 7;
         let over = || self.accounts.total().saturating_sub(target);
         // Collected first: no guard of the registry is held while a client's lock is taken.
-        let clients: Vec<Arc<Client>> = self
-            .clients
-            .iter()
-            .filter(|entry| entry.value().is_charged())
-            .map(|entry| Arc::clone(entry.value()))
-            .collect();
+        let registered = self.clients.iter().map(|entry| Arc::clone(entry.value()));
+        let mut clients: Vec<Arc<Client>> = registered.filter(|client| client.is_charged()).collect();
+        clients.extend(self.leaving.iter().map(|entry| Arc::clone(entry.value())));
+        // One that moves from those to these is in both.
+        clients.sort_unstable_by_key(|client| client.key);
+        clients.dedup_by_key(|client| client.key);
         let holder = |client: Arc<Client>| {
-            let bytes = client.lock().session.holds();
+            let bytes = holds(&client.lock());
             Holder { client, bytes, shed: Shed::default() }
         };
         let mut holders: Vec<Holder> = clients.into_iter().map(holder).collect();
@@ -258,9 +261,9 @@ impl Core {
     fn unload(&self, holder: &mut Holder) {
         let mut guard = holder.client.lock();
         let state = &mut *guard;
-        state.session.unload();
+        self.leave_to_log(state);
         self.settle(&holder.client, state);
-        holder.bytes = state.session.holds();
+        holder.bytes = holds(state);
         if self.wants_messages(&state.session)
             && let Some(link) = &state.link
         {
@@ -269,14 +272,31 @@ impl Core {
         }
     }
 
+    /// What a client and what its session gives away have on disk as well leaves memory.
+    fn leave_to_log(&self, state: &mut ClientState) {
+        state.session.unload();
+        if state.gives_from_log()
+            && let Some(leaving) = &mut state.leaving
+        {
+            leaving.unload(self.ledger.written());
+        }
+    }
+
     /// Drops messages of a client until it holds no more than `level`, as far as there are any.
     fn shed_from(&self, holder: &mut Holder, level: usize) {
         let mut guard = holder.client.lock();
         let state = &mut *guard;
         // First what is on disk as well: nothing of that is lost.
-        state.session.unload();
-        let held = state.session.holds();
-        let shed = state.session.at(self.now()).shed(held.saturating_sub(level));
+        self.leave_to_log(state);
+        let held = holds(state);
+        let excess = held.saturating_sub(level);
+        let mut shed = state.session.at(self.now()).shed(excess);
+        if shed.bytes < excess
+            && !state.gives_from_log()
+            && let Some(leaving) = &mut state.leaving
+        {
+            shed += leaving.shed(excess - shed.bytes);
+        }
         holder.shed += shed;
         self.record_work_now(&holder.client, &mut state.session);
         self.settle(&holder.client, state);
@@ -287,7 +307,7 @@ impl Core {
             link.signal(signal::FLUSH);
         }
         // Who could not give up as much has nothing more to give.
-        holder.bytes = if shed.bytes < held.saturating_sub(level) { 0 } else { state.session.holds() };
+        holder.bytes = if shed.bytes < excess { 0 } else { holds(state) };
     }
 
     /// Has the longest queues lose their oldest messages, in memory or on disk, until `excess` bytes of
@@ -306,7 +326,7 @@ impl Core {
                 self.record_work_now(&holder.client, &mut state.session);
                 self.settle(&holder.client, state);
             }
-            holder.bytes = state.session.holds();
+            holder.bytes = holds(state);
         }
     }
 
@@ -383,6 +403,11 @@ impl Core {
              nothing could be dropped those who hold most are closed; told every ten seconds at most"
         );
     }
+}
+
+/// Bytes that a client holds in memory, and its session for those whom it gives messages.
+fn holds(state: &ClientState) -> usize {
+    state.session.holds() + state.leaving.as_ref().map_or(0, |leaving| leaving.holds())
 }
 
 /// The length to which the longest have to be cut so that `over` bytes are given back. Puts the longest first.

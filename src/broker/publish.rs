@@ -12,6 +12,7 @@ use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
 use crate::router::{Asked, Judged, Lookup, Route, RouteCache, RouteList, RouteMatch, Routes};
 use crate::session::{ALIAS_COST, Message, Outgoing, Owner, Reception, Will};
+use crate::storage::Record;
 
 /// Steps of a match that a publish has at least, so that few are continued in another turn.
 const MATCH_STEPS_MIN: u32 = 256;

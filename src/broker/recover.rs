@@ -19,7 +19,9 @@ use crate::ledger::Stored;
 use crate::protocol::{PacketId, QoS};
 use crate::router::SubscriptionOptions;
 use crate::session::{Message, Owner, RestoredMessage, Session, SharedMessage, Will, message_cost};
-use crate::storage::{Begun, OwnedMessage, Record, Recovered, RecoveredSession, RecoveredWill};
+use crate::storage::{
+    Begun, OwnedMessage, Record, Recovered, RecoveredMessage, RecoveredSession, RecoveredWill,
+};
 
 /// The sessions that a start has taken up, for what names them by their keys.
 type ByKey = HashMap<u64, Arc<Client>, RandomState>;
@@ -82,16 +84,9 @@ impl Core {
         let mut messages = Vec::new();
         let begun = self.begun_before(&recovered).exactly_once;
         for message in recovered.messages {
-            if message.qos == QoS::ExactlyOnce && message.sequence < begun {
-                continue;
-            }
-            if let Some(shared) = message.extra.and_then(|extra| extra.shared) {
-                messages.push(SharedMessage {
-                    filter: Arc::from(shared),
-                    message: Err(Stored::new(&self.ledger, message.position, message.frame_bytes)),
-                    sequence: message.sequence,
-                    origin: None,
-                });
+            let may_be_sent = !message.is_given_up && message.sequence < begun;
+            if message.qos != QoS::ExactlyOnce || !may_be_sent {
+                messages.extend(self.given_up(message));
             }
         }
         if messages.is_empty() {
@@ -103,15 +98,29 @@ impl Core {
         self.resume_end(&Client::new(key, owner, session, None), messages);
     }
 
+    /// A message that other members of its group are to get.
+    fn given_up(&self, message: RecoveredMessage) -> Option<SharedMessage> {
+        let filter = Arc::from(message.extra?.shared?);
+        let stored = Stored::new(&self.ledger, message.position, message.frame_bytes);
+        Some(SharedMessage { filter, message: Err(stored), sequence: message.sequence, origin: None })
+    }
+
     /// What may have been sent before the end of the last run.
     fn begun_before(&self, recovered: &RecoveredSession) -> Begun {
-        // With a connection at the crash, whatever fits into its window may have been sent. Ends of QoS 1 are put on record without haste:
-        // any number of those may have been sent, and none counts between two of QoS 2.
+        // With a connection at the crash, whatever fits into its window may have been sent. Ends of
+        // QoS 1 are put on record without haste: any number of those may have been sent, so they do
+        // not count. At QoS 2 most ends are PUBRECs, which are on record before PUBREL. But a PUBREC
+        // with an error, an expiry and a message too large for the client end a delivery without
+        // haste as well. So those of the last batch stand in the queue again and count: as many that
+        // were sent may lie beyond the window. They come again without DUP, under their packet ids,
+        // by which a client knows them; if the session ends, other members may be sent them.
         let window = usize::from(self.limits.now().inflight_max);
         recovered.detached.map_or_else(
             || {
-                let mut exactly_once =
-                    recovered.messages.iter().filter(|message| message.qos == QoS::ExactlyOnce);
+                let mut exactly_once = recovered
+                    .messages
+                    .iter()
+                    .filter(|message| message.qos == QoS::ExactlyOnce && !message.is_given_up);
                 let beyond = exactly_once.nth(window);
                 let next = recovered.next_sequence;
                 Begun { at_least_once: next, exactly_once: beyond.map_or(next, |message| message.sequence) }
@@ -134,7 +143,9 @@ impl Core {
             let (since, keep) = (self.clock.base(), recovered.keep);
             turn_log.record(&Record::Detached { session: key, since, keep, begun }, false);
         }
-        let messages = recovered.messages.into_iter().map(|message| {
+        let (given_up, messages): (Vec<_>, Vec<_>) =
+            recovered.messages.into_iter().partition(|message| message.is_given_up);
+        let messages = messages.into_iter().map(|message| {
             let (subscription_ids, shared) = match message.extra {
                 Some(extra) => (extra.subscription_ids, extra.shared.map(Arc::from)),
                 None => (Box::default(), None),
@@ -174,6 +185,9 @@ impl Core {
             state.expires_at = Some(at);
             self.timers.set(&client, state, at);
         }
+        // What others were about to have when the last run was stopped.
+        let given_up = given_up.into_iter().filter_map(|message| self.given_up(message)).collect();
+        self.give_away(&client, state, given_up);
         for (filter, options) in recovered.subscriptions {
             let options = SubscriptionOptions {
                 qos: options.qos,

@@ -17,7 +17,7 @@ use crate::protocol::{
     QoS, ReasonCode, RetainHandling, SharedFilter, Subscribe, SubscribeOptions, Unsubscribe,
 };
 use crate::router::{ReplayCursor, SubscriptionOptions};
-use crate::session::{Delivered, Expiry, FilterOptions, GivenUp, Granted, Outgoing, SubscribeError};
+use crate::session::{Delivered, Expiry, FilterOptions, Granted, Outgoing, SubscribeError};
 use crate::storage::{Record, SubscribeRecord};
 
 /// Steps through the retained topics in one slice: some tens of microseconds.
@@ -279,9 +279,7 @@ impl Core {
         if !is_none {
             turn.budget
                 .spend(u32::try_from(state.session.queued() / cost::MESSAGES_PER_UNIT).unwrap_or(u32::MAX));
-            let given = state.session.take_shared(|shared| is_given_up(shared), GivenUp::Waiting);
-            self.settle(client, state);
-            self.give_away(client, state, given);
+            self.give_up(client, state, is_given_up);
         }
     }
 

@@ -50,6 +50,22 @@ impl TestBroker {
         limits: Limits,
         wall: WallClock,
     ) -> io::Result<Self> {
+        let broker = Self::start_idle(files, options, limits, wall)?;
+        broker.runtime.spawn(Arc::clone(&broker.core).run_background());
+        Ok(broker)
+    }
+
+    /// One in which nothing changes its owner, so that a crash finds it as it was given away.
+    pub(super) fn start_without_hand_over(files: Arc<dyn Files>) -> io::Result<Self> {
+        Self::start_idle(files, SMALL, Limits::default(), WallClock::system())
+    }
+
+    fn start_idle(
+        files: Arc<dyn Files>,
+        options: LogOptions,
+        limits: Limits,
+        wall: WallClock,
+    ) -> io::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let inside = runtime.enter();
@@ -62,7 +78,6 @@ impl TestBroker {
         let addr = listener.local_addr;
         runtime.spawn(listener.listen()?.run(Arc::clone(&core)));
         runtime.spawn(Arc::clone(&core).run_timers());
-        runtime.spawn(Arc::clone(&core).run_background());
         drop(inside);
         Ok(Self { core, addr, runtime, tending: None })
     }

@@ -16,6 +16,7 @@ mod failures;
 mod fixture;
 mod full_disk;
 mod full_disk_groups;
+mod giving_away;
 mod hands;
 mod late_records;
 mod passing;

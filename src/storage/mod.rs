@@ -47,5 +47,5 @@ pub(crate) use record::{
     Begun, ClockRecord, DeliverRecord, MessageRecord, Numbers, Record, Records, SessionRecord, SourceRecord,
     SubscribeRecord, WillRecord,
 };
-pub(crate) use recovered::{OwnedMessage, Recovered, RecoveredSession, RecoveredWill};
+pub(crate) use recovered::{OwnedMessage, Recovered, RecoveredMessage, RecoveredSession, RecoveredWill};
 pub(crate) use segments::{Freed, ReadError, SegmentInfo, Window};

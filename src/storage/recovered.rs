@@ -64,6 +64,8 @@ pub(crate) struct RecoveredSession {
     pub(crate) messages: Vec<RecoveredMessage>,
     /// What the checkpoint says is live: first and length, in ascending order.
     live: Vec<(u64, u64)>,
+    /// What was to go to other members of its groups: first and length.
+    given_up: Vec<(u64, u64)>,
     finished: HashSet<u64, RandomState>,
 }
 
@@ -77,6 +79,8 @@ pub(crate) struct RecoveredMessage {
     pub(crate) message_bytes: u32,
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
+    /// It goes to another member of its group. At QoS 2 it was not sent.
+    pub(crate) is_given_up: bool,
     pub(crate) extra: Option<Box<RecoveredExtra>>,
 }
 
@@ -162,6 +166,7 @@ impl Recovered {
             session.messages.dedup_by_key(|message| message.sequence);
             session.messages.shrink_to_fit();
             session.live = Vec::new();
+            session.mark_given_up();
         }
     }
 
@@ -222,6 +227,11 @@ impl Recovered {
             Record::Snapshot { session, next_sequence, live, received } => {
                 self.snapshot(session, next_sequence, live, received);
             }
+            Record::GivenUp { session, runs } => {
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.given_up.extend(pairs(runs));
+                }
+            }
             Record::Will(will) => self.will(&will),
             Record::WillEnd { will } => {
                 self.note_key(will);
@@ -269,10 +279,7 @@ impl Recovered {
     ) {
         if let Some(session) = self.sessions.get_mut(&session) {
             session.next_sequence = session.next_sequence.max(next_sequence);
-            let mut numbers = live.iter();
-            while let (Some(first), Some(length)) = (numbers.next(), numbers.next()) {
-                session.live.push((first, length));
-            }
+            session.live.extend(pairs(live));
             session.received.extend(received.iter());
         }
     }
@@ -317,6 +324,7 @@ impl Recovered {
             message_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             qos: deliver.qos,
             retain: deliver.retain,
+            is_given_up: false,
             extra: (!subscription_ids.is_empty() || shared.is_some())
                 .then(|| Box::new(RecoveredExtra { subscription_ids, shared })),
         });
@@ -365,6 +373,12 @@ impl Recovered {
     }
 }
 
+/// Pairs of numbers: first and length.
+fn pairs(numbers: Numbers<'_, u64>) -> impl Iterator<Item = (u64, u64)> {
+    let mut numbers = numbers.iter();
+    std::iter::from_fn(move || Some((numbers.next()?, numbers.next()?)))
+}
+
 /// Where a frame is.
 #[derive(Clone, Copy)]
 struct Place {
@@ -375,6 +389,19 @@ struct Place {
 }
 
 impl RecoveredSession {
+    /// Its messages are in order, each is there once. What is told twice may be told in other runs.
+    fn mark_given_up(&mut self) {
+        let mut runs = std::mem::take(&mut self.given_up);
+        runs.sort_unstable();
+        let (mut runs, mut end) = (runs.into_iter().peekable(), 0);
+        for message in &mut self.messages {
+            while let Some((first, length)) = runs.next_if(|(first, _)| *first <= message.sequence) {
+                end = end.max(first.saturating_add(length));
+            }
+            message.is_given_up = message.sequence < end;
+        }
+    }
+
     fn is_live(&self, sequence: u64) -> bool {
         let after = self.live.partition_point(|(first, _)| *first <= sequence);
         after

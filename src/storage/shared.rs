@@ -14,6 +14,7 @@ use super::frame::FILE_HEADER;
 use super::log::LogOptions;
 use super::reserve::Reserve;
 use super::segments::Segments;
+use super::slow_syncs::SlowSyncs;
 use super::watermark::{Identity, Watermark, identity};
 use crate::ledger::Position;
 
@@ -111,6 +112,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) checkpoints: Checkpoints,
     pub(super) reserve: Reserve,
+    pub(super) slow_syncs: SlowSyncs,
     short_of_room: AtomicBool,
     /// Bytes that may wait in memory.
     pending_max: AtomicUsize,
@@ -147,6 +149,7 @@ impl Shared {
             counters: Counters::default(),
             checkpoints,
             reserve,
+            slow_syncs: SlowSyncs::default(),
             short_of_room: AtomicBool::new(false),
             pending_max: AtomicUsize::new(options.pending_bytes_max),
         }

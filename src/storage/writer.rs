@@ -19,7 +19,6 @@ use super::log::Sync;
 use super::open::Cut;
 use super::reserve::is_no_room;
 use super::shared::Shared;
-use super::slow_syncs::SlowSyncs;
 use super::tail::Tail;
 use crate::ledger::Position;
 
@@ -58,7 +57,6 @@ pub(super) struct Writer {
     sync_at: Option<Instant>,
     sync_wanted: bool,
     closing: bool,
-    slow_syncs: SlowSyncs,
 }
 
 impl Writer {
@@ -72,7 +70,6 @@ impl Writer {
             sync_at: None,
             sync_wanted: false,
             closing: false,
-            slow_syncs: SlowSyncs::default(),
         }
     }
 
@@ -294,11 +291,8 @@ impl Writer {
 
     fn sync(&mut self, index: usize) -> Result<(), Failure> {
         let file = self.file(index)?;
-        let began = Instant::now();
-        let result = file.sync();
-        self.slow_syncs.tell_if_slow(began);
         let tail = &mut self.tails[index];
-        if let Err(error) = result {
+        if let Err(error) = self.shared.slow_syncs.watch(|| file.sync()) {
             tail.distrusted = true;
             self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
             return Err(failed("sync", &tail.header.name())(error));

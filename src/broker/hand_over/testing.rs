@@ -10,7 +10,12 @@ use crate::protocol::PacketId;
 impl Core {
     /// Whether nobody has anything to give away.
     pub(crate) fn is_leaving_nobody(&self) -> bool {
-        self.leaving.is_empty() && self.background.is_idle()
+        // A slice that is under way is in neither, and its session may go on.
+        let registered: Vec<_> = self.clients.iter().map(|entry| Arc::clone(entry.value())).collect();
+        let mut clients = registered.iter();
+        self.leaving.is_empty()
+            && self.background.is_idle()
+            && clients.all(|client| client.lock().leaving.is_none())
     }
 
     /// Whether a session has something waiting or not acknowledged.

@@ -26,8 +26,9 @@
 //! | 17 | Revisions | count n, retained revisions n each, every one as the difference to the one before |
 //! | 18 | Counters | next session or will n, next retained revision n |
 //! | 19 | Clock | log time n (ms), wall clock n (Unix ms) at that moment |
+//! | 20 | GivenUp | session n, count n and pairs (first n, length n): these go to other members of their groups, and were not sent at QoS 2 whatever `begun2` says |
 //!
-//! Kinds 16 to 18 stand in checkpoints only, with 9, 11, 13, 8 and 14 for the rest of what a checkpoint tells. Bodies of messages
+//! Kinds 16 to 18 stand in checkpoints only, with 9, 11, 13, 8, 14 and 20 for the rest of what a checkpoint tells. Bodies of messages
 //! never do: a Deliver or Retain in an older segment counts while the checkpoint says that its sequence is live, or its revision.
 //! Kind 4 stands in checkpoints for values that were over when it was gathered and whose records may
 //! stand behind its position (`broker/superseded.rs`). Format 1 had none there at first. Versions of
@@ -41,7 +42,8 @@
 //! begun with the wall clock of the first start. Kind 19 says what the wall clock showed then
 //! (`broker/clock.rs` has the reasons). It was added to format 1 without a new number: versions
 //! that do not know it pass over it and take log time for the wall clock, which is what they wrote
-//! themselves; a new number would have them refuse the whole directory for that.
+//! themselves; a new number would have them refuse the whole directory for that. Kind 20 was added in
+//! the same way: who does not know it has the session keep what it was about to give away.
 
 mod read;
 #[cfg(test)]
@@ -169,6 +171,8 @@ pub(crate) enum Record<'a> {
     Revisions { differences: Numbers<'a, u64> },
     Counters { next_key: u64, next_revision: u64 },
     Clock(ClockRecord),
+    /// `runs` are pairs: first, length.
+    GivenUp { session: u64, runs: Numbers<'a, u64> },
 }
 
 /// Numbers of a record: to be written from a slice, or read where they stand.
@@ -226,6 +230,7 @@ impl Record<'_> {
             Self::Revisions { .. } => 17,
             Self::Counters { .. } => 18,
             Self::Clock(_) => 19,
+            Self::GivenUp { .. } => 20,
         }
     }
 
@@ -333,6 +338,10 @@ impl Record<'_> {
                 numbers(out, received);
             }
             Self::Revisions { differences } => numbers(out, differences),
+            Self::GivenUp { session, runs } => {
+                number(out, session);
+                numbers(out, runs);
+            }
             Self::Counters { next_key, next_revision } => {
                 number(out, next_key);
                 number(out, next_revision);

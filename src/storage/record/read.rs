@@ -41,7 +41,7 @@ impl<'a> Iterator for Records<'a> {
                 self.whole = false;
                 return None;
             };
-            if !(1..=19).contains(&kind) {
+            if !(1..=20).contains(&kind) {
                 continue;
             }
             match read_record(kind, Reader(fields)) {
@@ -133,6 +133,7 @@ fn read_record<'a>(kind: u8, mut r: Reader<'a>) -> Option<Record<'a>> {
         17 => Record::Revisions { differences: r.numbers()? },
         18 => Record::Counters { next_key: r.number()?, next_revision: r.number()? },
         19 => Record::Clock(ClockRecord { log_time: r.number()?, wall: r.number()? }),
+        20 => Record::GivenUp { session: r.number()?, runs: r.numbers()? },
         _ => return None,
     })
 }

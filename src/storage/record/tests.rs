@@ -109,6 +109,7 @@ fn every_kind() -> Vec<Record<'static>> {
         Record::Revisions { differences: Numbers::Slice(&[1, 1, 4_000_000_000]) },
         Record::Counters { next_key: 3, next_revision: 4 },
         Record::Clock(ClockRecord { log_time: 86_400_000, wall: 1_700_000_000_123 }),
+        Record::GivenUp { session: 6, runs: Numbers::Slice(&[3, 2, 9, 1]) },
     ]
 }
 
@@ -117,7 +118,7 @@ fn every_record_reads_back_as_it_was() {
     let all = every_kind();
     round_trip(&all);
     let kinds: std::collections::BTreeSet<u8> = all.iter().map(Record::kind).collect();
-    assert_eq!(kinds, (1..=19).collect(), "one of each kind is tried");
+    assert_eq!(kinds, (1..=20).collect(), "one of each kind is tried");
 }
 
 #[test]
