@@ -290,6 +290,7 @@ impl Core {
             Account::Subscriptions,
             Account::Unfinished,
             Account::Handshakes,
+            Account::Routes,
         ];
         if kept.into_iter().map(|account| self.accounts.of(account)).sum::<usize>() > max {
             // It is not those who would be closed.

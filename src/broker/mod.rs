@@ -209,7 +209,10 @@ impl Core {
             background: Background::default(),
             groups: DashMap::default(),
             router: Router::new(),
-            thread_routes: ThreadRoutes::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            thread_routes: ThreadRoutes::new(
+                std::thread::available_parallelism().map_or(1, usize::from),
+                &accounts,
+            ),
             retained: RetainedStore::new(),
             sources: Sources::default(),
             retained_refusal_told: AtomicBool::new(false),
