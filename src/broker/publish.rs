@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::fan_out::{Also, Effects, FanOut, Receivers};
 use super::sys::is_sys;
 use super::turn_log::Retention;
@@ -66,6 +68,18 @@ impl Publisher {
     /// Whether a publish has to be [continued](Core::continue_publish) before anything else.
     pub(crate) fn is_pending(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// Whether that needs a place among the fan-outs first.
+    pub(crate) fn needs_place(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.fan_out.needs_place())
+    }
+
+    /// It has one.
+    pub(crate) fn keep_place(&mut self, place: OwnedSemaphorePermit) {
+        if let Some(pending) = &mut self.pending {
+            pending.fan_out.keep_place(place);
+        }
     }
 
     /// The rest of a publish whose client has left.
@@ -217,9 +231,12 @@ impl Core {
         Ok(())
     }
 
-    /// The next slice of a publish that did not fit into its turn; with the last one comes its answer.
+    /// The next slice of a publish that did not fit into its turn; with the last one comes its
+    /// answer. Nothing happens while it needs a place.
     pub(crate) fn continue_publish(&self, turn: &mut Turn, client: &Client, publisher: &mut Publisher) {
-        let Some(mut pending) = publisher.pending.take() else { return };
+        let Some(mut pending) = publisher.pending.take_if(|pending| !pending.fan_out.needs_place()) else {
+            return;
+        };
         if !self.continue_fan_out(turn, &mut pending.fan_out, Some((client, publisher))) {
             publisher.pending = Some(pending);
             return;
@@ -320,18 +337,20 @@ impl Core {
         let before = steps;
         let is_whole = found.go_on(&self.router, message.topic(), &mut steps);
         turn.budget.spend(u32::try_from(before - steps).unwrap_or(u32::MAX));
-        let mut rest = if is_whole {
+        let rest = if is_whole {
             let left_out = self.judge(None, message.topic(), &mut found.routes).left_out;
             if left_out > 0 {
                 self.metrics.dropped.add("acl_read", left_out.into());
             }
-            self.fan_out(turn, Receivers::Known(Routes::Own(&found.routes)), &mut outgoing, effects)
+            let receivers = Receivers::Known(Routes::Own(&found.routes));
+            let mut rest = self.fan_out(turn, receivers, &mut outgoing, effects);
+            if let Some(rest) = &mut rest {
+                rest.keep_place(place);
+            }
+            rest
         } else {
-            self.fan_out(turn, Receivers::Matching(found), &mut outgoing, effects)
+            Some(self.begin_match(turn, found, Some(place), &mut outgoing, effects))
         };
-        if let Some(rest) = &mut rest {
-            rest.keep_place(place);
-        }
         turn.scratch = scratch;
         rest
     }
