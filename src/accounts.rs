@@ -36,11 +36,13 @@ pub enum Account {
     Handshakes,
     /// Retained messages.
     Retained,
+    /// Receivers that connections have found for the topics they publish to, and the topics.
+    Routes,
 }
 
 impl Account {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Waiting,
         Self::Bodies,
         Self::InFlight,
@@ -51,6 +53,7 @@ impl Account {
         Self::Unfinished,
         Self::Handshakes,
         Self::Retained,
+        Self::Routes,
     ];
 
     /// Its name among the metrics.
@@ -66,6 +69,7 @@ impl Account {
             Self::Unfinished => "unfinished",
             Self::Handshakes => "handshakes",
             Self::Retained => "retained",
+            Self::Routes => "routes",
         }
     }
 }
@@ -76,6 +80,9 @@ const LASTING: [Account; 3] = [Account::Wills, Account::Aliases, Account::Subscr
 
 /// The part of the whole that [`LASTING`] accounts may fill together.
 const LASTING_PART: usize = 4;
+
+/// The part of the whole that routes may fill: who has no room finds them anew for each message.
+const ROUTES_PART: usize = 16;
 
 /// Above this part of the whole nothing is read back before it can be sent.
 const READ_AHEAD_PART: usize = 2;
@@ -195,6 +202,19 @@ impl Charge {
         fits.then(|| Self { accounts: Arc::clone(accounts), account, bytes })
     }
 
+    /// The holder, who keeps routes, wants to keep so many bytes of them; `false`, and nothing has
+    /// changed, if these are more than before and their part of the bound has no room.
+    #[must_use]
+    pub fn set_routes(&mut self, bytes: usize) -> bool {
+        let before = self.bytes;
+        self.set(bytes);
+        let fits = bytes <= before || self.accounts.of(self.account) <= self.accounts.max() / ROUTES_PART;
+        if !fits {
+            self.set(before);
+        }
+        fits
+    }
+
     /// Bytes charged.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -274,6 +294,20 @@ mod tests {
         assert!(accounts.add_lasting(Account::Subscriptions, 200));
         accounts.set_max(None);
         assert!(accounts.add_lasting(Account::Subscriptions, usize::MAX / 8));
+    }
+
+    #[test]
+    fn routes_have_a_sixteenth_for_all_of_them() {
+        let accounts = Arc::new(Accounts::new(Some(1_600)));
+        let [mut first, mut second] = [0; 2].map(|bytes| Charge::new(&accounts, Account::Routes, bytes));
+        assert!(first.set_routes(60) && second.set_routes(40) && !second.set_routes(41));
+        assert_eq!((second.bytes(), accounts.of(Account::Routes), accounts.total()), (40, 100, 100));
+        accounts.set_max(Some(160));
+        assert!(first.set_routes(50) && !first.set_routes(51), "less is always possible");
+        accounts.set_max(None);
+        assert!(first.set_routes(usize::MAX / 32));
+        drop((first, second));
+        assert_eq!(accounts.total(), 0);
     }
 
     #[test]

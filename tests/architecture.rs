@@ -68,7 +68,7 @@ const MODULES: [(&str, &[&str]); 18] = [
     ("auth", &["config", "escape", "protocol"]),
     ("authentication", &["protocol"]),
     ("session", &["accounts", "ledger", "protocol"]),
-    ("router", &["protocol"]),
+    ("router", &["accounts", "protocol"]),
     ("storage", &["ledger", "protocol", "sync", "turns"]),
     ("protocol", &[]),
     ("logging", &["config"]),

@@ -2,8 +2,7 @@
 //! ([`hand_over`](super::hand_over)), and messages of nobody's connection that did not fit into
 //! their turn ([`fan_out`](super::fan_out)).
 //!
-//! Places for messages of nobody's connection are given out here as well, and the lists of receivers
-//! that are to be woken.
+//! Places for fan-outs are given out here as well, and the lists of receivers that are to be woken.
 //!
 //! The two do not wait for one another. A hand-over may have to wait until the log has room. A fan-out never
 //! waits: it holds a turn open, and the checkpoint that makes the room waits for that turn.
@@ -22,9 +21,9 @@ use super::turn_log::{self, WAKES_AT_ONCE};
 use super::{Client, Core, DeferredFlush, Turn};
 use crate::ledger::Position;
 
-/// Fan-outs of nobody's connection that may have lists of receivers: wills, and the broker's own. One
-/// more is that of the queue below. Enough for every thread to have some; with 100,000 durable
-/// receivers each the lists take about 10 MB for one.
+/// Fan-outs that may have lists of receivers of their own, whoever publishes. One more is that of the
+/// queue below. Enough for every thread to have some; with 100,000 durable receivers each the lists
+/// take about 10 MB for one.
 pub(super) const FAN_OUTS_AT_ONCE: usize = 8;
 
 /// How long hand-overs rest when none of them can go on.
@@ -93,7 +92,7 @@ impl<T> Waiting<T> {
 }
 
 impl Background {
-    /// A place for a message of nobody's connection, if there is one.
+    /// A place for a fan-out, if there is one.
     pub(super) fn take_place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
@@ -101,6 +100,11 @@ impl Background {
     /// The same for one that waits in line.
     pub(super) async fn wait_for_place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    /// Nobody goes on with the queue any more: connections that are closing need its places.
+    fn give_places_back(&self) {
+        self.fan_outs.queue.lock().iter_mut().for_each(|fan_out| fan_out.give_place_back());
     }
 
     #[cfg(test)]
@@ -120,6 +124,7 @@ impl Core {
             () = self.run_flushes() => {}
             () = self.shut_down() => {}
         }
+        self.background.give_places_back();
     }
 
     async fn run_hand_overs(self: &Arc<Self>) {
@@ -201,5 +206,13 @@ impl Core {
     /// Has a message that did not fit into its turn delivered, by and by.
     pub(super) fn complete_later(&self, fan_out: Box<FanOut>) {
         self.background.fan_outs.push(fan_out);
+        if self.is_shutting_down() {
+            self.background.give_places_back();
+        }
+    }
+
+    /// The places among fan-outs, for a connection that waits for one.
+    pub(crate) fn fan_out_places(&self) -> &Arc<Semaphore> {
+        &self.background.places
     }
 }

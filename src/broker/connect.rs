@@ -344,8 +344,12 @@ impl Core {
         }
         // Also whoever finds that another has told it to end waits for that end.
         if let Some(closing) = closing {
-            if tokio::time::timeout(TAKE_OVER_WAIT, closing.gone()).await.is_err() {
-                tracing::error!(client_id = %escape(&client.id), "the replaced connection did not close in time");
+            while tokio::time::timeout(TAKE_OVER_WAIT, closing.gone()).await.is_err() {
+                // What it has published is delivered first, which may have to wait for a place.
+                if !client.is_publishing() {
+                    tracing::error!(client_id = %escape(&client.id), "the replaced connection did not close in time");
+                    break;
+                }
             }
             let mut state = client.lock();
             if state.closing.as_ref().is_some_and(|handle| Arc::ptr_eq(handle, &closing)) {

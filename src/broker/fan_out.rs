@@ -9,12 +9,21 @@
 //! A fan-out that has begun is always brought to its end, also when its publisher leaves, and whatever the
 //! state of the log: a checkpoint may be waiting for it.
 //!
-//! What a fan-out holds grows with its receivers, and is charged to [`Account::Waiting`]. A connection
-//! publishes one message at a time. Wills can be due by the thousand, for their clients are gone: so of
-//! wills and of the broker's own messages only so many as there are places
-//! ([`FAN_OUTS_AT_ONCE`](super::background::FAN_OUTS_AT_ONCE)) are matched at a time. The others know
-//! their message only, in line for a place. Whoever can wait for nothing does its own at once:
-//! a start, a shutdown, a program that publishes.
+//! What a fan-out holds grows with its receivers, and is charged to [`Account::Waiting`]. Wills can
+//! be due by the thousand, for their clients are gone, and thousands of connections can publish at
+//! once: so only as many fan-outs as there are places
+//! ([`FAN_OUTS_AT_ONCE`](super::background::FAN_OUTS_AT_ONCE)) have lists of receivers of their own.
+//! The others know their message only, in line for a place: what they have found in their first turn
+//! they let go of, and they begin to look once more when they have one. A connection waits for it as
+//! it does for its next turn (`net/line.rs`). No place is needed where the list is shared with who
+//! keeps it, which is charged for it, nor for a few routes that the first turn has left.
+//!
+//! Who has a place waits for a turn and for nothing else: not for the log, not for his client, not
+//! for another fan-out. So places come back, and whoever waits for one gets it. He holds his turn
+//! open all the while, and a checkpoint waits for that: longer than for one fan-out, but not for
+//! ever. The order of one publisher's messages stays, for nothing of it is handled meanwhile.
+//! Whoever can wait for nothing goes on without a place: a start, a shutdown, a program that
+//! publishes, what is left after a panic.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,7 +62,7 @@ pub(crate) struct FanOut {
     /// Of its lists and its message.
     charge: Charge,
     publishing: Option<Publishing>,
-    /// It is one of those of nobody's connection that may be matched.
+    /// It is one of those that may have a list of their own.
     place: Option<OwnedSemaphorePermit>,
     _guard: Option<TurnGuard>,
 }
@@ -146,6 +155,12 @@ impl Core {
         self.complete_later(fan_out.expect("it has several receivers"));
     }
 
+    /// Whether something that this client has published is still on its way.
+    #[cfg(test)]
+    pub(crate) fn is_publishing(&self, id: &str) -> bool {
+        self.clients.get(id).is_some_and(|entry| entry.value().is_publishing())
+    }
+
     /// As if a message of this session were on its way.
     #[cfg(test)]
     pub(crate) fn publishing(&self, id: &str) -> impl Drop {
@@ -172,9 +187,14 @@ impl FanOut {
         self.place = Some(place);
     }
 
-    /// Whether it needs a place before it begins.
-    pub(super) fn is_in_line(&self) -> bool {
-        matches!(self.stage, Stage::InLine)
+    /// Whether it needs a place before it goes on.
+    pub(super) fn needs_place(&self) -> bool {
+        matches!(self.stage, Stage::InLine) && self.place.is_none()
+    }
+
+    /// Its place is for others now. It goes on without one, should anybody go on with it.
+    pub(super) fn give_place_back(&mut self) {
+        self.place = None;
     }
 
     /// Charges what it has in memory: its lists and its message.
@@ -223,14 +243,32 @@ impl Core {
                 Stage::Delivering(list)
             }
             Receivers::Matching(begun) => {
-                // What the first slice has left of the turn is for others.
-                turn.budget.keep(0);
-                outgoing.meant_for(usize::MAX);
-                Stage::Matching(begun)
+                let place = self.background.take_place();
+                return Some(self.begin_match(turn, begun, place, outgoing, effects));
             }
             Receivers::InLine => Stage::InLine,
         };
         Some(self.begin_fan_out(turn, stage, outgoing, effects))
+    }
+
+    /// A fan-out whose receivers are still being looked for, in its place. Without one it will begin
+    /// to look once more when it has one.
+    #[cold]
+    pub(super) fn begin_match(
+        &self,
+        turn: &mut Turn,
+        begun: Box<RouteMatch<Arc<Client>>>,
+        place: Option<OwnedSemaphorePermit>,
+        outgoing: &mut Outgoing<'_>,
+        effects: Effects,
+    ) -> Box<FanOut> {
+        // What the first slice has left of the turn is for others.
+        turn.budget.keep(0);
+        outgoing.meant_for(usize::MAX);
+        let stage = if place.is_some() { Stage::Matching(begun) } else { Stage::InLine };
+        let mut fan_out = self.begin_fan_out(turn, stage, outgoing, effects);
+        fan_out.place = place;
+        fan_out
     }
 
     #[cold]
@@ -271,7 +309,7 @@ impl Core {
         fan_out: &mut FanOut,
         by: Option<(&Client, &mut Publisher)>,
     ) -> bool {
-        if fan_out.is_in_line() {
+        if let Stage::InLine = fan_out.stage {
             let found = RouteMatch::begin(&self.router, fan_out.message.topic());
             fan_out.stage = Stage::Matching(Box::new(found));
         }
@@ -333,7 +371,7 @@ impl Core {
     /// All that is left of it, in turns between which others get theirs. To be called with no place
     /// but its own: it may wait for one.
     pub(crate) async fn complete_fan_out(&self, mut fan_out: Box<FanOut>) {
-        if fan_out.is_in_line() {
+        if fan_out.needs_place() {
             fan_out.place = self.background.wait_for_place().await;
         }
         while !self.run_fan_out_slice(&mut fan_out) {
@@ -344,7 +382,7 @@ impl Core {
     /// The same of two of one client. One that has a place goes before one that waits for a place:
     /// else all places could be with those who wait.
     pub(super) async fn complete_fan_outs(&self, mut fan_outs: [Option<Box<FanOut>>; 2]) {
-        fan_outs.sort_by_key(|fan_out| fan_out.as_ref().is_some_and(|fan_out| fan_out.is_in_line()));
+        fan_outs.sort_by_key(|fan_out| fan_out.as_ref().is_some_and(|fan_out| fan_out.needs_place()));
         for fan_out in fan_outs.into_iter().flatten() {
             self.complete_fan_out(fan_out).await;
         }

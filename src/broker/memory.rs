@@ -244,6 +244,7 @@ impl Core {
             Account::Aliases,
             Account::Subscriptions,
             Account::Handshakes,
+            Account::Routes,
         ];
         kept.into_iter().map(|account| self.accounts.of(account)).sum()
     }

@@ -9,6 +9,7 @@
 
 mod access;
 mod admission;
+mod aliases;
 mod attention;
 mod background;
 mod bucket;
@@ -215,7 +216,10 @@ impl Core {
             background: Background::default(),
             groups: DashMap::default(),
             router: Router::new(),
-            thread_routes: ThreadRoutes::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            thread_routes: ThreadRoutes::new(
+                std::thread::available_parallelism().map_or(1, usize::from),
+                &accounts,
+            ),
             retained: RetainedStore::new(),
             sources: Sources::default(),
             superseded: Superseded::new(&accounts),

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::aliases::{Aliases, known_topic, resolve_alias};
 use super::fan_out::{Also, Effects, FanOut, Receivers};
 use super::sys::is_sys;
 use super::turn_log::Retention;
 use super::{Cause, Client, Core, Turn, Verdict};
-use crate::accounts::{Account, Accounts, Charge};
 use crate::config::{Limits, RefusedPublish};
 use crate::protocol::encode::{self, AckKind};
 use crate::protocol::{PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
 use crate::router::{Asked, Judged, Lookup, Route, RouteCache, RouteList, RouteMatch, Routes};
-use crate::session::{ALIAS_COST, Message, Outgoing, Owner, Reception, Will};
+use crate::session::{Message, Outgoing, Owner, Reception, Will};
 use crate::storage::Record;
 
 /// Steps of a match that a publish has at least, so that few are continued in another turn.
@@ -34,12 +36,6 @@ pub(crate) struct Publisher {
     aliases: Option<Box<Aliases>>,
     /// A publish to more receivers than fit into a turn; nothing behind it is handled before it is done.
     pending: Option<Box<PendingPublish>>,
-}
-
-/// Topics that a client lets numbers stand for: number 1 is the first.
-struct Aliases {
-    topics: Vec<Option<Box<str>>>,
-    charge: Charge,
 }
 
 struct PendingPublish {
@@ -66,6 +62,18 @@ impl Publisher {
     /// Whether a publish has to be [continued](Core::continue_publish) before anything else.
     pub(crate) fn is_pending(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// Whether that needs a place among the fan-outs first.
+    pub(crate) fn needs_place(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.fan_out.needs_place())
+    }
+
+    /// It has one.
+    pub(crate) fn keep_place(&mut self, place: OwnedSemaphorePermit) {
+        if let Some(pending) = &mut self.pending {
+            pending.fan_out.keep_place(place);
+        }
     }
 
     /// The rest of a publish whose client has left.
@@ -223,9 +231,12 @@ impl Core {
         Ok(())
     }
 
-    /// The next slice of a publish that did not fit into its turn; with the last one comes its answer.
+    /// The next slice of a publish that did not fit into its turn; with the last one comes its
+    /// answer. Nothing happens while it needs a place.
     pub(crate) fn continue_publish(&self, turn: &mut Turn, client: &Client, publisher: &mut Publisher) {
-        let Some(mut pending) = publisher.pending.take() else { return };
+        let Some(mut pending) = publisher.pending.take_if(|pending| !pending.fan_out.needs_place()) else {
+            return;
+        };
         if !self.continue_fan_out(turn, &mut pending.fan_out, Some((client, publisher))) {
             publisher.pending = Some(pending);
             return;
@@ -326,18 +337,20 @@ impl Core {
         let before = steps;
         let is_whole = found.go_on(&self.router, message.topic(), &mut steps);
         turn.budget.spend(u32::try_from(before - steps).unwrap_or(u32::MAX));
-        let mut rest = if is_whole {
+        let rest = if is_whole {
             let left_out = self.judge(None, message.topic(), &mut found.routes).left_out;
             if left_out > 0 {
                 self.metrics.dropped.add("acl_read", left_out.into());
             }
-            self.fan_out(turn, Receivers::Known(Routes::Own(&found.routes)), &mut outgoing, effects)
+            let receivers = Receivers::Known(Routes::Own(&found.routes));
+            let mut rest = self.fan_out(turn, receivers, &mut outgoing, effects);
+            if let Some(rest) = &mut rest {
+                rest.keep_place(place);
+            }
+            rest
         } else {
-            self.fan_out(turn, Receivers::Matching(found), &mut outgoing, effects)
+            Some(self.begin_match(turn, found, Some(place), &mut outgoing, effects))
         };
-        if let Some(rest) = &mut rest {
-            rest.keep_place(place);
-        }
         turn.scratch = scratch;
         rest
     }
@@ -383,60 +396,16 @@ impl Core {
     }
 }
 
-/// The topic that a number stands for.
-fn known_topic(aliases: Option<&Aliases>, alias: u16) -> Option<&str> {
-    aliases?.topics.get(usize::from(alias).checked_sub(1)?)?.as_deref()
-}
-
-/// The id of a QoS 2 PUBLISH that is not taken is free again. `received`: the same id, if the session
-/// is durable. A checkpoint may have found it there since it came; this turn is open, so the record
-/// is behind that checkpoint's position, and on disk before it counts. The answer need not wait.
-#[cold]
-fn refuse_publish(turn: &mut Turn, client: &Client, id: PacketId, received: Option<u16>) {
-    client.lock().session.refuse_publish(id);
-    if let Some(id) = received {
-        turn.log.record(&Record::Released { session: client.key, id }, false);
-    }
-}
-
 /// Whom a verdict is about: without rules it is about everybody.
 fn about(client: &Client, is_ruled: bool) -> u64 {
     if is_ruled { client.key } else { 0 }
 }
 
-/// Notes the topic an alias stands for from now on, if the packet names one (MQTT 5 section 3.3.2.3.4).
-fn resolve_alias(
-    accounts: &Arc<Accounts>,
-    aliases: &mut Option<Box<Aliases>>,
-    alias: u16,
-    topic: &str,
-    alias_max: u16,
-) -> Result<(), Cause> {
-    if alias > alias_max {
-        return Err(Cause::TopicAliasInvalid);
+fn refuse_publish(turn: &mut Turn, client: &Client, id: PacketId, received: Option<u16>) {
+    client.lock().session.refuse_publish(id);
+    if let Some(id) = received {
+        turn.log.record(&Record::Released { session: client.key, id }, false);
     }
-    if topic.is_empty() {
-        return Ok(());
-    }
-    let Aliases { topics, charge } = &mut **aliases.get_or_insert_with(|| {
-        Box::new(Aliases { topics: Vec::new(), charge: Charge::new(accounts, Account::Aliases, 0) })
-    });
-    let index = usize::from(alias) - 1;
-    if topics.len() <= index {
-        topics.resize(index + 1, None);
-    }
-    if let Some(place) = topics.get_mut(index)
-        && place.as_deref() != Some(topic)
-    {
-        if let Some(before) = place.take() {
-            charge.shrink(before.len() + ALIAS_COST);
-        }
-        if !charge.grow_lasting(topic.len() + ALIAS_COST) {
-            return Err(Cause::MemoryMax);
-        }
-        *place = Some(Box::from(topic));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

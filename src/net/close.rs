@@ -45,6 +45,8 @@ impl Connection {
         {
             cause = last;
         }
+        // A place that it waited for there would be nobody's.
+        self.line.leave();
         while self.write_deferred() {
             tokio::task::yield_now().await;
         }

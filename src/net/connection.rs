@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -166,6 +166,7 @@ impl Connection {
             if self.client.lock().link_of(self.epoch).is_none() {
                 return Poll::Ready(Cause::TakenOver);
             }
+            ready!(self.poll_place(cx));
             match self.poll_input(cx) {
                 Ok(Progress::Read) if self.backlog => {
                     // A full log wakes this task when it has room.

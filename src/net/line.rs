@@ -6,11 +6,14 @@
 //!
 //! A permit is for one turn. It is given back at the end of the poll that it was for, whatever that
 //! has done; nothing is waited for meanwhile but a thread.
+//!
+//! A publish to many receivers may need a place among the fan-outs (`broker/fan_out.rs`) before it
+//! goes on. Its connection waits for that here, and joins the line with it.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll, ready};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -18,12 +21,22 @@ use super::connection::{Connection, Next};
 use super::worker::{self, Worker};
 use crate::broker::{Cause, signal};
 
+type Acquiring = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
+
+/// A permit of these, when there is one. They are never closed.
+fn acquire(permits: &Arc<Semaphore>) -> Acquiring {
+    let permits = Arc::clone(permits);
+    Box::pin(async { permits.acquire_owned().await.ok() })
+}
+
 /// Where a connection is. Nearly all are outside.
 #[derive(Default)]
 pub(super) enum Line {
     #[default]
     Outside,
-    Waiting(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
+    Waiting(Acquiring),
+    /// For a place among the fan-outs, and for its turn after that.
+    WaitingForPlace(Acquiring),
     /// It has its turn when its task is polled next.
     Permitted(#[expect(dead_code, reason = "it is given back when dropped")] OwnedSemaphorePermit),
 }
@@ -31,17 +44,19 @@ pub(super) enum Line {
 impl Line {
     /// Queues up for another turn; the task is woken for it.
     pub(super) fn join(&mut self, permits: &Arc<Semaphore>, cx: &mut Context<'_>) {
-        let permits = Arc::clone(permits);
-        // It is never closed.
-        *self = Self::Waiting(Box::pin(async { permits.acquire_owned().await.ok() }));
+        *self = Self::Waiting(acquire(permits));
         self.is_waiting(cx);
     }
 
     /// Whether others are before it yet, or those whose sockets have news; the task is woken when
     /// that is over.
     pub(super) fn is_waiting(&mut self, cx: &mut Context<'_>) -> bool {
-        let Self::Waiting(permit) = self else { return false };
-        if let std::task::Poll::Ready(permit) = permit.as_mut().poll(cx) {
+        let permit = match self {
+            Self::Waiting(permit) => permit,
+            Self::WaitingForPlace(_) => return true,
+            Self::Outside | Self::Permitted(_) => return false,
+        };
+        if let Poll::Ready(permit) = permit.as_mut().poll(cx) {
             *self = permit.map_or(Self::Outside, Self::Permitted);
             worker::let_others_first(cx);
         }
@@ -59,11 +74,14 @@ impl Connection {
     pub(super) fn queue_up(&mut self, next: Next, cx: &mut Context<'_>) {
         let has_more = match next {
             Next::Turn => true,
-            Next::Wait => self.write_deferred(),
+            // What has begun is brought to its end, whatever the connection waits for.
+            Next::Wait => self.write_deferred() || self.publisher.is_pending(),
         };
         if has_more | std::mem::take(&mut self.wants_turn) {
-            self.line.join(&self.core.long_turns, cx);
-            if matches!(self.line, Line::Waiting(_))
+            if self.poll_place(cx).is_ready() {
+                self.line.join(&self.core.long_turns, cx);
+            }
+            if matches!(self.line, Line::Waiting(_) | Line::WaitingForPlace(_))
                 && let Some(deferred) = self.deferred.take()
             {
                 // That may be long. Receivers do not wait for it.
@@ -72,17 +90,39 @@ impl Connection {
         }
     }
 
+    /// Ready when its publish has the place that it needs to go on, if it needs one.
+    pub(super) fn poll_place(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.publisher.needs_place() {
+            return Poll::Ready(());
+        }
+        if !matches!(self.line, Line::WaitingForPlace(_)) {
+            self.line = Line::WaitingForPlace(acquire(self.core.fan_out_places()));
+        }
+        let Line::WaitingForPlace(place) = &mut self.line else { return Poll::Pending };
+        let place = ready!(place.as_mut().poll(cx));
+        self.line.leave();
+        place.into_iter().for_each(|place| self.publisher.keep_place(place));
+        Poll::Ready(())
+    }
+
     /// While it waits for another turn: it hears that it has to end, and writes its output.
     pub(super) fn poll_in_line(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
         let signals = self.gone.0.take_signals();
         if signals & signal::CLOSE != 0 {
             return Err(self.close_cause());
         }
-        if signals & signal::READ != 0 {
-            self.read_before_take_over(cx)?;
+        if matches!(self.line, Line::WaitingForPlace(_)) && self.poll_place(cx).is_ready() {
+            self.line.join(&self.core.long_turns, cx);
         }
         // It has not been read; that is judged in its turn.
-        self.gone.0.leave(signals & signal::KEEP_ALIVE);
+        let mut later = signals & signal::KEEP_ALIVE;
+        if self.publisher.needs_place() {
+            // Nothing is read before it goes on.
+            later |= signals & signal::READ;
+        } else if signals & signal::READ != 0 {
+            self.read_before_take_over(cx)?;
+        }
+        self.gone.0.leave(later);
         self.poll_work(cx, false)?;
         // It stands in line for that.
         self.wants_turn = false;

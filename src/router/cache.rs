@@ -5,17 +5,25 @@
 //! that has room for, a gateway, goes over to the table of the thread it runs on: [`ThreadRoutes`].
 //! A kept route holds handles of its subscribers, also of sessions that have ended since (they are empty then), until its topic is used
 //! again or it makes room; what a connection keeps goes with it, what a thread keeps with the broker. Bounded in topics, in bytes per topic and in
-//! routes; the argument that a stale route is never used stands at [`Router::generation`].
+//! routes.
+//!
+//! What a connection keeps is charged to [`Account::Routes`] from one [`STEP`] on, less is not: a
+//! publisher of a few topics with a few receivers touches no counter. Where the account has no room,
+//! a connection gives up the other topics for the one it publishes to now; if that does not fit
+//! alone, it is not kept. Who asked then has the match, finished, as a list of his own
+//! ([`Lookup::Begun`]), which he has to account for.
+//!
+//! The argument that a stale route is never used stands at [`Router::generation`].
 
 mod found;
 mod thread;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 pub use self::found::{Lookup, RouteList, RouteMatch, Routes};
 pub use self::thread::ThreadRoutes;
 use super::{Generation, Route, RouteCursor, Router, Subscriber};
+use crate::accounts::{Account, Accounts, Charge, STEP};
 
 /// Topics kept per connection; with one more it goes over to the table of its thread.
 pub const ROUTE_CACHE_TOPICS_MAX: usize = 32;
@@ -34,8 +42,11 @@ pub struct RouteCache<S, V> {
 struct Inner<S, V> {
     /// Of a publisher of few topics; empty for one of many.
     entries: Vec<Entry<S, V>>,
-    /// The sum over all entries.
+    /// The sums over all entries: routes, and bytes of topics and routes.
     routes: usize,
+    bytes: usize,
+    /// Of all that is kept here, if it is a [`STEP`] or more.
+    charge: Option<Charge>,
     many: Option<Box<Passing<S, V>>>,
 }
 
@@ -50,6 +61,15 @@ struct Found<S> {
     kept: Option<Arc<[Route<S>]>>,
     /// If it is not kept: computed for this time only.
     own: Vec<Route<S>>,
+}
+
+/// Room for what a connection is to keep.
+struct Room<'a> {
+    accounts: &'a Arc<Accounts>,
+    /// The connection's.
+    charge: &'a mut Option<Charge>,
+    /// Bytes of what it keeps already; 0 as well when that has to be given up.
+    others: usize,
 }
 
 /// A route that is kept.
@@ -99,34 +119,30 @@ impl<S, V> Default for RouteCache<S, V> {
 }
 
 impl<S: Subscriber, V: Copy> RouteCache<S, V> {
-    /// What `router.route(topic)` gives, as `judge` has changed it, and its verdict; computed only if it may have changed since the last
-    /// call. Who judges by something that has changed calls [`Router::invalidate`].
-    pub fn get(
-        &mut self,
-        asked: &Asked<'_, S, V>,
-        judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
-    ) -> (&[Route<S>], V) {
-        let supply = |routes: &mut Vec<Route<S>>| Ok::<_, Infallible>(compute(asked, routes, judge));
-        let Ok((routes, verdict)) = self.look_up(asked, supply);
-        (routes.as_slice(), verdict)
-    }
-
-    /// The same, if it takes no more than about so many steps of [`Router::route_from`], of which
-    /// it leaves what it did not use. Otherwise the match has begun, and `judge` was not called:
-    /// when the match is finished, [`put`](Self::put) keeps it.
+    /// What `router.route(topic)` gives, as `judge` has changed it, and its verdict; computed only
+    /// if it may have changed since the last call, and if that takes no more than about so many
+    /// steps of [`Router::route_from`], of which it leaves what it did not use. Who judges by
+    /// something that has changed calls [`Router::invalidate`].
+    ///
+    /// Otherwise the match has begun, and `judge` was not called: when the match is finished,
+    /// [`put`](Self::put) keeps it. It may be finished already: there was no room to keep it.
     pub fn get_within(
         &mut self,
         asked: &Asked<'_, S, V>,
         steps: &mut usize,
         judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
     ) -> Lookup<'_, S, V> {
-        let supply = |routes: &mut Vec<Route<S>>| {
+        let supply = |routes: &mut Vec<Route<S>>, room: &mut Room<'_>| {
             let (generation, counter) = moment(asked);
             let mut cursor = RouteCursor::default();
-            if !asked.router.route_from(asked.topic, &mut cursor, steps, routes) {
-                return Err(Box::new(RouteMatch { routes: Vec::new(), cursor, generation, counter }));
+            let is_whole = asked.router.route_from(asked.topic, &mut cursor, steps, routes);
+            if !is_whole || !room.take(bytes::<S>(asked.topic, routes.len())) {
+                let routes = std::mem::take(routes);
+                return Err(Box::new(RouteMatch { routes, cursor, generation, counter }));
             }
             let Judged { publisher, verdict } = judge(routes);
+            // What was left out needs none.
+            let _ = room.take(bytes::<S>(asked.topic, routes.len()));
             Ok((Terms { verdict, generation, counter }, publisher))
         };
         match self.look_up(asked, supply) {
@@ -137,14 +153,15 @@ impl<S: Subscriber, V: Copy> RouteCache<S, V> {
 
     /// Keeps the routes of a finished match, as the caller has judged them, and gives them back with the
     /// verdict. They hold from the moment at which the match began: if anything has changed since, the next
-    /// call computes them again. More than [`ROUTE_CACHE_ROUTES_MAX`] are not kept.
+    /// call computes them again. More than [`ROUTE_CACHE_ROUTES_MAX`] are not kept, nor those for
+    /// which there is no room.
     pub fn put(
         &mut self,
         asked: &Asked<'_, S, V>,
         found: RouteMatch<S>,
         judged: Judged<V>,
     ) -> (RouteList<S>, V) {
-        let RouteMatch { routes, generation, counter, .. } = found;
+        let RouteMatch { mut routes, generation, counter, .. } = found;
         let Judged { publisher, verdict } = judged;
         if routes.len() > ROUTE_CACHE_ROUTES_MAX {
             return (RouteList::of_own(routes), verdict);
@@ -152,20 +169,26 @@ impl<S: Subscriber, V: Copy> RouteCache<S, V> {
         let hash = asked.router.hash(asked.topic);
         let inner = self.inner.get_or_insert_default();
         let at = inner.find(asked.topic, hash as u32);
-        let supply = |into: &mut Vec<Route<S>>| {
-            *into = routes;
-            Ok::<_, Infallible>((Terms { verdict, generation, counter }, publisher))
+        let supply = |into: &mut Vec<Route<S>>, room: &mut Room<'_>| {
+            if !room.take(bytes::<S>(asked.topic, routes.len())) {
+                return Err(());
+            }
+            *into = std::mem::take(&mut routes);
+            Ok((Terms { verdict, generation, counter }, publisher))
         };
-        let Ok((routes, verdict)) = inner.miss(at, asked, hash, supply);
-        (routes.to_list(), verdict)
+        match inner.miss(at, asked, hash, supply) {
+            Ok((routes, verdict)) => (routes.to_list(), verdict),
+            Err(()) => (RouteList::of_own(routes), verdict),
+        }
     }
 
-    /// `supply` computes what is not there: the route, how long it holds, and whom its verdict is about.
+    /// `supply` computes what is not there, if there is room: the route, how long it holds, and whom
+    /// its verdict is about.
     #[inline]
     fn look_up<E>(
         &mut self,
         asked: &Asked<'_, S, V>,
-        supply: impl FnOnce(&mut Vec<Route<S>>) -> Result<(Terms<V>, u64), E>,
+        supply: impl FnOnce(&mut Vec<Route<S>>, &mut Room<'_>) -> Result<(Terms<V>, u64), E>,
     ) -> Result<(Routes<'_, S>, V), E> {
         let hash = asked.router.hash(asked.topic);
         let inner = self.inner.get_or_insert_default();
@@ -181,7 +204,7 @@ impl<S: Subscriber, V: Copy> RouteCache<S, V> {
 
 impl<S, V> Default for Inner<S, V> {
     fn default() -> Self {
-        Self { entries: Vec::with_capacity(1), routes: 0, many: None }
+        Self { entries: Vec::with_capacity(1), routes: 0, bytes: 0, charge: None, many: None }
     }
 }
 
@@ -206,47 +229,101 @@ impl<S: Subscriber, V: Copy> Inner<S, V> {
         at: Option<usize>,
         asked: &Asked<'_, S, V>,
         hash: u64,
-        supply: impl FnOnce(&mut Vec<Route<S>>) -> Result<(Terms<V>, u64), E>,
+        supply: impl FnOnce(&mut Vec<Route<S>>, &mut Room<'_>) -> Result<(Terms<V>, u64), E>,
     ) -> Result<(Routes<'_, S>, V), E> {
-        let name = if is_kept(asked.topic) { asked.topic } else { "" };
-        let at =
-            at.or_else(|| self.entries.iter().position(|entry| name.is_empty() && entry.topic.is_empty()));
-        if at.is_none() && self.entries.len() == ROUTE_CACHE_TOPICS_MAX {
-            (self.entries, self.routes) = (Vec::new(), 0);
+        if self.many.is_none() {
+            let name = if is_kept(asked.topic) { asked.topic } else { "" };
+            let is_it = |entry: &Entry<S, V>| name.is_empty() && entry.topic.is_empty();
+            // It makes room for what comes in its place.
+            at.or_else(|| self.entries.iter().position(is_it)).into_iter().for_each(|at| self.remove(at));
+            if self.entries.len() < ROUTE_CACHE_TOPICS_MAX {
+                return self.miss_of_few(name, asked, hash as u32, supply);
+            }
+            self.clear();
+            self.entries = Vec::new();
             self.many = Some(Box::default());
         }
-        if self.many.is_none() {
-            let mut routes = Vec::new();
-            let (terms, _) = supply(&mut routes)?;
-            let entry = Entry { topic: name.into(), routes: routes.into(), terms, hash: hash as u32 };
-            let at = self.put(at, entry);
-            let entry = &self.entries[at];
-            return Ok((Routes::Kept(&entry.routes), entry.terms.verdict));
-        }
-        self.many.get_or_insert_default().get(asked, hash, supply)
+        let room = &mut Room { accounts: asked.threads.accounts(), charge: &mut self.charge, others: 0 };
+        self.many.get_or_insert_default().get(asked, hash, room, supply)
     }
 
-    /// Keeps an entry in place of another one, or of none; returns where.
-    fn put(&mut self, at: Option<usize>, entry: Entry<S, V>) -> usize {
-        let added = entry.routes.len();
-        let replaced = at.map_or(0, |at| self.entries[at].routes.len());
-        self.routes = self.routes - replaced + added;
-        if self.routes > ROUTE_CACHE_ROUTES_MAX {
-            self.entries.clear();
-            self.entries.push(entry);
-            self.routes = added;
-            return 0;
+    fn miss_of_few<E>(
+        &mut self,
+        name: &str,
+        asked: &Asked<'_, S, V>,
+        hash: u32,
+        supply: impl FnOnce(&mut Vec<Route<S>>, &mut Room<'_>) -> Result<(Terms<V>, u64), E>,
+    ) -> Result<(Routes<'_, S>, V), E> {
+        let accounts = asked.threads.accounts();
+        let mut room = Room { accounts, charge: &mut self.charge, others: self.bytes };
+        let mut routes = Vec::new();
+        let supplied = supply(&mut routes, &mut room);
+        if room.others == 0 || self.routes + routes.len() > ROUTE_CACHE_ROUTES_MAX {
+            // They are given up for it.
+            self.clear();
         }
-        match at {
-            Some(at) => {
-                self.entries[at] = entry;
-                at
-            }
-            None => {
-                self.entries.push(entry);
-                self.entries.len() - 1
-            }
+        if let Ok((terms, _)) = supplied {
+            let (topic, routes) = (name.into(), routes.into());
+            self.add(Entry { topic, routes, terms, hash });
         }
+        // No more than before, so there is room.
+        let _ = Room { accounts, charge: &mut self.charge, others: 0 }.take(self.bytes);
+        supplied?;
+        let entry = &self.entries[self.entries.len() - 1];
+        Ok((Routes::Kept(&entry.routes), entry.terms.verdict))
+    }
+
+    fn add(&mut self, entry: Entry<S, V>) {
+        self.routes += entry.routes.len();
+        self.bytes += bytes::<S>(&entry.topic, entry.routes.len());
+        self.entries.push(entry);
+    }
+
+    fn remove(&mut self, at: usize) {
+        let entry = self.entries.swap_remove(at);
+        self.routes -= entry.routes.len();
+        self.bytes -= bytes::<S>(&entry.topic, entry.routes.len());
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        (self.routes, self.bytes) = (0, 0);
+    }
+}
+
+impl Room<'_> {
+    /// Whether something of so many bytes may be kept, without the others if there is no room for
+    /// them as well. From then on it is charged.
+    #[inline(never)]
+    fn take(&mut self, bytes: usize) -> bool {
+        if self.set(self.others + bytes) {
+            return true;
+        }
+        let fits = self.others > 0 && self.set(bytes);
+        if fits {
+            self.others = 0;
+        }
+        fits
+    }
+
+    /// Whether a list of so many routes may be kept alone, with its topic.
+    #[inline]
+    fn take_list<S>(&mut self, topic: &str, routes: usize) -> bool {
+        let is_little = routes * size_of::<Route<S>>() < STEP - ROUTE_CACHE_TOPIC_BYTES_MAX;
+        is_little && self.charge.is_none() || self.take(bytes::<S>(topic, routes))
+    }
+
+    fn set(&mut self, bytes: usize) -> bool {
+        if bytes < STEP {
+            *self.charge = None;
+            return true;
+        }
+        let charge = self.charge.get_or_insert_with(|| Charge::new(self.accounts, Account::Routes, 0));
+        let fits = charge.set_routes(bytes);
+        if charge.bytes() == 0 {
+            *self.charge = None;
+        }
+        fits
     }
 }
 
@@ -255,7 +332,8 @@ impl<S: Subscriber, V: Copy> Passing<S, V> {
         &mut self,
         asked: &Asked<'_, S, V>,
         hash: u64,
-        supply: impl FnOnce(&mut Vec<Route<S>>) -> Result<(Terms<V>, u64), E>,
+        room: &mut Room<'_>,
+        supply: impl FnOnce(&mut Vec<Route<S>>, &mut Room<'_>) -> Result<(Terms<V>, u64), E>,
     ) -> Result<(Routes<'_, S>, V), E> {
         let holds = |terms: &Terms<V>| self.topic == asked.topic && terms.hold(asked.router);
         let terms = match self.terms.filter(holds) {
@@ -264,10 +342,19 @@ impl<S: Subscriber, V: Copy> Passing<S, V> {
                 // Should judging panic, there is nothing that could be taken for the answer.
                 self.terms = None;
                 self.topic.clear();
-                self.topic.shrink_to(ROUTE_CACHE_TOPIC_BYTES_MAX);
-                self.topic.push_str(asked.topic);
-                let terms = asked.threads.get(asked, hash, &mut self.found, supply)?;
-                self.terms = Some(terms);
+                let terms = match asked.threads.get(asked, hash, &mut self.found, room, supply) {
+                    Ok(terms) => terms,
+                    Err(error) => {
+                        self.found.clear();
+                        let _ = room.take(0);
+                        return Err(error);
+                    }
+                };
+                // A longer one is not kept here either.
+                if is_kept(asked.topic) {
+                    self.topic.push_str(asked.topic);
+                    self.terms = Some(terms);
+                }
                 terms
             }
         };
@@ -289,24 +376,35 @@ impl<S> Found<S> {
         self.own.clear();
         self.own.shrink_to(OWN_ROUTES_KEPT);
     }
-}
 
-/// Computes a route; how long it holds, and whom its verdict is about.
-fn compute<S: Subscriber, V>(
-    asked: &Asked<'_, S, V>,
-    routes: &mut Vec<Route<S>>,
-    judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
-) -> (Terms<V>, u64) {
-    let (generation, counter) = moment(asked);
-    asked.router.route(asked.topic, routes);
-    let Judged { publisher, verdict } = judge(routes);
-    (Terms { verdict, generation, counter }, publisher)
+    /// Has `supply` compute it. What is more than a little is put where others can share it.
+    fn fill<T, E>(
+        &mut self,
+        room: &mut Room<'_>,
+        supply: impl FnOnce(&mut Vec<Route<S>>, &mut Room<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let supplied = supply(&mut self.own, room)?;
+        if self.own.len() > OWN_ROUTES_KEPT {
+            self.kept = Some(std::mem::take(&mut self.own).into());
+        }
+        self.own.shrink_to(OWN_ROUTES_KEPT);
+        Ok(supplied)
+    }
+
+    fn as_slice(&self) -> &[Route<S>] {
+        self.kept.as_deref().unwrap_or(&self.own)
+    }
 }
 
 /// To be taken before a route is computed: see [`Router::generation`].
 fn moment<S: Subscriber, V>(asked: &Asked<'_, S, V>) -> (Generation, u16) {
     let counter = asked.router.generation_index(asked.topic);
     (asked.router.generation_of(counter), counter)
+}
+
+/// What so many routes take, and their topic with them.
+fn bytes<S>(topic: &str, routes: usize) -> usize {
+    (if is_kept(topic) { topic.len() } else { 0 }) + routes * size_of::<Route<S>>()
 }
 
 fn is_kept(topic: &str) -> bool {

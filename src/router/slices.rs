@@ -169,6 +169,9 @@ impl<S: Subscriber> Router<S> {
         into: &mut Vec<Route<S>>,
     ) -> bool {
         let allowed = (*steps).max(1);
+        if cursor.is_walked && cursor.runs.is_over() {
+            return true;
+        }
         if cursor.is_walked {
             *steps = 0;
             return cursor.runs.merge_into(allowed, into);
@@ -283,6 +286,11 @@ impl<S> Default for Runs<S> {
 impl<S: Subscriber> Runs<S> {
     fn is_empty(&self) -> bool {
         self.found.is_empty()
+    }
+
+    /// Whether all of them are merged.
+    fn is_over(&self) -> bool {
+        self.found.is_empty() && self.merging.as_ref().is_none_or(|merging| merging.next.is_empty())
     }
 
     /// Routes in them.

@@ -107,7 +107,7 @@ proptest! {
     fn routes_as_the_rule_says(steps in prop::collection::vec(steps(), 1..120)) {
         let router = Router::new();
         let mut model = Model::default();
-        let threads = ThreadRoutes::new(2);
+        let threads = ThreadRoutes::new(2, &Arc::default());
         let (mut cache, mut many) = (RouteCache::default(), of_many_topics(&router, &threads));
         let mut seen = BTreeSet::new();
         for step in steps {
@@ -260,7 +260,7 @@ fn of_many_topics<S: Subscriber>(router: &Router<S>, threads: &ThreadRoutes<S, (
 
 #[test]
 fn a_cache_is_bounded_in_topics_bytes_and_routes() {
-    let (router, threads) = (Router::new(), ThreadRoutes::new(2));
+    let (router, threads) = (Router::new(), ThreadRoutes::new(2, &Arc::default()));
     let mut cache = RouteCache::default();
     let computed = AtomicUsize::new(0);
     let mut get = |topic: &str| {
@@ -338,7 +338,11 @@ fn a_topic_of_65_535_slashes_takes_little_per_level() {
         assert!(router.subscribe(filter, Peer(key as u64), options(QoS::AtMostOnce)));
     }
     assert_eq!(
-        plain(RouteCache::default().get(&asked(&router, &ThreadRoutes::new(2), &deep), nobody).0),
+        plain(
+            RouteCache::default()
+                .get(&asked(&router, &ThreadRoutes::new(2, &Arc::default()), &deep), nobody)
+                .0
+        ),
         [(0, 0), (2, 0), (3, 0), (4, 0), (5, 0)]
     );
     assert_eq!(routed(&router, &"/".repeat(32_767)), [(1, 0), (3, 0), (4, 0), (5, 0)]);
@@ -373,7 +377,7 @@ fn a_route_knows_each_change_that_has_returned() {
     let progress = [const { AtomicU64::new(0) }; SESSIONS];
     let publishing = AtomicUsize::new(PUBLISHERS);
 
-    let threads = ThreadRoutes::new(2);
+    let threads = ThreadRoutes::new(2, &Arc::default());
     // One publisher of few topics, one of many.
     let publish = |is_gateway: bool| {
         let _leaving = Leaving(&publishing);

@@ -1,6 +1,8 @@
 //! Start and end of a broker in its steps: what fails leaves nothing behind, and what has ended is
 //! over.
 
+mod places;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;

@@ -108,7 +108,7 @@ fn a_client_that_has_a_place_waits_for_no_other_one() {
     let first: Vec<_> = clients.iter().map(|client| publish_will(&core, client)).collect();
     drop(places);
     let second: Vec<_> = clients.iter().map(|client| publish_will(&core, client)).collect();
-    let is_in_line = |fan_out: &Option<Box<FanOut>>| fan_out.as_ref().unwrap().is_in_line();
+    let is_in_line = |fan_out: &Option<Box<FanOut>>| fan_out.as_ref().unwrap().needs_place();
     assert!(first.iter().all(is_in_line) && !second.iter().any(is_in_line));
     runtime.block_on(async {
         let mut ends = tokio::task::JoinSet::new();
@@ -120,6 +120,173 @@ fn a_client_that_has_a_place_waits_for_no_other_one() {
         assert!(all.is_ok(), "each waits for the places of the others");
     });
     assert_eq!(served(&core), (2 * FAN_OUTS_AT_ONCE * RECEIVERS) as u64);
+}
+
+/// A publish of a client's own to "t", which the first turn does not finish.
+fn publish(core: &Core, who: &Arc<Client>) -> Publisher {
+    let mut publisher =
+        Publisher::new(ProtocolVersion::V311, RefusedPublish::AckAndCount, &Limits::default());
+    let publish = Publish {
+        dup: false,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: "t",
+        packet_id: PacketId::new(1),
+        properties: PublishProperties::default(),
+        payload: &[0; 100],
+        wire: &[],
+        packet_id_offset: 0,
+    };
+    let mut turn = Turn::new();
+    turn.begin(core);
+    core.publish(&mut turn, who, &mut publisher, &publish).unwrap();
+    turn.finish(core);
+    assert!(publisher.is_pending(), "it does not fit into a turn");
+    publisher
+}
+
+fn continue_publish(core: &Core, who: &Client, publisher: &mut Publisher) {
+    let mut turn = Turn::new();
+    turn.begin(core);
+    core.continue_publish(&mut turn, who, publisher);
+    turn.finish(core);
+}
+
+/// More receivers of "t" than are found in one turn, and no room for connections to keep them.
+fn with_receivers_that_nobody_keeps() -> Arc<Core> {
+    let core = Core::new(Limits::default(), Security::default());
+    for n in 0..2 * RECEIVERS {
+        subscribe(&core, &client(&core, &n.to_string()), "t", QoS::AtMostOnce);
+    }
+    core.accounts.set_max(Some(8 * 2 * RECEIVERS * size_of::<Route<Arc<Client>>>()));
+    core
+}
+
+/// As their connections do it: each waits for a place and goes on with it, some leave before that.
+#[test]
+fn many_connections_that_publish_to_many_have_lists_for_a_few() {
+    const PUBLISHERS: usize = 60;
+    const IN_LINE: usize = size_of::<FanOut>() + 500;
+    const LISTS: usize = 2 * RECEIVERS * size_of::<Route<Arc<Client>>>();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let core = with_receivers_that_nobody_keeps();
+    let before = core.accounts.of(Account::Waiting);
+    let held = || core.accounts.of(Account::Waiting) - before;
+    let bound = FAN_OUTS_AT_ONCE * 2 * LISTS + PUBLISHERS * IN_LINE;
+    assert!(bound < PUBLISHERS * LISTS / 3, "else this shows nothing");
+    let all: Vec<_> = (0..PUBLISHERS).map(|n| client(&core, &format!("publisher {n}"))).collect();
+    let publishers: Vec<_> = all.iter().map(|who| (Arc::clone(who), publish(&core, who))).collect();
+    let waiting = publishers.iter().filter(|(_, publisher)| publisher.needs_place()).count();
+    assert_eq!(waiting, PUBLISHERS - FAN_OUTS_AT_ONCE, "the others wait without a list");
+    assert!(held() < bound, "{} bytes", held());
+    let mut ends = Vec::new();
+    for (n, (who, mut publisher)) in publishers.into_iter().enumerate() {
+        let core = Arc::clone(&core);
+        ends.push(runtime.spawn(async move {
+            if n % 3 == 0 {
+                // Its connection is closed.
+                let fan_out = publisher.take_fan_out().unwrap();
+                drop(publisher);
+                core.complete_fan_out(fan_out).await;
+                return;
+            }
+            while publisher.is_pending() {
+                if publisher.needs_place() {
+                    continue_publish(&core, &who, &mut publisher);
+                    assert!(publisher.needs_place(), "nothing happens without one");
+                    publisher.keep_place(core.background.wait_for_place().await.unwrap());
+                }
+                continue_publish(&core, &who, &mut publisher);
+                tokio::task::yield_now().await;
+            }
+            assert!(!publisher.acks.is_empty(), "its answer comes with the last slice");
+        }));
+    }
+    let mut most = 0;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !ends.iter().all(|end| end.is_finished()) {
+        assert!(Instant::now() < deadline, "they do not go on");
+        most = most.max(held());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    ends.into_iter().for_each(|end| runtime.block_on(end).unwrap());
+    assert!(most < bound, "{most} bytes, for all at once {}", PUBLISHERS * LISTS);
+    assert_eq!(served(&core), (PUBLISHERS * 2 * RECEIVERS) as u64, "each message goes to everybody");
+    assert!(!all.iter().any(|who| who.is_publishing()));
+    assert_eq!((held(), core.accounts.of(Account::Routes)), (0, 0), "everything is given back");
+}
+
+/// What a turn finds is kept by its connection as long as the account of routes has room.
+#[test]
+fn lists_that_connections_keep_stay_within_their_part() {
+    const KEPT: usize = 3;
+    const PUBLISHERS: usize = 8;
+    let list = 1 + RECEIVERS * size_of::<Route<Arc<Client>>>();
+    let core = Core::new(Limits::default(), Security::default());
+    for n in 0..RECEIVERS {
+        subscribe(&core, &client(&core, &n.to_string()), "t", QoS::AtMostOnce);
+    }
+    core.accounts.set_max(Some(16 * (KEPT * list + list / 2)));
+    let mut publishers = Vec::new();
+    for n in 1..=PUBLISHERS {
+        let who = client(&core, "publisher");
+        let mut publisher = publish(&core, &who);
+        while publisher.is_pending() {
+            continue_publish(&core, &who, &mut publisher);
+        }
+        publishers.push(publisher);
+        assert_eq!(core.metrics().memory["routes"], (n.min(KEPT) * list) as u64);
+        assert_eq!(served(&core), (n * RECEIVERS) as u64);
+    }
+    publishers.remove(0);
+    let who = client(&core, "publisher");
+    publishers.push(publish(&core, &who));
+    assert_eq!(core.accounts.of(Account::Routes), KEPT * list, "there is room again");
+    drop(publishers);
+    assert_eq!(core.accounts.of(Account::Routes), 0);
+}
+
+/// All places are with connections that end before their next turn.
+#[test]
+fn who_leaves_with_the_place_it_has_waited_for_waits_for_no_other() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let core = with_receivers_that_nobody_keeps();
+    let mut places: Vec<_> = std::iter::from_fn(|| core.background.take_place()).collect();
+    assert_eq!(places.len(), FAN_OUTS_AT_ONCE);
+    let who = client(&core, "publisher");
+    let mut publishers: Vec<_> = places.iter().map(|_| publish(&core, &who)).collect();
+    publishers.iter_mut().for_each(|publisher| {
+        assert!(publisher.needs_place());
+        publisher.keep_place(places.pop().unwrap());
+    });
+    runtime.block_on(async {
+        let mut ends = tokio::task::JoinSet::new();
+        for mut publisher in publishers {
+            let core = Arc::clone(&core);
+            let fan_out = publisher.take_fan_out().unwrap();
+            ends.spawn(async move { core.complete_fan_out(fan_out).await });
+        }
+        let all = tokio::time::timeout(Duration::from_secs(30), ends.join_all()).await;
+        assert!(all.is_ok(), "each waits for the places of the others");
+    });
+    assert_eq!(served(&core), (FAN_OUTS_AT_ONCE * 2 * RECEIVERS) as u64);
+}
+
+/// What nobody goes on with at the end keeps no connection from its own end.
+#[test]
+fn at_a_shutdown_the_queue_gives_its_places_back() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let core = Core::new(Limits::default(), Security::default());
+    with_receivers(&core);
+    let fill = || (0..FAN_OUTS_AT_ONCE).for_each(|_| core.publish_later("gone", "m"));
+    fill();
+    assert!(core.background.take_place().is_none());
+    core.begin_shutdown();
+    runtime.block_on(Arc::clone(&core).run_background());
+    let free = || std::iter::from_fn(|| core.background.take_place()).collect::<Vec<_>>().len();
+    assert_eq!(free(), FAN_OUTS_AT_ONCE);
+    fill();
+    assert_eq!(free(), FAN_OUTS_AT_ONCE, "nor does what comes later");
 }
 
 /// What a client's own message holds is given back with its last slice, and also when the client

@@ -20,6 +20,20 @@ fn router() -> Router<Peer> {
     router
 }
 
+impl<S: Subscriber, V: Copy> RouteCache<S, V> {
+    /// As long as it takes, where nothing is bounded.
+    pub(in crate::router) fn get(
+        &mut self,
+        asked: &Asked<'_, S, V>,
+        judge: impl FnOnce(&mut Vec<Route<S>>) -> Judged<V>,
+    ) -> (&[Route<S>], V) {
+        match self.get_within(asked, &mut { usize::MAX }, judge) {
+            Lookup::Found(routes, verdict) => (routes.as_slice(), verdict),
+            Lookup::Begun(_) => panic!("there is no bound"),
+        }
+    }
+}
+
 fn topic(n: usize) -> String {
     format!("a/a/a/a/a/a/a/a/a/a/{n}")
 }
@@ -50,7 +64,7 @@ fn finish(begun: &mut RouteMatch<Peer>, router: &Router<Peer>, topic: &str) {
 
 #[test]
 fn what_takes_too_long_is_begun_and_kept_when_it_is_finished() {
-    let (router, threads) = (router(), ThreadRoutes::new(2));
+    let (router, threads) = (router(), ThreadRoutes::new(2, &Arc::default()));
     for mut cache in caches(&router, &threads) {
         let (topic, other) = (topic(1), topic(2));
         let about = asked(&router, &threads, &topic);
@@ -85,7 +99,7 @@ fn what_takes_too_long_is_begun_and_kept_when_it_is_finished() {
 
 #[test]
 fn what_has_changed_since_the_match_began_is_computed_again() {
-    let (router, threads) = (router(), ThreadRoutes::new(2));
+    let (router, threads) = (router(), ThreadRoutes::new(2, &Arc::default()));
     for mut cache in caches(&router, &threads) {
         let topic = topic(1);
         let about = asked(&router, &threads, &topic);
@@ -106,7 +120,7 @@ fn what_has_changed_since_the_match_began_is_computed_again() {
 
 #[test]
 fn more_routes_than_are_kept_are_given_to_whoever_found_them_and_let_go_bit_by_bit() {
-    let (router, threads) = (Router::new(), ThreadRoutes::new(2));
+    let (router, threads) = (Router::new(), ThreadRoutes::new(2, &Arc::default()));
     for n in 0..=ROUTE_CACHE_ROUTES_MAX as u64 {
         router.subscribe("large", Peer(n), OPTIONS);
     }
@@ -123,4 +137,168 @@ fn more_routes_than_are_kept_are_given_to_whoever_found_them_and_let_go_bit_by_b
     assert_eq!(list.next(usize::MAX).len(), ROUTE_CACHE_ROUTES_MAX - 2);
     assert!(list.next(1).is_empty() && list.left() == 0);
     begun(cache.get_within(&about, &mut { STEPS }, nobody));
+}
+
+/// Bytes that a list of so many routes with its topic is charged with.
+fn charged(topic: &str, routes: usize) -> usize {
+    topic.len() + routes * size_of::<Route<Peer>>()
+}
+
+/// A router with so many receivers for each topic of one letter, and accounts with so much for lists.
+fn with_receivers<const N: usize>(
+    receivers: [(&str, usize); N],
+    room: usize,
+) -> (Router<Peer>, ThreadRoutes<Peer, ()>, Arc<Accounts>) {
+    let router = Router::new();
+    for (topic, count) in receivers {
+        (0..count as u64).for_each(|n| _ = router.subscribe(topic, Peer(n), OPTIONS));
+    }
+    let accounts = Arc::new(Accounts::new(Some(16 * room)));
+    (router, ThreadRoutes::new(2, &accounts), accounts)
+}
+
+/// So many routes that the lookup kept, or the finished match that it gave because it could not.
+fn look_up(
+    cache: &mut RouteCache<Peer, ()>,
+    asked: &Asked<'_, Peer, ()>,
+) -> Result<usize, Box<RouteMatch<Peer>>> {
+    let mut judged = false;
+    let judge = |_: &mut Vec<Route<Peer>>| {
+        judged = true;
+        JUDGED
+    };
+    match cache.get_within(asked, &mut { usize::MAX }, judge) {
+        Lookup::Found(routes, ()) => Ok(routes.as_slice().len()),
+        Lookup::Begun(found) => {
+            assert!(!judged, "it is judged when it is finished");
+            Err(found)
+        }
+    }
+}
+
+/// A match that could not be kept has all receivers, and its end costs nothing. Nor is it kept later.
+fn expect_own(
+    found: Result<usize, Box<RouteMatch<Peer>>>,
+    cache: &mut RouteCache<Peer, ()>,
+    asked: &Asked<'_, Peer, ()>,
+    count: usize,
+) {
+    let mut found = found.expect_err("there is no room for it");
+    let mut steps = 1;
+    assert!(found.go_on(asked.router, asked.topic, &mut steps) && steps == 1, "it is finished");
+    assert_eq!(keys(&found.routes), (0..count as u64).collect::<Vec<_>>());
+    let (list, ()) = cache.put(asked, *found, JUDGED);
+    assert!(list.left() == count && list.own() >= count, "it is a list of its own");
+}
+
+#[test]
+fn a_few_short_lists_are_not_charged_and_more_are_with_all_there_is() {
+    let few = (STEP - 100) / size_of::<Route<Peer>>();
+    let (router, threads, accounts) = with_receivers([("f", few), ("s", 3), ("l", 1_000)], 1 << 20);
+    let mut cache = RouteCache::default();
+    let held = || accounts.of(Account::Routes);
+    for (topic, count, sum) in [("f", few, 0), ("l", 1_000, 0), ("s", 3, 0)] {
+        assert_eq!(look_up(&mut cache, &asked(&router, &threads, topic)).ok(), Some(count));
+        let expected = [charged("f", few), charged("l", 1_000), charged("s", 3)];
+        let expected = match topic {
+            "f" => sum,
+            "l" => expected[0] + expected[1],
+            _ => expected.iter().sum(),
+        };
+        assert_eq!(held(), expected, "{topic}");
+    }
+    // Found again, and computed again.
+    let before = held();
+    assert_eq!(look_up(&mut cache, &asked(&router, &threads, "l")).ok(), Some(1_000));
+    assert_eq!(held(), before);
+    (0..999).for_each(|n| _ = router.unsubscribe("l", n));
+    assert_eq!(look_up(&mut cache, &asked(&router, &threads, "l")).ok(), Some(1));
+    assert!(charged("f", few) + charged("l", 1) + charged("s", 3) < STEP);
+    assert_eq!(held(), 0, "what is little again is not charged");
+    (0..1_000).for_each(|n| _ = router.subscribe("l", Peer(n), OPTIONS));
+    assert_eq!(look_up(&mut cache, &asked(&router, &threads, "l")).ok(), Some(1_000));
+    assert!(held() > 0);
+    // With a topic too many the thread keeps them.
+    (0..ROUTE_CACHE_TOPICS_MAX).for_each(|n| _ = look_up(&mut cache, &asked(&router, &threads, &topic(n))));
+    assert_eq!(held(), 0);
+    assert_eq!(look_up(&mut cache, &asked(&router, &threads, "l")).ok(), Some(1_000));
+    assert_eq!(held(), charged("l", 1_000));
+    drop(cache);
+    assert_eq!((held(), accounts.total()), (0, 0));
+}
+
+#[test]
+fn what_is_left_out_is_not_charged() {
+    let (router, threads, accounts) = with_receivers([("l", 1_000)], 1 << 20);
+    for mut cache in caches(&router, &threads) {
+        let halve = |routes: &mut Vec<Route<Peer>>| {
+            routes.truncate(500);
+            JUDGED
+        };
+        assert_eq!(cache.get(&asked(&router, &threads, "l"), halve).0.len(), 500);
+        assert_eq!(accounts.of(Account::Routes), charged("l", 500));
+    }
+}
+
+#[test]
+fn a_list_for_which_the_account_has_no_room_is_not_kept_and_is_given_as_a_finished_match() {
+    let room = charged("l", 1_000) + 100;
+    let (router, threads, accounts) = with_receivers([("l", 1_000), ("m", 600), ("s", 3)], room);
+    for (is_gateway, mut cache) in caches(&router, &threads).into_iter().enumerate() {
+        let held = || accounts.of(Account::Routes);
+        let [large, middle, small] = ["l", "m", "s"].map(|topic| asked(&router, &threads, topic));
+        let other = Charge::new(&accounts, Account::Routes, charged("m", 600));
+        // Twice, so that the thread keeps it if anybody does.
+        for _ in 0..2 {
+            let found = look_up(&mut cache, &large);
+            expect_own(found, &mut cache, &large, 1_000);
+            assert_eq!(held(), other.bytes(), "nothing is kept");
+        }
+        assert_eq!(look_up(&mut cache, &small).ok(), Some(3), "little always has room");
+        drop(other);
+        assert_eq!(look_up(&mut cache, &middle).ok(), Some(600));
+        let expected = charged("m", 600) + if is_gateway == 1 { 0 } else { charged("s", 3) };
+        assert_eq!(held(), expected);
+        assert_eq!(look_up(&mut cache, &large).ok(), Some(1_000), "the other one is given up for it");
+        assert_eq!(held(), charged("l", 1_000));
+        // Less than before always has room.
+        accounts.set_max(Some(0));
+        assert_eq!(look_up(&mut cache, &middle).ok(), Some(600));
+        let found = look_up(&mut cache, &large);
+        expect_own(found, &mut cache, &large, 1_000);
+        assert_eq!(held(), if is_gateway == 1 { 0 } else { charged("m", 600) }, "others are let be");
+        accounts.set_max(Some(16 * room));
+        assert_eq!(look_up(&mut cache, &large).ok(), Some(1_000));
+    }
+}
+
+#[test]
+fn what_a_thread_keeps_is_charged_to_each_connection_that_uses_it() {
+    let (router, threads, accounts) = with_receivers([("l", 1_000)], charged("l", 1_000) * 5 / 2);
+    let about = asked(&router, &threads, "l");
+    let mut gateways = [(); 3].map(|()| caches(&router, &threads)).map(|[_, gateway]| gateway);
+    for gateway in &mut gateways[..2] {
+        (0..3).for_each(|_| assert_eq!(look_up(gateway, &about).ok(), Some(1_000)));
+    }
+    assert!(threads.topics() > 0, "the thread keeps it");
+    assert_eq!(accounts.of(Account::Routes), 2 * charged("l", 1_000));
+    let [first, _, last] = &mut gateways;
+    let found = look_up(last, &about);
+    expect_own(found, last, &about, 1_000);
+    assert_eq!(accounts.of(Account::Routes), 2 * charged("l", 1_000));
+    // The last topic is let go of for the next one.
+    look_up(first, &asked(&router, &threads, "other")).expect("it has no receivers");
+    assert_eq!(look_up(last, &about).ok(), Some(1_000));
+    drop(gateways);
+    assert_eq!(accounts.total(), 0);
+}
+
+#[test]
+fn a_long_topic_is_not_kept_by_a_publisher_of_many_either() {
+    let (router, threads, accounts) = with_receivers([("s", 1)], 1 << 20);
+    let [_, mut gateway] = caches(&router, &threads);
+    let long = "l".repeat(65_000);
+    assert_eq!(look_up(&mut gateway, &asked(&router, &threads, &long)).ok(), Some(0));
+    let many = gateway.inner.as_ref().and_then(|inner| inner.many.as_ref()).expect("it has many topics");
+    assert!(many.topic.capacity() <= 2 * ROUTE_CACHE_TOPIC_BYTES_MAX && accounts.total() == 0);
 }

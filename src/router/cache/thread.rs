@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Asked, Found, Terms, is_kept};
+use super::{Asked, Found, Room, Terms, is_kept};
+use crate::accounts::Accounts;
 use crate::router::{Route, Subscriber};
 
 /// Topics kept per thread.
@@ -34,6 +35,8 @@ const _: () = assert!(SETS_MIN.is_power_of_two() && SETS_MAX.is_power_of_two() &
 /// See the module's documentation.
 pub struct ThreadRoutes<S, V> {
     tables: Box<[Mutex<Table<S, V>>]>,
+    /// For what connections keep beside it.
+    accounts: Arc<Accounts>,
 }
 
 struct Table<S, V> {
@@ -68,10 +71,15 @@ struct Entry<S, V> {
 type Place = (usize, usize);
 
 impl<S, V> ThreadRoutes<S, V> {
-    /// Tables for so many threads. They take memory when they are used.
-    pub fn new(threads: usize) -> Self {
+    /// Tables for so many threads. They take memory when they are used, which is in no account.
+    /// `accounts`: where connections that ask are charged.
+    pub fn new(threads: usize, accounts: &Arc<Accounts>) -> Self {
         let table = || Mutex::new(Table { sets: Vec::new(), marks: Vec::new(), mark: 0, kept: 0, routes: 0 });
-        Self { tables: (0..threads).map(|_| table()).collect() }
+        Self { tables: (0..threads).map(|_| table()).collect(), accounts: Arc::clone(accounts) }
+    }
+
+    pub(super) fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
     }
 
     fn table(&self) -> Option<MutexGuard<'_, Table<S, V>>> {
@@ -81,34 +89,37 @@ impl<S, V> ThreadRoutes<S, V> {
 }
 
 impl<S: Subscriber, V: Copy> ThreadRoutes<S, V> {
-    /// Puts the route into `found`; `hash` is the router's of the topic.
+    /// Puts the route into `found`; `hash` is the router's of the topic. One that is kept here is
+    /// computed all the same where whoever asks has no room for it: `supply` says what then.
     pub(super) fn get<E>(
         &self,
         asked: &Asked<'_, S, V>,
         hash: u64,
         found: &mut Found<S>,
-        supply: impl FnOnce(&mut Vec<Route<S>>) -> Result<(Terms<V>, u64), E>,
+        room: &mut Room<'_>,
+        supply: impl FnOnce(&mut Vec<Route<S>>, &mut Room<'_>) -> Result<(Terms<V>, u64), E>,
     ) -> Result<Terms<V>, E> {
         found.clear();
         let Some(mut table) = self.table().filter(|_| is_kept(asked.topic)) else {
-            return Ok(supply(&mut found.own)?.0);
+            return Ok(found.fill(room, supply)?.0);
         };
         let place = table.find(asked, hash_with(hash, asked.publisher));
         if let Some(entry) = place.and_then(|place| table.hit(place))
             && entry.terms.hold(asked.router)
+            && room.take_list::<S>(asked.topic, entry.routes.len())
         {
             if !entry.routes.is_empty() {
                 found.kept = Some(Arc::clone(&entry.routes));
             }
             return Ok(entry.terms);
         }
-        let (terms, publisher) = supply(&mut found.own)?;
+        let (terms, publisher) = found.fill(room, supply)?;
         let place = place.filter(|_| publisher == asked.publisher);
         let hash = hash_with(hash, publisher);
         // What was kept and does not hold any more was asked for before.
         let is_used_again = place.is_some() || table.is_second_time(hash);
-        if found.own.len() <= ROUTES_OF_ONE_MAX && (is_used_again || table.has_room_for(hash)) {
-            let routes = found.own.as_slice().into();
+        if found.as_slice().len() <= ROUTES_OF_ONE_MAX && (is_used_again || table.has_room_for(hash)) {
+            let routes = found.kept.clone().unwrap_or_else(|| found.own.as_slice().into());
             let entry = Entry { topic: asked.topic.into(), routes, terms, publisher, hash };
             let given_up = table.put(place, Box::new(entry));
             // What is dropped may do anything.

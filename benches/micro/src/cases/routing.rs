@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use super::Shuffled;
 use crate::protocol::QoS;
 use crate::router::{
-    Asked, Judged, Route, RouteCache, Router, Subscriber, SubscriptionOptions, ThreadRoutes,
+    Asked, Judged, Lookup, Route, RouteCache, Router, Subscriber, SubscriptionOptions, ThreadRoutes,
 };
 use crate::{Case, Operation, Scale};
 
@@ -77,7 +77,7 @@ fn routes_to(routes: &[Route<Receiver>], key: usize) -> bool {
 
 /// A publisher with so many topics: those of a few stand with the connection, those of many with the thread.
 fn route_cache_hit(scale: Scale, topics: usize) -> Box<dyn Operation> {
-    let (router, threads) = (router(scale), ThreadRoutes::new(2));
+    let (router, threads) = (router(scale), ThreadRoutes::new(2, &Arc::default()));
     let mut cache = RouteCache::default();
     let mut topics: Vec<String> = (0..topics).map(topic).collect();
     let mut get = move |topic: &str, computed: &mut u64| {
@@ -86,8 +86,10 @@ fn route_cache_hit(scale: Scale, topics: usize) -> Box<dyn Operation> {
             *computed += 1;
             Judged { publisher: 0, verdict: () }
         };
-        let routes = cache.get(&asked, judge).0;
-        assert!(matches!(black_box(routes), [_]));
+        let Lookup::Found(routes, ()) = cache.get_within(&asked, &mut { usize::MAX }, judge) else {
+            panic!("there is no bound");
+        };
+        assert!(matches!(black_box(routes.as_slice()), [_]));
     };
     let first = topics.iter().cycle().take(3 * topics.len());
     first.for_each(|topic| get(topic, &mut 0));

@@ -69,7 +69,7 @@ fn subscribe(router: &Router<Peer>, filter: &str, key: u64) {
 
 #[test]
 fn the_topics_of_a_gateway_are_computed_once_or_twice() {
-    let (router, threads) = (router(), ThreadRoutes::new(2));
+    let (router, threads) = (router(), ThreadRoutes::new(2, &Arc::default()));
     subscribe(&router, "of many/#", 1);
     let mut gateway = Gateway::new(&router, &threads, 7);
     // In the same order each time, the worst for who keeps too little.
@@ -93,7 +93,7 @@ fn the_topics_of_a_gateway_are_computed_once_or_twice() {
 
 #[test]
 fn topics_that_are_used_once_do_not_take_the_place_of_others() {
-    let (router, threads) = (router(), ThreadRoutes::new(2));
+    let (router, threads) = (router(), ThreadRoutes::new(2, &Arc::default()));
     let mut gateway = Gateway::new(&router, &threads, 7);
     for _ in 0..3 {
         gateway.asks_all(0..1_000);
@@ -107,7 +107,7 @@ fn topics_that_are_used_once_do_not_take_the_place_of_others() {
 
 #[test]
 fn a_thread_keeps_no_more_topics_and_routes_than_it_may() {
-    let (router, threads) = (router(), ThreadRoutes::new(2));
+    let (router, threads) = (router(), ThreadRoutes::new(2, &Arc::default()));
     let mut gateway = Gateway::new(&router, &threads, 7);
     for _ in 0..3 {
         gateway.asks_all(0..2 * TOPICS_MAX);
@@ -136,7 +136,7 @@ fn a_thread_keeps_no_more_topics_and_routes_than_it_may() {
 
 #[test]
 fn a_thread_that_finds_its_table_taken_does_without() {
-    let (router, threads) = (router(), ThreadRoutes::new(2));
+    let (router, threads) = (router(), ThreadRoutes::new(2, &Arc::default()));
     subscribe(&router, "of many/+", 1);
     let mut gateway = Gateway::new(&router, &threads, 7);
     let taken: Vec<_> = threads.tables.iter().map(Mutex::lock).collect();
@@ -157,7 +157,7 @@ fn a_route_that_is_not_kept_is_let_go_of_with_the_next() {
         }
     }
     let alive = Arc::new(());
-    let (router, threads) = (router(), ThreadRoutes::new(2));
+    let (router, threads) = (router(), ThreadRoutes::new(2, &Arc::default()));
     router.subscribe("once/+", Counted(alive.clone()), SubscriptionOptions::with_qos(QoS::AtMostOnce));
     let mut cache = RouteCache::default();
     let mut ask = |topic: &str| {
@@ -174,7 +174,7 @@ fn a_route_that_is_not_kept_is_let_go_of_with_the_next() {
 
 #[test]
 fn publishers_of_the_same_topics_do_not_take_each_others_places() {
-    let (router, threads) = (router(), ThreadRoutes::new(2));
+    let (router, threads) = (router(), ThreadRoutes::new(2, &Arc::default()));
     let mut clients: Vec<_> = (1..=20).map(|key| Gateway::new(&router, &threads, key)).collect();
     for _ in 0..3 {
         clients.iter_mut().for_each(|client| _ = client.asks_all(0..50));
@@ -185,7 +185,7 @@ fn publishers_of_the_same_topics_do_not_take_each_others_places() {
 
 #[test]
 fn a_full_table_gives_up_what_is_not_used() {
-    let (router, threads) = (router(), ThreadRoutes::new(2));
+    let (router, threads) = (router(), ThreadRoutes::new(2, &Arc::default()));
     let mut gateway = Gateway::new(&router, &threads, 7);
     for _ in 0..4 {
         gateway.asks_all(100_000..100_000 + TOPICS_MAX);
@@ -201,7 +201,7 @@ fn a_full_table_gives_up_what_is_not_used() {
 
 #[test]
 fn a_topic_with_very_many_receivers_is_not_kept_and_empties_nothing() {
-    let (router, threads) = (router(), ThreadRoutes::new(2));
+    let (router, threads) = (router(), ThreadRoutes::new(2, &Arc::default()));
     (0..=ROUTES_OF_ONE_MAX as u64).for_each(|key| subscribe(&router, "wide", key));
     let mut gateway = Gateway::new(&router, &threads, 7);
     for _ in 0..3 {
@@ -219,7 +219,7 @@ fn a_topic_with_very_many_receivers_is_not_kept_and_empties_nothing() {
 
 #[test]
 fn a_verdict_about_somebody_else_than_who_asked_is_not_kept_for_others() {
-    let (router, threads) = (router::<Peer>(), ThreadRoutes::<Peer, u64>::new(2));
+    let (router, threads) = (router::<Peer>(), ThreadRoutes::<Peer, u64>::new(2, &Arc::default()));
     let mut caches = [RouteCache::default(), RouteCache::default()];
     // Who asks believes that there are no rules; then they come, and the verdict is about publisher 7 or 8.
     let mut ask = |who: u64, topic: &str| {
