@@ -288,6 +288,7 @@ impl Core {
             Account::Wills,
             Account::Aliases,
             Account::Subscriptions,
+            Account::Sessions,
             Account::Unfinished,
             Account::Handshakes,
             Account::Routes,
