@@ -28,8 +28,10 @@ pub enum Account {
     Wills,
     /// Topics that numbers stand for, in both directions.
     Aliases,
-    /// Filters of all sessions, in the session and in the router.
+    /// Filters of all sessions, in the session and in the router, and groups of shared ones.
     Subscriptions,
+    /// What each session takes by itself, with its client id and user name.
+    Sessions,
     /// Packets that have not come as a whole.
     Unfinished,
     /// CONNECTs that are not answered yet.
@@ -42,7 +44,7 @@ pub enum Account {
 
 impl Account {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Waiting,
         Self::Bodies,
         Self::InFlight,
@@ -50,6 +52,7 @@ impl Account {
         Self::Wills,
         Self::Aliases,
         Self::Subscriptions,
+        Self::Sessions,
         Self::Unfinished,
         Self::Handshakes,
         Self::Retained,
@@ -66,6 +69,7 @@ impl Account {
             Self::Wills => "wills",
             Self::Aliases => "aliases",
             Self::Subscriptions => "subscriptions",
+            Self::Sessions => "sessions",
             Self::Unfinished => "unfinished",
             Self::Handshakes => "handshakes",
             Self::Retained => "retained",
@@ -76,10 +80,21 @@ impl Account {
 
 /// Accounts of what stays for as long as its client wants: nothing of it can be given up for
 /// others, so it has a part of its own.
-const LASTING: [Account; 3] = [Account::Wills, Account::Aliases, Account::Subscriptions];
+const LASTING: [Account; 4] = [Account::Wills, Account::Aliases, Account::Subscriptions, Account::Sessions];
 
 /// The part of the whole that [`LASTING`] accounts may fill together.
 const LASTING_PART: usize = 4;
+
+/// Whether what lasts has to fit into its part of the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// It is new.
+    Needed,
+    /// It is new, and takes the place of what gives so many bytes back when that has ended.
+    InPlaceOf(usize),
+    /// It was there when the broker stopped: it is kept, whatever the bound is today.
+    Given,
+}
 
 /// The part of the whole that routes may fill: who has no room finds them anew for each message.
 const ROUTES_PART: usize = 16;
@@ -152,8 +167,18 @@ impl Accounts {
     /// nothing is taken, if not.
     #[must_use]
     pub fn add_lasting(&self, account: Account, bytes: usize) -> bool {
+        self.take_lasting(account, bytes, Room::Needed)
+    }
+
+    /// The same where something else may give room.
+    #[must_use]
+    pub fn take_lasting(&self, account: Account, bytes: usize, room: Room) -> bool {
         self.add(account, signed(bytes));
-        let fits = self.has_room_for_lasting(0);
+        let fits = match room {
+            Room::Needed => self.has_room_for_lasting(0),
+            Room::InPlaceOf(other) => self.lasting().saturating_sub(other) <= self.max() / LASTING_PART,
+            Room::Given => true,
+        };
         if !fits {
             self.add(account, -signed(bytes));
         }
@@ -198,7 +223,12 @@ impl Charge {
 
     /// The same for what lasts; `None` if that part of the bound has no room.
     pub fn lasting(accounts: &Arc<Accounts>, account: Account, bytes: usize) -> Option<Self> {
-        let fits = accounts.add_lasting(account, bytes);
+        Self::lasting_in(accounts, account, bytes, Room::Needed)
+    }
+
+    /// The same where something else may give room.
+    pub fn lasting_in(accounts: &Arc<Accounts>, account: Account, bytes: usize, room: Room) -> Option<Self> {
+        let fits = accounts.take_lasting(account, bytes, room);
         fits.then(|| Self { accounts: Arc::clone(accounts), account, bytes })
     }
 
@@ -290,7 +320,12 @@ mod tests {
         assert!(!alias.grow_lasting(1) && !accounts.add_lasting(Account::Subscriptions, 1));
         assert!(Charge::lasting(&accounts, Account::Wills, 1).is_none());
         assert_eq!(accounts.total(), 250);
-        drop(will);
+        let kept = Charge::lasting_in(&accounts, Account::Sessions, 30, Room::Given).expect("it was there");
+        assert_eq!((accounts.of(Account::Sessions), accounts.total()), (30, 280));
+        assert!(Charge::lasting_in(&accounts, Account::Sessions, 1, Room::Needed).is_none());
+        let new = |other| Charge::lasting_in(&accounts, Account::Sessions, 31, Room::InPlaceOf(other));
+        assert!(new(60).is_none() && new(61).is_some());
+        drop((will, kept));
         assert!(accounts.add_lasting(Account::Subscriptions, 200));
         accounts.set_max(None);
         assert!(accounts.add_lasting(Account::Subscriptions, usize::MAX / 8));

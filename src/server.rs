@@ -13,13 +13,13 @@ use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 
 use crate::auth::gate::Gate;
-use crate::broker::{Added, Client, Core, LocalQueue, ReceivedMessage, TopicLimit, Turn};
+use crate::broker::{Added, Client, Core, ReceivedMessage, TopicLimit, Turn};
 use crate::config::Config;
 use crate::metrics::MetricsSnapshot;
 use crate::net::LiveListener;
 use crate::protocol::{QoS, TopicError, validate_topic_filter, validate_topic_name};
 use crate::router::{ReplayCursor, SubscriptionOptions};
-use crate::session::{Message, Owner, Session};
+use crate::session::{Message, Session};
 use start::Prepared;
 pub use start::{Extensions, StartError};
 
@@ -215,12 +215,7 @@ impl Broker {
         validate_topic_filter(filter)?;
         let core = Arc::clone(&self.core);
         let session = Session::new(core.limits.of_sessions(), false);
-        let client = Client::new(
-            core.next_key(),
-            Owner { client_id: Arc::from("in-process"), user: None },
-            session,
-            Some(Box::new(LocalQueue::default())),
-        );
+        let client = Client::in_process(core.next_key(), session);
         let added = {
             let mut guard = client.lock();
             core.add_subscription(&client, &mut guard, filter, SubscriptionOptions::with_qos(qos))

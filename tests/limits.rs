@@ -8,6 +8,8 @@ mod memory;
 mod memory_of_many;
 #[path = "limits/proxy.rs"]
 mod proxy;
+#[path = "limits/sessions.rs"]
+mod sessions;
 mod support;
 #[path = "limits/topics.rs"]
 mod topics;

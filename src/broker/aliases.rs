@@ -17,11 +17,6 @@ pub(super) fn known_topic(aliases: Option<&Aliases>, alias: u16) -> Option<&str>
     aliases?.topics.get(usize::from(alias).checked_sub(1)?)?.as_deref()
 }
 
-/// The id of a QoS 2 PUBLISH that is not taken is free again. `received`: the same id, if the session
-/// is durable. A checkpoint may have found it there since it came; this turn is open, so the record
-/// is behind that checkpoint's position, and on disk before it counts. The answer need not wait.
-#[cold]
-
 /// Notes the topic an alias stands for from now on, if the packet names one (MQTT 5 section 3.3.2.3.4).
 pub(super) fn resolve_alias(
     accounts: &Arc<Accounts>,

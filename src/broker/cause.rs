@@ -126,6 +126,14 @@ impl Cause {
 }
 
 impl Cause {
+    /// What CONNACK says when this is why CONNECT is refused; `None`: it is not for such a reason.
+    pub(crate) fn connack_code(&self) -> Option<ReasonCode> {
+        match self {
+            Self::Refused(code) | Self::Limit { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
     /// What an MQTT 5 client is told in DISCONNECT (section 3.14.2.1); `None` where the end is its own.
     pub(crate) fn disconnect_code(&self) -> Option<ReasonCode> {
         match self {

@@ -22,7 +22,8 @@ use super::handle::Handle;
 use super::held::Held;
 use super::local::LocalQueue;
 use super::promise::FlushPromise;
-use crate::accounts::STEP;
+use super::subscribe::subscriptions_cost;
+use crate::accounts::{Charge, STEP};
 use crate::auth::entry::EntryId;
 use crate::ledger::Position;
 use crate::router::{ReplayCursor, Subscriber, SubscriptionOptions};
@@ -63,8 +64,15 @@ pub(crate) struct Client {
     gives_away: AtomicBool,
     /// Its messages that are on their way to more receivers than fit into a turn.
     pub(super) fan_outs: AtomicU32,
+    /// What it takes by itself; `None`: the program that embeds the broker made it.
+    _charge: Option<Charge>,
     state: Mutex<ClientState>,
 }
+
+/// Bytes that a session takes before it has anything: its `Client`, its places in the registry and
+/// in the timers, what the log needs, and what the allocator adds. 60,000 kept sessions took 910 to
+/// 980 bytes each by themselves, and 1,330 in a program whose connections had come and gone.
+const SESSION_BYTES: usize = 1_200;
 
 /// In [`Client::charged_in_flight`], above all steps.
 const KEEPS: u32 = 1 << 31;
@@ -162,7 +170,35 @@ pub(crate) struct Link {
 }
 
 impl Client {
-    pub(crate) fn new(key: u64, owner: Owner, session: Session, local: Option<Box<LocalQueue>>) -> Arc<Self> {
+    /// Bytes of a session whose owner is this, without what it is subscribed to and what waits for
+    /// it. The client id is there once: it is its key in the registry as well.
+    pub(super) fn bytes(owner: &Owner) -> usize {
+        SESSION_BYTES + owner.client_id.len() + owner.user.as_ref().map_or(0, |user| user.len())
+    }
+
+    /// Bytes of a group with this filter, which stands in the router like a session.
+    pub(super) fn group_bytes(filter: &str) -> usize {
+        SESSION_BYTES + filter.len()
+    }
+
+    /// A session of a client, charged with its [`bytes`](Self::bytes).
+    pub(crate) fn new(key: u64, owner: Owner, session: Session, charge: Option<Charge>) -> Arc<Self> {
+        Self::make(key, owner, session, None, charge)
+    }
+
+    /// One of the program that embeds the broker.
+    pub(crate) fn in_process(key: u64, session: Session) -> Arc<Self> {
+        let owner = Owner { client_id: Arc::from("in-process"), user: None };
+        Self::make(key, owner, session, Some(Box::default()), None)
+    }
+
+    fn make(
+        key: u64,
+        owner: Owner,
+        session: Session,
+        local: Option<Box<LocalQueue>>,
+        charge: Option<Charge>,
+    ) -> Arc<Self> {
         let Owner { client_id: id, user } = owner;
         let in_process = local.is_some();
         let state = ClientState {
@@ -192,18 +228,24 @@ impl Client {
             charged_in_flight: AtomicU32::new(0),
             gives_away: AtomicBool::new(false),
             fan_outs: AtomicU32::new(0),
+            _charge: charge,
             state: Mutex::new(state),
         })
     }
 
     /// A group of members, which stands in the router like a session.
-    pub(crate) fn new_group(key: u64, group: Group, limits: Arc<SessionLimits>) -> Arc<Self> {
+    pub(crate) fn new_group(key: u64, group: Group, limits: Arc<SessionLimits>, charge: Charge) -> Arc<Self> {
         let owner = Owner { client_id: Arc::from("shared subscription"), user: None };
-        let mut client = Self::new(key, owner, Session::new(limits, false), None);
+        let mut client = Self::new(key, owner, Session::new(limits, false), Some(charge));
         if let Some(client) = Arc::get_mut(&mut client) {
             client.group = Some(Arc::new(group));
         }
         client
+    }
+
+    /// Whose session it is. What else names its owner is to share the texts.
+    pub(super) fn owner(&self) -> Owner {
+        Owner { client_id: Arc::clone(&self.id), user: self.user.clone() }
     }
 
     /// The short lock. Not to be held while another client's is taken.
@@ -217,6 +259,12 @@ impl Client {
     pub(super) fn record<'a>(&'a self, state: &ClientState, keep: Option<Duration>) -> Record<'a> {
         let (client_id, user) = (&*self.id, self.user.as_deref());
         Record::Session(SessionRecord { session: self.key, keep, client_id, epoch: state.epoch, user })
+    }
+
+    /// What it gives back of what lasts when it ends.
+    pub(super) fn lasting_bytes(&self, state: &ClientState) -> usize {
+        let (filters, bytes) = (state.session.subscriptions(), state.session.subscription_bytes());
+        Self::bytes(&self.owner()) + subscriptions_cost(filters, bytes)
     }
 
     /// Whether anything is charged for it, or for what its session gives away.

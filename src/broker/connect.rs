@@ -15,6 +15,7 @@ use super::promise::FlushPromise;
 use super::take_overs::say_taken_over;
 use super::turn_log::TurnLog;
 use super::{Cause, Client, Core, Handle, Turn, flush};
+use crate::accounts::{Account, Charge, Room};
 use crate::auth::entry::EntryId;
 use crate::config::Limits;
 use crate::escape::escape;
@@ -27,6 +28,9 @@ use crate::session::{KeepAlive, Owner, Session, Terms, Will};
 const TAKE_OVER_WAIT: Duration = Duration::from_secs(2);
 /// How long it waits for that task to read what came before: a DISCONNECT that lies there counts.
 const TAKE_OVER_READ: Duration = Duration::from_millis(100);
+
+/// What is to last for this client has no room.
+const NO_ROOM: Cause = Cause::Limit { limit: "limits.memory_max", code: ReasonCode::QuotaExceeded };
 
 /// A CONNECT on its way in, with what the connection brings along.
 pub(crate) struct ConnectRequest<'a> {
@@ -60,20 +64,17 @@ impl Core {
     /// Attaches a connection to its session. CONNACK is then the first packet in the session's output.
     ///
     /// # Errors
-    /// The reason code to refuse with.
-    pub(crate) async fn connect(
-        self: &Arc<Self>,
-        request: ConnectRequest<'_>,
-    ) -> Result<Attached, ReasonCode> {
+    /// Why it is refused: [`Cause::connack_code`] says it to the client.
+    pub(crate) async fn connect(self: &Arc<Self>, request: ConnectRequest<'_>) -> Result<Attached, Cause> {
         let ConnectRequest { connect, limits, .. } = request;
         let made_id = connect.client_id.is_empty();
         if made_id && connect.needs_client_id() {
-            return Err(ReasonCode::ClientIdentifierNotValid);
+            return Err(Cause::Refused(ReasonCode::ClientIdentifierNotValid));
         }
         if let Some(will) = &connect.will
             && self.refuses_payload(&will.properties, will.payload)
         {
-            return Err(ReasonCode::PayloadFormatInvalid);
+            return Err(Cause::Refused(ReasonCode::PayloadFormatInvalid));
         }
         let is_stored = connect.will.is_some() || connect.session_expiry != SessionExpiry::AtDisconnect;
         if is_stored
@@ -83,14 +84,14 @@ impl Core {
             && !self.has_room_soon(log, limits.connect_timeout).await
         {
             // One that comes back for its session is let in: it makes room by taking what waits for it.
-            return Err(ReasonCode::ServerUnavailable);
+            return Err(Cause::Refused(ReasonCode::ServerUnavailable));
         }
         let id = if made_id { self.make_client_id() } else { Arc::from(connect.client_id) };
         let owner = Owner { client_id: id, user: request.user };
-        let will = match &connect.will {
+        let mut will = match &connect.will {
             Some(will) => {
                 let will = self.own_will(will, &owner).charged_within(&self.accounts);
-                Some(will.ok_or(ReasonCode::QuotaExceeded)?)
+                Some(will.ok_or(NO_ROOM)?)
             }
             None => None,
         };
@@ -119,7 +120,7 @@ impl Core {
             let mut connack = Vec::new();
             encode::connack(&mut connack, connect.version, session_present, ReasonCode::Success, &properties)
                 .then_some(connack)
-                .ok_or(ReasonCode::PacketTooLarge)
+                .ok_or(Cause::Refused(ReasonCode::PacketTooLarge))
         };
         // One that does not fit is refused before it takes anything from anybody. Whether a session
         // is present makes CONNACK no longer.
@@ -147,11 +148,11 @@ impl Core {
         let outlives = keep_for != KeepFor::Nothing;
         let place = self.entrance.enter(&owner.client_id);
         let Ok(_place) = tokio::time::timeout(limits.connect_timeout, place).await else {
-            return Err(ReasonCode::ServerUnavailable);
+            return Err(Cause::Refused(ReasonCode::ServerUnavailable));
         };
         loop {
             if self.clients.len() >= limits.sessions_max && !self.clients.contains_key(&owner.client_id) {
-                return Err(ReasonCode::QuotaExceeded);
+                return Err(Cause::Refused(ReasonCode::QuotaExceeded));
             }
             let client = self.find_session(&owner, connect.clean_start, &mut replaced)?;
             while let Some(old) = &replaced {
@@ -175,7 +176,7 @@ impl Core {
                 if is_new {
                     self.end_session_unless_attached(&client).await;
                 }
-                return Err(ReasonCode::ServerUnavailable);
+                return Err(Cause::Refused(ReasonCode::ServerUnavailable));
             }
             self.load_first(&client).await;
             // What the connection before it has published is delivered and on record first.
@@ -195,7 +196,9 @@ impl Core {
             let session_present = state.epoch > 0;
             // It fits: the other one did.
             let connack = connack(session_present)?;
-            let Some(mut link) = link.take() else { return Err(ReasonCode::ServerUnavailable) };
+            let Some(mut link) = link.take() else {
+                return Err(Cause::Refused(ReasonCode::ServerUnavailable));
+            };
             let now = self.now();
             client.heard(now);
             // They may have changed while it was on its way into the registry.
@@ -222,7 +225,9 @@ impl Core {
                 state.session.attached_at(recorded, acknowledged);
             }
             // It does not hold up CONNACK, but nothing is waited for either before it is written.
-            if let Some(will) = &will {
+            if let Some(will) = &mut will {
+                // What names the client is charged to the session.
+                will.owner = client.owner();
                 turn_log.begin_will(will, if outlives { client.key } else { 0 });
             }
             match link.deadline(now) {
@@ -251,26 +256,29 @@ impl Core {
     /// out for its end; it must not be ended under the registry's lock.
     /// A session belongs to the user who made it. One that an anonymous client made belongs to nobody: a user gets the client id, and not
     /// what the session holds.
+    ///
     /// # Errors
-    /// Another user has a session of this client id.
+    /// Another user has a session of this client id, or there is no room for a new one. A session
+    /// that was to be replaced is as it was then.
     fn find_session(
         &self,
         owner: &Owner,
         clean: bool,
         replaced: &mut Option<Arc<Client>>,
-    ) -> Result<Arc<Client>, ReasonCode> {
-        let make = || {
+    ) -> Result<Arc<Client>, Cause> {
+        let make = |room| {
+            let charge = self.charge_session(owner, room).ok_or(NO_ROOM)?;
             // Whether it stays is settled when the connection attaches. Until then nobody else joins one that is to begin anew.
             let session = Session::new(self.limits.of_sessions(), !clean);
-            Client::new(self.next_key(), owner.clone(), session, None)
+            Ok::<_, Cause>(Client::new(self.next_key(), owner.clone(), session, Some(charge)))
         };
         match self.clients.entry(Arc::clone(&owner.client_id)) {
             Entry::Vacant(entry) => {
-                let client = make();
+                let client = make(Room::Needed)?;
                 entry.insert(Arc::clone(&client));
                 Ok(client)
             }
-            Entry::Occupied(mut entry) => {
+            Entry::Occupied(entry) => {
                 let is_same_user = entry.get().user == owner.user;
                 if !is_same_user && entry.get().user.is_some() {
                     tracing::warn!(
@@ -278,7 +286,7 @@ impl Core {
                         user_name = owner.user.as_deref().map(|name| tracing::field::display(escape(name))),
                         "refused: the session of this client id belongs to another user"
                     );
-                    return Err(ReasonCode::NotAuthorized);
+                    return Err(Cause::Refused(ReasonCode::NotAuthorized));
                 }
                 let state = entry.get().lock();
                 if is_same_user && !clean && !state.session.is_ended() && state.session.outlives_connection()
@@ -289,15 +297,22 @@ impl Core {
                 // Another CONNECT that finds the new session must wait for the old connection as well.
                 let closing = state.link.as_ref().map(|link| Arc::clone(&link.handle));
                 let closing = closing.or_else(|| state.closing.clone());
+                let gives_back = entry.get().lasting_bytes(&state);
                 drop(state);
-                let client = make();
+                let client = make(Room::InPlaceOf(gives_back))?;
                 client.lock().closing = closing;
                 // Until its end is on record a checkpoint finds it there.
                 self.leaving.insert(entry.get().key, Arc::clone(entry.get()));
-                *replaced = Some(entry.insert(Arc::clone(&client)));
+                // The key as well: the text is there once.
+                *replaced = Some(entry.replace_entry(Arc::clone(&client)).1);
                 Ok(client)
             }
         }
+    }
+
+    /// Charges a session with what it takes by itself; `None`: there is no room for it.
+    pub(super) fn charge_session(&self, owner: &Owner, room: Room) -> Option<Charge> {
+        Charge::lasting_in(&self.accounts, Account::Sessions, Client::bytes(owner), room)
     }
 
     /// Ends the connection that a session has, if any, and waits until its socket is closed ([MQTT-3.1.4-2]). Its will is published:

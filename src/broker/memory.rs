@@ -243,6 +243,7 @@ impl Core {
             Account::Wills,
             Account::Aliases,
             Account::Subscriptions,
+            Account::Sessions,
             Account::Handshakes,
             Account::Routes,
         ];

@@ -90,7 +90,6 @@ pub(crate) use last_words::{LastWords, LastWordsCharge};
 pub(crate) use lifecycle::Disconnected;
 use limits::LiveLimits;
 pub(crate) use load::ReadBack;
-pub(crate) use local::LocalQueue;
 pub use local::ReceivedMessage;
 use memory::Memory;
 pub(crate) use promise::Promiser;

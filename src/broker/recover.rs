@@ -14,6 +14,7 @@ use ahash::RandomState;
 use super::client::KeepFor;
 use super::turn_log::TurnLog;
 use super::{Client, Core, Turn};
+use crate::accounts::Room;
 use crate::escape::escape;
 use crate::ledger::Stored;
 use crate::protocol::{PacketId, QoS};
@@ -95,7 +96,8 @@ impl Core {
         }
         let owner = owner(&recovered.client_id, recovered.user.as_deref());
         let session = Session::new(self.limits.of_sessions(), false);
-        self.resume_end(&Client::new(key, owner, session, None), messages);
+        let charge = self.charge_session(&owner, Room::Given);
+        self.resume_end(&Client::new(key, owner, session, charge), messages);
     }
 
     /// A message that other members of its group are to get.
@@ -172,7 +174,8 @@ impl Core {
         session.restore(recovered.next_sequence, messages, &completing, &received);
 
         let owner = owner(&recovered.client_id, recovered.user.as_deref());
-        let client = Client::new(key, owner, session, None);
+        let charge = self.charge_session(&owner, Room::Given);
+        let client = Client::new(key, owner, session, charge);
         let mut guard = client.lock();
         let state = &mut *guard;
         // It has had a connection, whatever the record says.
@@ -217,7 +220,10 @@ impl Core {
     fn restore_will(&self, key: u64, recovered: &RecoveredWill, sessions: &ByKey) {
         let will = Will {
             key,
-            owner: owner(&recovered.client_id, recovered.user.as_deref()),
+            owner: sessions.get(&recovered.session).map_or_else(
+                || owner(&recovered.client_id, recovered.user.as_deref()),
+                |client| client.owner(),
+            ),
             topic: Arc::from(&*recovered.topic),
             payload: recovered.message.payload.clone(),
             qos: recovered.message.qos,

@@ -11,11 +11,14 @@ use dashmap::Entry;
 
 use super::group::Group;
 use super::{Client, ClientState, Core};
+use crate::accounts::{Account, Charge, Room};
 use crate::protocol::{QoS, SharedFilter};
 use crate::router::SubscriptionOptions;
 
 impl Core {
-    /// Enters a session into a group, which comes into being with its first member. Called under the client's lock.
+    /// Enters a session into a group, which comes into being with its first member; `false`, and
+    /// nothing has changed, if it would be new and finds no room. Called under the client's lock.
+    #[must_use]
     pub(super) fn join_group(
         &self,
         shared: &SharedFilter<'_>,
@@ -23,7 +26,8 @@ impl Core {
         client: &Arc<Client>,
         state: &mut ClientState,
         options: SubscriptionOptions,
-    ) {
+        room: Room,
+    ) -> bool {
         // Under the entry's lock, so that a group is in the router exactly while it has members.
         match self.groups.entry(Arc::from(filter)) {
             Entry::Occupied(entry) => {
@@ -32,8 +36,11 @@ impl Core {
                 }
             }
             Entry::Vacant(entry) => {
+                let bytes = Client::group_bytes(filter);
+                let charge = Charge::lasting_in(&self.accounts, Account::Subscriptions, bytes, room);
+                let Some(charge) = charge else { return false };
                 let group = Group::new(Arc::clone(entry.key()));
-                let standing = Client::new_group(self.next_key(), group, self.limits.of_sessions());
+                let standing = Client::new_group(self.next_key(), group, self.limits.of_sessions(), charge);
                 if let Some(group) = &standing.group {
                     group.join(client, state, options);
                 }
@@ -43,6 +50,7 @@ impl Core {
                 entry.insert(standing);
             }
         }
+        true
     }
 
     /// Takes a session out of a group. Called under the client's lock.

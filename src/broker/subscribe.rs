@@ -11,7 +11,7 @@ use super::client::Replay;
 use super::topics::TopicLimit;
 use super::turn_log::Retention;
 use super::{Client, ClientState, Core, Kept, Publisher, Turn, flush};
-use crate::accounts::{Account, signed};
+use crate::accounts::{Account, Room, signed};
 use crate::escape::escape;
 use crate::protocol::{
     QoS, ReasonCode, RetainHandling, SharedFilter, Subscribe, SubscribeOptions, Unsubscribe,
@@ -154,8 +154,7 @@ impl Core {
         filter: &str,
         options: SubscriptionOptions,
     ) -> Result<Added, Refusal> {
-        let charge = |cost| self.accounts.add_lasting(Account::Subscriptions, cost);
-        self.enter_subscription(client, state, filter, options, charge)
+        self.enter_subscription(client, state, filter, options, Room::Needed)
     }
 
     /// The same for one that the session had when the broker stopped: there is room for it,
@@ -167,11 +166,7 @@ impl Core {
         filter: &str,
         options: SubscriptionOptions,
     ) -> Result<Added, Refusal> {
-        let charge = |cost| {
-            self.accounts.add(Account::Subscriptions, signed(cost));
-            true
-        };
-        self.enter_subscription(client, state, filter, options, charge)
+        self.enter_subscription(client, state, filter, options, Room::Given)
     }
 
     fn enter_subscription(
@@ -180,7 +175,7 @@ impl Core {
         state: &mut ClientState,
         filter: &str,
         options: SubscriptionOptions,
-        charge: impl FnOnce(usize) -> bool,
+        room: Room,
     ) -> Result<Added, Refusal> {
         if let Some(limit) = self.topic_limit(filter) {
             return Err(Refusal::Topic(limit));
@@ -192,7 +187,8 @@ impl Core {
             SubscribeError::TooManyBytes => Refusal::TooManyBytes,
             SubscribeError::Ended => Refusal::SessionEnded,
         })?;
-        if is_new && !charge(subscription_cost(filter)) {
+        let cost = subscription_cost(filter);
+        if is_new && !self.accounts.take_lasting(Account::Subscriptions, cost, room) {
             state.session.unsubscribe(filter);
             return Err(Refusal::Memory);
         }
@@ -206,7 +202,14 @@ impl Core {
             None => {
                 self.router.subscribe(filter, Arc::clone(client), options);
             }
-            Some(shared) => self.join_group(shared, filter, client, state, options),
+            Some(shared) => {
+                // Who had it before is in the group already.
+                if !self.join_group(shared, filter, client, state, options, room) {
+                    self.accounts.add(Account::Subscriptions, -signed(cost));
+                    state.session.unsubscribe(filter);
+                    return Err(Refusal::Memory);
+                }
+            }
         }
         Ok(Added { new, shared: shared.is_some() })
     }
@@ -425,7 +428,12 @@ impl Refusal {
 
 /// Bytes that a filter takes in session and router, where most take less (`tests/memory.rs`).
 fn subscription_cost(filter: &str) -> usize {
-    3 * filter.len() + 64
+    subscriptions_cost(1, filter.len())
+}
+
+/// The same for so many filters of so many bytes together.
+pub(super) fn subscriptions_cost(filters: usize, bytes: usize) -> usize {
+    3 * bytes + 64 * filters
 }
 
 /// The options as the session keeps them, for the log.

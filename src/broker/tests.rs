@@ -21,7 +21,7 @@ use crate::protocol::{
     Connect, Framed, Packet, ProtocolVersion, QoS, ReasonCode, SessionExpiry, decode, frame,
 };
 use crate::router::{ReplayCursor, SubscriptionOptions};
-use crate::session::{EncodeScratch, Message, Outgoing, Owner, Session};
+use crate::session::{EncodeScratch, Message, Outgoing, Session};
 use crate::storage::simulated::SimulatedFiles;
 use crate::storage::{Batch, Log, LogOptions, Record, Recovered, SessionRecord, Urgency, WillRecord};
 
@@ -38,7 +38,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// A connection as far as the engine knows it.
 struct Peer<'c> {
     handle: Arc<Handle>,
-    connecting: Pin<Box<dyn Future<Output = Result<Attached, ReasonCode>> + 'c>>,
+    connecting: Pin<Box<dyn Future<Output = Result<Attached, Cause>> + 'c>>,
 }
 
 impl<'c> Peer<'c> {
@@ -158,8 +158,7 @@ fn replays_of_filters_that_are_given_up_again_do_not_pile_up() {
 fn an_ended_subscription_in_process_keeps_no_messages_for_who_still_knows_it() {
     let core = Core::new(Limits::default(), Security::default());
     let session = Session::new(core.limits.of_sessions(), false);
-    let owner = Owner { client_id: Arc::from("in-process"), user: None };
-    let client = Client::new(core.next_key(), owner, session, Some(Box::default()));
+    let client = Client::in_process(core.next_key(), session);
     let options = SubscriptionOptions::with_qos(QoS::AtMostOnce);
     assert!(core.add_subscription(&client, &mut client.lock(), "t", options).is_ok());
     // As a publisher keeps it, or a thread for publishers of many topics.

@@ -26,8 +26,8 @@ pub struct Limits {
     /// Bytes that all clients together make the broker hold in memory. Default [`MemoryMax::Auto`]:
     /// half of the memory. Above it the longest queues are shortened until 7/8 of it: what is on
     /// disk as well leaves memory, then messages are dropped, QoS 0 first, oldest first; they are
-    /// counted and logged. Wills, topic aliases and subscriptions together have a quarter of it;
-    /// what goes beyond that is refused.
+    /// counted and logged. Wills, topic aliases, subscriptions and sessions together have a quarter
+    /// of it; what goes beyond that is refused.
     pub memory_max: MemoryMax,
     /// TLS handshakes under way at one time. Default 1,000. Further ones wait in their order, within `connect_timeout`.
     pub tls_handshakes_max: usize,

@@ -75,11 +75,7 @@ pub(super) async fn set_up(
         Ok(authenticated) => authenticated,
         Err(cause) => {
             refused(core, peer, Some(connect.client_id), &cause);
-            let code = match cause {
-                Cause::Refused(code) => Some(code),
-                cause => cause.disconnect_code(),
-            };
-            if let Some(code) = code {
+            if let Some(code) = cause.connack_code().or_else(|| cause.disconnect_code()) {
                 refuse(stream, connect.version, connect.maximum_packet_size, code).await;
             }
             return None;
@@ -105,7 +101,7 @@ pub(super) async fn set_up(
     });
     if let Err(cause) = allowed {
         refused(core, peer, Some(connect.client_id), &cause);
-        if let Cause::Limit { code, .. } = cause {
+        if let Some(code) = cause.connack_code() {
             refuse(stream, connect.version, connect.maximum_packet_size, code).await;
         }
         return None;
@@ -126,9 +122,11 @@ pub(super) async fn set_up(
     };
     let Attached { client, epoch, session_present, terms } = match core.connect(request).await {
         Ok(attached) => attached,
-        Err(code) => {
-            refused(core, peer, Some(connect.client_id), &Cause::Refused(code));
-            refuse(stream, connect.version, connect.maximum_packet_size, code).await;
+        Err(cause) => {
+            refused(core, peer, Some(connect.client_id), &cause);
+            if let Some(code) = cause.connack_code() {
+                refuse(stream, connect.version, connect.maximum_packet_size, code).await;
+            }
             return None;
         }
     };

@@ -322,6 +322,11 @@ impl Session {
         self.subscriptions.len()
     }
 
+    /// Bytes of all of them.
+    pub fn subscription_bytes(&self) -> usize {
+        self.subscription_bytes as usize
+    }
+
     /// Appends PINGRESP.
     pub fn send_pingresp(&mut self) {
         self.answer(encode::pingresp);

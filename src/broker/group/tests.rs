@@ -310,9 +310,8 @@ fn a_program_that_embeds_the_broker_takes_turns_with_clients() {
     let mut house = House::new(Limits { queue_messages_max: 2, ..Limits::default() });
     let member = house.join();
     house.attach(member, 64);
-    let owner = Owner { client_id: Arc::from("in-process"), user: None };
     let session = Session::new(house.core.limits.of_sessions(), false);
-    let local = Client::new(house.core.next_key(), owner, session, Some(Box::default()));
+    let local = Client::in_process(house.core.next_key(), session);
     house.enter(&local, QoS::AtLeastOnce);
     let waits = || local.lock().local.as_ref().map_or(0, |queue| queue.len());
     house.publish_many(4, QoS::AtLeastOnce);

@@ -1,6 +1,7 @@
 //! What is done when clients hold too much, one round at a time.
 
 use super::*;
+use crate::accounts::Account;
 use crate::broker::last_words::LastWordsCharge;
 
 const MAX: usize = 8_000_000;
@@ -79,6 +80,7 @@ fn who_is_closed_for_want_of_memory_gives_it_back_at_once() {
     let end = core.disconnected(&peer.client, peer.epoch, &Cause::MemoryMax);
     let words = core.settle_end_now(&peer.client, end);
     assert!(words.is_empty(), "nothing of its output is written");
+    drop(peer);
     assert!(core.accounts.total() < 1_000, "{}", core.accounts.total());
 }
 
@@ -118,4 +120,43 @@ fn what_is_given_away_and_what_waits_are_bounded_together() {
     core.hand_over_now();
     assert!(core.is_leaving_nobody());
     assert_eq!(client.lock().session.queued(), MAX, "nobody else is left to have them");
+}
+
+/// What a session is charged with is enough for its parts, and its client id is there once, also
+/// when it took the place of another session.
+#[test]
+fn what_names_a_session_is_there_once() {
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    let core = Core::new(Limits::default(), Security::default());
+    let id = "i".repeat(10_000);
+    let sessions = || core.accounts.of(Account::Sessions);
+    let attached = Peer::named(&core, &id).poll().expect("nobody is there yet");
+    let one = sessions();
+    assert!((id.len() + size_of::<Client>() + 200..id.len() + 1_500).contains(&one), "{one}");
+    core.disconnected(&attached.client, attached.epoch, &Cause::PeerClosed);
+    assert_eq!(core.clients.len(), 0);
+    drop(attached);
+    assert_eq!(sessions(), 0);
+    // Of what lasts there is room for one, and no more.
+    core.memory.set_max(Some(4 * one));
+    let first = Peer::made(&core, &id, false, None, None).poll().expect("nobody is there");
+    core.disconnected(&first.client, first.epoch, &Cause::PeerClosed);
+    drop(first.client.lock().closing.take());
+    let second = Peer::named(&core, &id).poll().expect("nobody is there");
+    assert!(!Arc::ptr_eq(&first.client, &second.client));
+    assert_eq!(sessions(), 2 * one, "who still holds the first one holds its client id");
+    // Each clean start has the room of the session before it, not of those before that one.
+    let mut third = Peer::named(&core, &id);
+    let refused = third.connecting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let code = ReasonCode::QuotaExceeded;
+    assert!(
+        matches!(refused, Poll::Ready(Err(Cause::Limit { limit: "limits.memory_max", code: c })) if c == code)
+    );
+    assert!(second.client.lock().link.is_some(), "nothing has happened to it");
+    assert_eq!((sessions(), third.handle.take_signals()), (2 * one, 0));
+    drop(first);
+    assert_eq!(sessions(), one);
+    let key = core.clients.iter().next().map(|entry| Arc::clone(entry.key())).expect("it is there");
+    assert!(Arc::ptr_eq(&key, &second.client.id));
 }
