@@ -89,7 +89,7 @@ fn entries_have_three_eighths_whatever_strangers_hold() {
     }
     let wills: Vec<RawClient> = (0..4)
         .map(|n| {
-            let will = Connect::new(format!("will-{n}")).will("w", vec![b'w'; 60_000], 0, false);
+            let will = Connect::new(format!("will-{n}")).will("w", vec![b'w'; 55_000], 0, false);
             RawClient::open(broker.addr(), &will).0
         })
         .collect();
