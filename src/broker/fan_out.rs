@@ -134,7 +134,8 @@ impl Client {
         self.fan_outs.load(Ordering::Acquire) > 0
     }
 
-    /// Waits until it is not. It ends by itself: a fan-out waits for nobody.
+    /// Waits until it is not. That ends by itself: a fan-out waits for its place and its turns, and for
+    /// no client.
     pub(super) async fn until_published(&self) {
         while self.is_publishing() {
             tokio::time::sleep(FAN_OUT_LOOK).await;
