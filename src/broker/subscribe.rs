@@ -106,19 +106,25 @@ impl Core {
         if looks { cost::FILTER + cost::LOOK } else { cost::FILTER }
     }
 
+    /// Tells that some of a SUBSCRIBE were refused; a client can cause that as often as it likes.
     pub(super) fn log_refused_filters(&self, client: &Client, refused: u64) {
-        if refused > 0 {
-            let limits = self.limits.now();
-            tracing::warn!(
-                client_id = %escape(&client.id),
-                refused,
-                subscriptions_max = limits.subscriptions_max,
-                topic_levels_max = limits.topic_levels_max,
-                topic_bytes_max = limits.topic_bytes_max,
-                "filters refused: limits.subscriptions_max, limits.subscription_bytes_max, limits.topic_levels_max, \
-                 limits.topic_bytes_max or limits.memory_max, or no valid shared subscription"
-            );
+        if refused == 0 {
+            return;
         }
+        let Some(untold) = self.told.tell("refused filters", self.now()) else { return };
+        let limits = self.limits.now();
+        tracing::warn!(
+            client_id = %escape(&client.id),
+            refused,
+            subscriptions_max = limits.subscriptions_max,
+            subscription_bytes_max = limits.subscription_bytes_max,
+            topic_levels_max = limits.topic_levels_max,
+            topic_bytes_max = limits.topic_bytes_max,
+            memory_max = self.accounts.max(),
+            untold,
+            "filters refused: limits.subscriptions_max, limits.subscription_bytes_max, limits.topic_levels_max, \
+             limits.topic_bytes_max or limits.memory_max, or no valid shared subscription; told every ten seconds at most"
+        );
     }
 
     /// Notes that the retained messages of this filter are to be sent ([MQTT-3.3.1-6]).

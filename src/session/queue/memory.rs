@@ -148,3 +148,31 @@ fn leave_to_log(message: &mut QueuedMessage, parts: &mut Parts, written: Positio
     message.body = Body::Stored(position, bytes);
     Some(shared)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::session::Message;
+
+    #[test]
+    fn a_long_queue_takes_an_eighth_more_room_than_it_needs() {
+        let mut queue = MessageQueue::default();
+        let message = Arc::new(Message::new("t", "m", QoS::AtLeastOnce));
+        for sequence in 0..20_000 {
+            queue.push(QueuedMessage {
+                sequence,
+                body: Body::Loaded(Arc::clone(&message)),
+                cost: 1,
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                again: false,
+                extra: None,
+            });
+            let (room, needed) = (queue.entry_bytes() / ENTRY, queue.len());
+            assert!(room <= 2 * needed.max(FIRST_ROOM), "{room} for {needed}");
+            assert!(needed <= 2 * DOUBLED_TO || room <= needed + needed / 8, "{room} for {needed}");
+        }
+    }
+}
