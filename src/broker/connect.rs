@@ -169,12 +169,15 @@ impl Core {
             // What CONNACK says must be true after a crash as well: that the old session is gone, that
             // this one exists, and how long.
             if let Some(log) = &self.log
-                && let Some(recorded) = self.record_before_connack(log, &client, outlives, keep_for)
+                && let Some(recorded) =
+                    self.record_before_connack(log, &client, outlives, keep_for, limits.connect_timeout)
                 && tokio::time::timeout(limits.connect_timeout, log.wait(recorded)).await.is_err()
             {
                 let is_new = client.lock().epoch == 0;
                 if is_new {
                     self.end_session_unless_attached(&client).await;
+                } else {
+                    self.stay_without_connection(&client);
                 }
                 return Err(Cause::Refused(ReasonCode::ServerUnavailable));
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Budget;
 use super::{Client, Core, Publisher};
 use crate::protocol::{Publish, QoS};
 use crate::router::{Route, RouteCursor};
@@ -12,17 +13,29 @@ const STEPS_MAX: usize = 4_096;
 impl Core {
     /// Whether a PUBLISH would make the log grow: it is retained, its QoS 2 packet id has to outlive a
     /// crash, or somebody gets it whose session is kept.
-    pub(crate) fn needs_disk(&self, client: &Client, publisher: &Publisher, publish: &Publish<'_>) -> bool {
+    pub(crate) fn needs_disk(
+        &self,
+        budget: &mut Budget,
+        client: &Client,
+        publisher: &Publisher,
+        publish: &Publish<'_>,
+    ) -> bool {
+        if publish.retain {
+            return true;
+        }
         if publish.qos == QoS::AtMostOnce {
             return false;
         }
-        if publish.retain || publish.qos == QoS::ExactlyOnce && client.lock().session.is_durable() {
+        if publish.qos == QoS::ExactlyOnce && client.lock().session.is_durable() {
             return true;
         }
         // Without a topic it is refused.
         let Some(topic) = publisher.topic_of(publish) else { return false };
         let (mut cursor, mut routes) = (RouteCursor::default(), Vec::new());
-        let is_whole = self.router.route_from(topic, &mut cursor, &mut { STEPS_MAX }, &mut routes);
+        let mut steps = STEPS_MAX;
+        let is_whole = self.router.route_from(topic, &mut cursor, &mut steps, &mut routes);
+        let looks = STEPS_MAX - steps + routes.len();
+        budget.spend(u32::try_from(looks).unwrap_or(u32::MAX));
         !is_whole || routes.iter().any(stores)
     }
 }

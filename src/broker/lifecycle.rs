@@ -121,7 +121,7 @@ impl Core {
     /// Messages of shared subscriptions that a session without connection has not acknowledged go to
     /// members that are connected, if there are any: as soon as the log has room. A client that is
     /// back before that has them again.
-    fn hand_over_of_absent(&self, client: &Arc<Client>) {
+    pub(super) fn hand_over_of_absent(&self, client: &Arc<Client>) {
         let held = client.lock().session.shared_held();
         let served: HashSet<_> =
             held.into_iter().filter(|filter| self.has_connected_member(filter, client.key)).collect();

@@ -74,7 +74,7 @@ use admission::Admission;
 pub(crate) use admission::{AddressSlot, UserSlot};
 use background::Background;
 pub(crate) use bucket::Bucket;
-pub(crate) use budget::cost;
+pub(crate) use budget::{Budget, cost};
 pub(crate) use cause::Cause;
 pub(crate) use client::{Client, ClientState, KeepFor, signal};
 use clock::Clock;

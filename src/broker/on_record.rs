@@ -22,48 +22,93 @@ impl Core {
 
     /// Puts on record what CONNACK will say of a session that is kept: that it exists, and that it stays
     /// as long as that, and that a delayed will is not sent; `Some`: CONNACK must wait until the log is
-    /// there. In memory the same holds from
-    /// here on, so that a checkpoint says it for the record.
+    /// there, no longer than `patience`. In memory the same holds from here on, so that a checkpoint
+    /// says it for the record.
     pub(super) fn record_before_connack(
         &self,
         log: &Log,
         client: &Arc<Client>,
         outlives: bool,
         keep_for: KeepFor,
+        patience: Duration,
     ) -> Option<Position> {
         let mut guard = client.lock();
         let state = &mut *guard;
+        let is_new = state.epoch == 0;
+        // On a full disk a client that comes back is let in to make room.
+        let may_wait = is_new || !log.is_short_of_room() && !self.ledger.is_failing();
+        if state.session.is_ended() || !may_wait {
+            return None;
+        }
         let mut turn_log = TurnLog::default();
-        if !outlives || state.session.is_ended() {
-            // Nothing of it has to be there after a crash.
-        } else if !state.session.is_durable() {
+        if outlives && !state.session.is_durable() {
             state.session.make_durable(&self.ledger);
             state.keep_for = keep_for;
             turn_log.record(&client.record(state, keep_for.time()), true);
-        } else if state.link.is_none()
-            && would_end_early(state, keep_for, self.now())
-            && !log.is_full()
-            && !self.ledger.is_failing()
-        {
-            // As if its client had just gone. (On a full disk it is let in to make room.)
-            state.keep_for = keep_for;
-            self.set_expiry(client, state);
-            turn_log.record(&self.detached(client, state), true);
-        }
-        if let Some((_, will)) = state.delayed_will.as_deref_mut()
-            && outlives
-            && !log.is_full()
-            && !self.ledger.is_failing()
-        {
-            // Back in time: it is not sent (MQTT 5 [MQTT-3.1.3-9]), after a crash neither. Until the
-            // connection is there it waits in memory, off the record.
-            turn_log.end_will(will, true);
-            will.key = 0;
+        } else if state.link.is_none() {
+            if outlives && would_end_early(state, keep_for, self.now()) {
+                // As if its client had just gone.
+                state.keep_for = keep_for;
+                self.set_expiry(client, state);
+                turn_log.record(&self.detached(client, state), true);
+            }
+            if let Some((_, will)) = state.delayed_will.as_deref_mut() {
+                // Back in time: it is not sent (MQTT 5 [MQTT-3.1.3-9]), after a crash neither. Until the
+                // connection is there it waits in memory, off the record.
+                turn_log.end_will(will, true);
+                will.key = 0;
+            }
         }
         if let Some(end) = turn_log.commit(self) {
             state.on_record = end;
         }
-        Some(state.on_record).filter(|on_record| log.committed() < *on_record)
+        let waits = Some(state.on_record).filter(|on_record| log.committed() < *on_record);
+        if waits.is_some() && !is_new {
+            self.put_deadlines_off(client, state, patience);
+        }
+        waits
+    }
+
+    /// The client is there: neither its session nor its will falls due while it waits for CONNACK.
+    fn put_deadlines_off(&self, client: &Arc<Client>, state: &mut ClientState, patience: Duration) {
+        let until = self.now().after(patience).after(Duration::from_secs(1));
+        if let Some(expires_at) = &mut state.expires_at {
+            *expires_at = until.max(*expires_at);
+        }
+        if let Some((due, _)) = state.delayed_will.as_deref_mut() {
+            *due = until.max(*due);
+        }
+        if let Some(at) = state.offline_deadline() {
+            self.timers.set(client, state, at);
+        }
+    }
+
+    /// CONNACK has waited in vain: a session that was there before is again without connection, and
+    /// its will is to be sent when its time comes.
+    pub(super) fn stay_without_connection(&self, client: &Arc<Client>) {
+        {
+            let _turn = self.enter_turn();
+            let mut guard = client.lock();
+            let state = &mut *guard;
+            if state.link.is_some() || state.session.is_ended() {
+                return;
+            }
+            let mut turn_log = TurnLog::default();
+            if let Some((_, will)) = state.delayed_will.as_deref_mut()
+                && will.key == 0
+            {
+                will.key = self.next_key();
+                turn_log.begin_will(will, client.key);
+            }
+            if state.expires_at.is_none() {
+                self.set_expiry(client, state);
+            }
+            if state.session.is_durable() {
+                turn_log.record(&self.detached(client, state), false);
+            }
+            turn_log.commit(self);
+        }
+        self.hand_over_of_absent(client);
     }
 
     /// What goes on record of a session whose client has gone just now.

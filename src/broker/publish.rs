@@ -403,12 +403,13 @@ fn about(client: &Client, is_ruled: bool) -> u64 {
 
 /// The id of a QoS 2 PUBLISH that is not taken is free again. `received`: the same id, if the session
 /// is durable. A checkpoint may have found it there since it came; this turn is open, so the record
-/// is behind that checkpoint's position, and on disk before it counts. The answer need not wait.
+/// is behind that checkpoint's position, and on disk before it counts. The answer waits for it, so that
+/// a client whose messages are all refused is held with all others when the log is full.
 #[cold]
 fn refuse_publish(turn: &mut Turn, client: &Client, id: PacketId, received: Option<u16>) {
     client.lock().session.refuse_publish(id);
     if let Some(id) = received {
-        turn.log.record(&Record::Released { session: client.key, id }, false);
+        turn.log.record(&Record::Released { session: client.key, id }, true);
     }
 }
 

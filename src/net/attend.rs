@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::connection::{Connection, Socket};
 use super::stream::Stream;
 use super::worker;
-use crate::broker::{Cause, ReadBack};
+use crate::broker::{Budget, Cause, ReadBack};
 use crate::protocol::{Frame, Packet, decode};
 
 /// What a connection with a durable session has besides.
@@ -145,11 +145,11 @@ impl Connection {
 
     /// Whether this packet has to wait for room in the log: a publish, by a client whose publishes
     /// have to be stored, or on a full disk one that would have to be.
-    pub(super) fn must_wait_for_room(&mut self, frame: &Frame<'_>) -> bool {
+    pub(super) fn must_wait_for_room(&mut self, budget: &mut Budget, frame: &Frame<'_>) -> bool {
         self.from_log.waits_to_publish = frame.makes_log_grow()
             && self.core.log.as_ref().is_some_and(|log| {
                 if log.is_short_of_room() {
-                    self.needs_disk(frame)
+                    self.needs_disk(budget, frame)
                 } else {
                     self.from_log.has_grown && log.is_full()
                 }
@@ -158,9 +158,11 @@ impl Connection {
     }
 
     #[cold]
-    fn needs_disk(&self, frame: &Frame<'_>) -> bool {
+    fn needs_disk(&self, budget: &mut Budget, frame: &Frame<'_>) -> bool {
         match decode(frame, self.terms.version) {
-            Ok(Packet::Publish(publish)) => self.core.needs_disk(&self.client, &self.publisher, &publish),
+            Ok(Packet::Publish(publish)) => {
+                self.core.needs_disk(budget, &self.client, &self.publisher, &publish)
+            }
             _ => false,
         }
     }

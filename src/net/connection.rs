@@ -169,8 +169,8 @@ impl Connection {
             ready!(self.poll_place(cx));
             match self.poll_input(cx) {
                 Ok(Progress::Read) if self.backlog => {
-                    // A full log wakes this task when it has room.
-                    if !self.log_is_full(cx) {
+                    // A full log wakes this task when it has room. What has begun does not wait for it.
+                    if self.publisher.is_pending() || !self.log_is_full(cx) {
                         worker::let_others_first(cx);
                     }
                     return Poll::Pending;

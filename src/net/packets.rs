@@ -36,7 +36,7 @@ impl Connection {
             }
             match frame(rest, packet_bytes_max, version) {
                 Ok(Framed::NeedMore { .. }) => break,
-                Ok(Framed::Frame(frame)) if self.must_wait_for_room(&frame) => {
+                Ok(Framed::Frame(frame)) if self.must_wait_for_room(&mut turn.budget, &frame) => {
                     self.backlog = true;
                     break;
                 }

@@ -214,9 +214,10 @@ fn what_concerns_no_kept_session_goes_on_while_the_disk_is_full() {
     publisher.publish("nobody", 1, "is here");
     assert_eq!(broker.core.metrics().storage.map(|storage| storage.full), Some(1));
     // These have to be stored.
-    for (topic, flags) in [("both", 2), ("live", 3)] {
-        let mut waits = RawClient::clean(broker.addr, topic);
-        waits.send(&wire::raw_publish(flags, topic, Some(1), "m"));
+    for (topic, flags) in [("both", 2), ("live", 3), ("live", 1)] {
+        let mut waits = RawClient::clean(broker.addr, &format!("{topic} {flags}"));
+        waits.send(&wire::raw_publish(flags, topic, (flags > 1).then_some(1), "m"));
+        waits.send(&wire::PINGREQ);
         waits.stays_silent_and_open(std::time::Duration::from_millis(20));
     }
     broker.kill();

@@ -204,3 +204,29 @@ fn a_will_that_is_called_off_is_off_the_record_before_connack() {
         broker.kill();
     }
 }
+
+/// The disk takes longer than CONNACK may wait: the session is what it was, without a connection. It
+/// ends in its time and its will is on record.
+#[test]
+fn a_session_whose_client_is_refused_for_a_slow_disk_stays_as_it_was() {
+    let files = SimulatedFiles::new(1);
+    let limits = Limits { connect_timeout: Duration::from_millis(200), ..Limits::default() };
+    let broker = TestBroker::start(Arc::new(files.clone()), SMALL, limits).unwrap();
+    let connect = Connect5::resuming("A")
+        .session_expiry(60)
+        .will("w", "gone", 1, false)
+        .will_with(four(id::WILL_DELAY, 30));
+    let (first, ..) = RawClient5::open(broker.addr, &connect);
+    broker.wait_for_log(broker.log().submitted());
+    files.hold_syncs();
+    RawClient5::refused(broker.addr, &connect.bytes(), 0x88);
+    assert!(!broker.core.stays_for("A", Duration::from_secs(70)), "it would never end");
+    files.release_syncs();
+    broker.wait_for_log(broker.log().submitted());
+    let found = files.after_power_cut(0);
+    drop(first);
+    broker.kill();
+    let again = TestBroker::start(Arc::new(found), SMALL, Limits::default()).unwrap();
+    assert!(again.core.has_delayed_will("A"), "its will is lost");
+    again.kill();
+}
