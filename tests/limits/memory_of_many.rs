@@ -191,6 +191,7 @@ fn small_qos_0_messages_of_many_outputs_are_left_out_and_nobody_is_closed() {
             other => panic!("{other:?}"),
         });
         let numbers: Vec<u64> = numbers.collect();
-        assert!(numbers.is_sorted() && numbers.last() == Some(&(sent - 1)));
+        assert!(numbers.is_sorted(), "{numbers:?}");
+        assert_eq!(numbers.last(), Some(&(sent - 1)), "{numbers:?}");
     }
 }
