@@ -4,13 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
+use super::asking::{drain_qos2, wait_until};
 use super::broker::{Power, SMALL, TestBroker};
-use super::support::raw_client::{DEADLINE, RawClient};
+use super::support::raw_client::RawClient;
 use super::support::raw_client5::RawClient5;
-use super::support::server_packet::ServerPacket;
-use super::support::wire::{self, Connect};
 use super::support::wire5::Connect5;
 use crate::config::Limits;
 use crate::storage::simulated::{Fault, SimulatedFiles, Step};
@@ -18,34 +16,6 @@ use crate::storage::simulated::{Fault, SimulatedFiles, Step};
 const MESSAGES: usize = 100;
 
 type Payloads = BTreeSet<Vec<u8>>;
-
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::yield_now();
-    }
-}
-
-/// Takes what a session has at QoS 2, to its end.
-fn drain(broker: &TestBroker, id: &str) -> Payloads {
-    let (mut member, _) = RawClient::open(broker.addr, &Connect::persistent(id));
-    let (mut got, deadline) = (Payloads::new(), Instant::now() + DEADLINE);
-    while broker.core.has_anything_for(id) {
-        assert!(Instant::now() < deadline, "{id} is owed something and gets nothing");
-        for packet in member.packets_until_ping() {
-            match packet {
-                ServerPacket::Publish(publish) => {
-                    member.send(&wire::pubrec(publish.id()));
-                    got.insert(publish.payload);
-                }
-                ServerPacket::PubRel(id) => member.send(&wire::pubcomp(id)),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-    got
-}
 
 /// A group: "A" is connected with session expiry 0, and is sent a window; "B" is away. Returns what
 /// was sent.
@@ -87,7 +57,7 @@ fn end_with_a_connection(cut: Option<u64>) -> u64 {
         let found = files.after_power_cut(seed);
         let again = TestBroker::start(Arc::new(found), SMALL, Limits::default()).unwrap();
         wait_until("the end goes on at the next start", || again.core.is_leaving_nobody());
-        let got = drain(&again, "B");
+        let got: Payloads = drain_qos2(&again, "B").into_iter().map(|publish| publish.payload).collect();
         let twice: Vec<_> = got.intersection(&sent).collect();
         assert!(twice.is_empty(), "cut {cut:?}, seed {seed}: {} go to another member", twice.len());
         assert_eq!(got.len(), MESSAGES - sent.len(), "cut {cut:?}, seed {seed}: the others do");

@@ -3,45 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
+use super::asking::{drain_qos2, wait_until};
 use super::broker::{SMALL, TestBroker};
-use super::support::raw_client::{DEADLINE, RawClient};
+use super::support::raw_client::RawClient;
 use super::support::server_packet::{Publish, ServerPacket};
-use super::support::wire::{self, Connect};
+use super::support::wire;
 use crate::config::{Limits, MemoryMax};
 use crate::storage::simulated::{Fault, SimulatedFiles};
 
 /// More than a window.
 const MESSAGES: usize = 150;
-
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::yield_now();
-    }
-}
-
-/// Takes what a session has at QoS 2, to its end.
-fn drain(broker: &TestBroker, id: &str) -> Vec<Publish> {
-    let (mut member, _) = RawClient::open(broker.addr, &Connect::persistent(id));
-    let (mut got, deadline) = (Vec::new(), Instant::now() + DEADLINE);
-    while broker.core.has_anything_for(id) {
-        assert!(Instant::now() < deadline, "{id} is owed something and gets nothing");
-        for packet in member.packets_until_ping() {
-            match packet {
-                ServerPacket::Publish(publish) => {
-                    member.send(&wire::pubrec(publish.id()));
-                    got.push(publish);
-                }
-                ServerPacket::PubRel(id) => member.send(&wire::pubcomp(id)),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-    got
-}
 
 fn payloads(publishes: &[Publish]) -> BTreeSet<Vec<u8>> {
     publishes.iter().map(|publish| publish.payload.clone()).collect()
@@ -98,12 +70,12 @@ fn left_before_a_crash(is_sent_more: bool, has_checkpoint: bool, then: Then) {
     broker.kill();
     let again = TestBroker::start(Arc::new(found), SMALL, Limits::default()).unwrap();
     wait_until("the hand-over goes on", || again.core.is_leaving_nobody());
-    let to_other = payloads(&drain(&again, "B"));
+    let to_other = payloads(&drain_qos2(&again, "B"));
     let sent = payloads(&sent);
     assert!(to_other.is_disjoint(&sent), "{case}: what was sent goes to nobody else");
     assert_eq!(to_other.len(), MESSAGES - sent.len(), "{case}: another member gets the rest");
     if then != Then::Ends {
-        let back = drain(&again, "A");
+        let back = drain_qos2(&again, "A");
         let unfinished = sent.len() - usize::from(is_sent_more);
         assert_eq!(back.len(), unfinished, "{case}: only what was sent is sent again");
         assert!(back.iter().all(|publish| publish.dup && sent.contains(&publish.payload)), "{case}");

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::asking::{retained_value, wait_until};
 use super::broker::{Power, SMALL, TestBroker};
 use super::support::raw_client::{DEADLINE, RawClient};
 use super::support::server_packet::ServerPacket;
@@ -45,15 +46,6 @@ impl Bench {
         let is_freed = |step: &&Step| step.kind == StepKind::Remove && step.name.contains("segment");
         steps.iter().skip(from).filter(is_freed).count()
     }
-}
-
-fn retained_value(broker: &TestBroker, topic: &str) -> Option<Vec<u8>> {
-    let mut anybody = RawClient::clean(broker.addr, "reader");
-    anybody.subscribe(topic, 1);
-    anybody.packets_until_ping().into_iter().find_map(|packet| match packet {
-        ServerPacket::Publish(publish) => Some(publish.payload),
-        _ => None,
-    })
 }
 
 /// Reported as A1: a large retained message is replaced at QoS 0, its segment was unlinked, and the
@@ -219,14 +211,6 @@ fn deliveries(broker: &TestBroker, id: &str) -> Vec<Vec<u8>> {
         }
     }
     all
-}
-
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::yield_now();
-    }
 }
 
 fn away(broker: &TestBroker, id: &str, filter: &str) {

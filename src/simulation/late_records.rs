@@ -2,12 +2,11 @@
 //! between: the checkpoint does not tell what was undone before it, and the record comes behind it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use super::asking::{retained_value, wait_until};
 use super::broker::{SMALL, TestBroker};
-use super::support::raw_client::{DEADLINE, RawClient};
+use super::support::raw_client::RawClient;
 use super::support::raw_client5::RawClient5;
-use super::support::server_packet::ServerPacket;
 use super::support::wire;
 use super::support::wire5::{self, id};
 use crate::accounts::Account;
@@ -22,27 +21,10 @@ fn start(files: &SimulatedFiles) -> TestBroker {
     TestBroker::start(Arc::new(files.clone()), SMALL, Limits::default()).unwrap()
 }
 
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::yield_now();
-    }
-}
-
 /// Checkpoints that have their names.
 fn checkpoints(files: &SimulatedFiles) -> usize {
     let is_named = |step: &&Step| step.kind == StepKind::Rename && step.name.contains("checkpoint");
     files.steps().iter().filter(is_named).count()
-}
-
-fn retained_value(broker: &TestBroker, topic: &str) -> Option<Vec<u8>> {
-    let mut anybody = RawClient::clean(broker.addr, "reader");
-    anybody.subscribe(topic, 1);
-    anybody.packets_until_ping().into_iter().find_map(|packet| match packet {
-        ServerPacket::Publish(publish) => Some(publish.payload),
-        _ => None,
-    })
 }
 
 /// A turn has stored the topic's value and puts it on record last of all; `others` do away with it
