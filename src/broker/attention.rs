@@ -16,7 +16,7 @@
 //! | messages for which the output is too long | some of it is written | who writes pumps the session; if more than that is to be done, a publisher signals the task |
 //! | retained messages | the output is nearly written, the window open, SUBACK sent | as the three above |
 //! | messages to be read back from the log | at once | a publisher's write and shedding signal the task; the reader's end wakes it |
-//! | output | somebody writes it | the turn that promised to, or one of the next turns of its connection, which signals if it has none ([`deferred`](super::deferred)); the one who is writing; a signal where a publisher leaves it; the socket where it took no more |
+//! | output | somebody writes it | the turn that promised to, or one of the next turns of its connection, which signals if it has none ([`deferred`](super::deferred)); the one who is writing; a signal where a publisher leaves it; the socket where it took no more, also if nothing is left for it |
 //!
 //! Others change a session's state outside of its task as well: rules of access and `memory_max`
 //! take messages out of its queue. What stands behind them may be sent then: they signal the task.
@@ -37,7 +37,7 @@ pub(crate) struct Attention {
     pub(crate) replay: bool,
     /// Messages had better be read back.
     pub(crate) load: bool,
-    /// There is output, and nobody is writing.
+    /// There is output, or a socket that took no more, and nobody is writing.
     pub(crate) output: bool,
 }
 
@@ -75,7 +75,7 @@ impl ClientState {
             send: self.session.can_send(),
             replay: self.may_replay(),
             load: core.wants_messages(&self.session),
-            output: self.session.out.has_output() && !link.gate.is_writing(),
+            output: (self.session.out.has_output() || link.gate.is_blocked()) && !link.gate.is_writing(),
         }
     }
 

@@ -27,9 +27,9 @@ pub(crate) enum Flushed {
 }
 
 impl Core {
-    /// [`flush`] by the client's own task.
-    pub(crate) fn flush_own(&self, client: &Client) -> Flushed {
-        flush(self, client, self.now(), By::OwnTask)
+    /// [`flush`] by the client's own task. `is_ready`: a socket that took no more takes more again.
+    pub(crate) fn flush_own(&self, client: &Client, is_ready: bool) -> Flushed {
+        flush(self, client, self.now(), By::OwnTask, is_ready)
     }
 
     /// Before the end of a connection: nobody but its own task writes any more. `false`: somebody
@@ -40,7 +40,7 @@ impl Core {
 }
 
 /// Writes what the client has for its socket.
-pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flushed {
+pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By, is_ready: bool) -> Flushed {
     for _ in 0..ROUNDS_MAX {
         let (socket, mut output, is_durable) = {
             let mut state = client.lock();
@@ -55,6 +55,14 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By) -> Flu
                 core.settle(client, state);
                 return Flushed::Done;
             };
+            if is_ready {
+                link.gate.open();
+            } else if by == By::OwnTask && link.gate.is_blocked() {
+                // Not taken in vain: what is taken cannot be left out when memory is short, and what
+                // comes meanwhile, which is newer, would be.
+                core.settle(client, state);
+                return Flushed::Blocked;
+            }
             if !state.session.out.has_output() || !link.gate.enter(by) {
                 core.settle(client, state);
                 return Flushed::Done;

@@ -33,7 +33,6 @@ impl Gate {
             return false;
         }
         self.writing = true;
-        self.blocked = false;
         true
     }
 
@@ -51,6 +50,12 @@ impl Gate {
     pub(crate) fn reserve(&mut self) -> bool {
         self.reserved = true;
         !self.writing
+    }
+
+    /// The socket that took no more takes more again. Nobody may have anything left to write: what
+    /// waited for it can be left out meanwhile, when memory is short.
+    pub(crate) fn open(&mut self) {
+        self.blocked = false;
     }
 
     pub(crate) fn is_writing(&self) -> bool {

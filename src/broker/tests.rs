@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::client::Replay;
-use super::flush::{By, flush, give_spare, take_spare};
+use super::flush::{By, Flushed, flush, give_spare, take_spare};
 use super::{
     Attached, Cause, Client, Clock, ConnectRequest, Core, Handle, Kept, Publisher, Security, Turn, WallClock,
     signal,
@@ -193,9 +193,55 @@ fn a_publisher_that_makes_room_for_a_replay_says_so() {
             cursor: ReplayCursor::default(),
         });
         // CONNACK stands in the output; another client's thread writes it.
-        flush(&core, &client, core.now(), By::Publisher);
+        flush(&core, &client, core.now(), By::Publisher, false);
         assert!(!client.lock().session.out.has_output(), "it is written");
         assert_eq!(peer.handle.take_signals() & signal::FLUSH, signal::FLUSH);
+    });
+}
+
+/// What was left out for want of memory leaves nothing for which its task would wait for the socket.
+#[test]
+fn a_socket_that_took_no_more_is_written_again_after_all_was_left_out() {
+    runtime().block_on(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let client_end = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        let socket = Arc::new(socket);
+        socket.writable().await.unwrap();
+        let core = Core::new(Limits::default(), Security::default());
+        let mut peer = Peer::new(&core, true, Some(Arc::clone(&socket)));
+        let attached = peer.poll().expect("nobody is there yet");
+        let client = attached.client;
+        let options = SubscriptionOptions::with_qos(QoS::AtMostOnce);
+        assert!(core.add_subscription(&client, &mut client.lock(), "t", options).is_ok());
+        let publish = |payload: &[u8]| {
+            let mut turn = Turn::new();
+            let message = Arc::new(Message::new("t", payload, QoS::AtMostOnce));
+            assert!(core.publish_message(&mut turn, &message, false).is_none());
+            turn.finish(&core);
+        };
+        let is_blocked = || client.lock().link.as_ref().is_some_and(|link| link.gate.is_blocked());
+        while !is_blocked() {
+            publish(&[b'x'; 60_000]);
+        }
+        assert_eq!(core.flush_own(&client, false), Flushed::Blocked);
+        drop(client.lock().session.out.take());
+        assert!(core.attend(&client, attached.epoch).is_some_and(|attention| attention.output));
+        assert_eq!(core.flush_own(&client, false), Flushed::Blocked);
+        let reading = async {
+            loop {
+                client_end.readable().await.unwrap();
+                let _ = client_end.try_read(&mut [0; 60_000]);
+            }
+        };
+        tokio::select! {
+            writable = socket.writable() => writable.unwrap(),
+            () = reading => {}
+        }
+        assert_eq!(core.flush_own(&client, true), Flushed::Done);
+        assert!(core.attend(&client, attached.epoch).is_some_and(|attention| !attention.output));
+        publish(b"later");
+        assert!(!client.lock().session.out.has_output(), "it is written");
     });
 }
 

@@ -132,7 +132,7 @@ impl Turn {
             if may_write {
                 started.get_or_insert_with(Instant::now);
                 direct += 1;
-                flush::flush(core, &client, self.now, flush::By::Publisher);
+                flush::flush(core, &client, self.now, flush::By::Publisher, false);
             } else {
                 direct = DIRECT_FLUSHES_MAX;
                 let mut state = client.lock();

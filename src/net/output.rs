@@ -8,11 +8,15 @@ use crate::broker::{Cause, Flushed};
 impl Connection {
     /// Writes to a plain socket, as publishers do, and waits for it where it takes no more.
     pub(super) fn poll_plain_output(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Cause> {
+        let mut is_ready = false;
         loop {
-            match self.core.flush_own(&self.client) {
+            match self.core.flush_own(&self.client, is_ready) {
                 Flushed::Done => return Ok(Poll::Ready(())),
                 Flushed::Blocked => match self.stream.poll_write_ready(cx) {
-                    Poll::Ready(result) => result?,
+                    Poll::Ready(result) => {
+                        result?;
+                        is_ready = true;
+                    }
                     Poll::Pending => return Ok(Poll::Pending),
                 },
             }

@@ -94,9 +94,14 @@ impl Client {
 
     /// As `flush` in `broker/flush.rs`, with one round before the rest is left to the task. `true`:
     /// the socket takes no more.
-    fn flush(&self, by: By) -> bool {
+    fn flush(&self, by: By, is_ready: bool) -> bool {
         let mut output = {
             let mut state = self.state.lock();
+            if is_ready {
+                state.gate.open();
+            } else if by == By::OwnTask && state.gate.is_blocked() {
+                return true;
+            }
             if state.out.is_empty() || !state.gate.enter(by) {
                 return false;
             }
@@ -123,7 +128,17 @@ impl Client {
     /// A turn of another client.
     fn publish(&self, byte: u8) {
         self.state.lock().out.push(byte);
-        self.flush(By::Publisher);
+        self.flush(By::Publisher, false);
+    }
+
+    /// As `shed_from` in `broker/memory.rs`, if everything is left out; how much that was.
+    fn shed(&self) -> usize {
+        let mut state = self.state.lock();
+        let shed = std::mem::take(&mut state.out).len();
+        if shed > 0 && self.signals.leave(FLUSH) {
+            state.waker.iter().for_each(Waker::wake_by_ref);
+        }
+        shed
     }
 
     /// As `poll_work`: until nothing can be done.
@@ -132,15 +147,17 @@ impl Client {
         loop {
             let is_any = {
                 let state = self.state.lock();
-                !state.out.is_empty() && !state.gate.is_writing()
+                (!state.out.is_empty() || state.gate.is_blocked()) && !state.gate.is_writing()
             };
             if !is_any {
                 return;
             }
-            while self.flush(By::OwnTask) {
+            let mut is_ready = false;
+            while self.flush(By::OwnTask, is_ready) {
                 if self.socket.poll_ready(cx).is_pending() {
                     return;
                 }
+                is_ready = true;
             }
         }
     }
@@ -191,6 +208,27 @@ fn what_two_write_is_written_to_the_end() {
     });
 }
 
+/// A socket takes no more, and all that waits for it is left out because memory is short. What comes
+/// later is written all the same.
+#[test]
+fn what_comes_after_all_was_left_out_is_written() {
+    check(|| {
+        let client = Client::new(0);
+        let task = thread::spawn({
+            let client = Arc::clone(&client);
+            move || client.run()
+        });
+        client.publish(1);
+        let shed = client.shed();
+        client.socket.make_room(2);
+        client.publish(2);
+        client.socket.wait_for(2 - shed);
+        client.end();
+        task.join().unwrap();
+        assert_eq!(client.taken().last(), Some(&2));
+    });
+}
+
 /// A connection that ends waits for the one who is writing, takes what he leaves, and writes the
 /// rest itself.
 #[test]
@@ -205,7 +243,7 @@ fn the_last_words_follow_what_another_was_writing() {
                 if other.is_none() {
                     client.state.lock().waker = Some(cx.waker().clone());
                     let publisher = Arc::clone(&client);
-                    other = Some(thread::spawn(move || publisher.flush(By::Publisher)));
+                    other = Some(thread::spawn(move || publisher.flush(By::Publisher, false)));
                 }
                 if client.state.lock().gate.reserve() { Poll::Ready(()) } else { Poll::Pending }
             }));
@@ -234,7 +272,7 @@ fn a_connection_taken_over_does_not_wait_for_a_writer() {
                 client.state.lock().waker = Some(cx.waker().clone());
                 let publisher = Arc::clone(&client);
                 others.push(thread::spawn(move || {
-                    publisher.flush(By::Publisher);
+                    publisher.flush(By::Publisher, false);
                 }));
                 let successor = Arc::clone(&client);
                 others.push(thread::spawn(move || {
