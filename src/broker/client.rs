@@ -158,6 +158,9 @@ pub(crate) struct Link {
     /// The length of the output when it was charged in the midst of a turn, in steps of [`STEP`]; 0
     /// since it was settled.
     pub(super) charged_steps: u32,
+    /// Set while somebody writes the output: it is cut to so many bytes when he is back, because
+    /// memory is short.
+    pub(super) cut_to: Option<u32>,
     /// Answers that wait for the log.
     pub(crate) held: Option<Box<Held>>,
     /// Who writes the output.

@@ -139,6 +139,7 @@ impl Core {
             held: None,
             flush: FlushPromise::default(),
             charged_steps: 0,
+            cut_to: None,
             gate: Gate::default(),
             progress: self.now(),
             close_cause: None,

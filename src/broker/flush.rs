@@ -107,6 +107,7 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By, is_rea
                 state.session.out.put_back(output);
                 state.session.out.written(written);
                 core.settle(client, state);
+                core.cut_as_promised(client, state);
                 if blocked {
                     return Flushed::Blocked;
                 }
@@ -120,6 +121,9 @@ pub(crate) fn flush(core: &Core, client: &Client, now: Timestamp, by: By, is_rea
             leave_to_task(core, state);
         }
         core.settle(client, state);
+        if state.link.as_ref().is_some_and(|link| link.cut_to.is_some()) {
+            core.cut_as_promised(client, state);
+        }
         if !state.session.out.has_output() {
             return Flushed::Done;
         }

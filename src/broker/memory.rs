@@ -45,6 +45,8 @@ use crate::session::Shed;
 
 /// The name of the bound in the configuration.
 const LIMIT: &str = "limits.memory_max";
+/// Why a message was dropped, in the metrics.
+const LIMIT_REASON: &str = "memory_max";
 
 /// See the module's documentation.
 pub(super) struct Memory {
@@ -79,6 +81,8 @@ struct Holder {
     client: Arc<Client>,
     bytes: usize,
     shed: Shed,
+    /// Bytes that somebody else gives back, who is writing this client's output at this moment.
+    promised: usize,
 }
 
 /// Connections that were told to close.
@@ -190,7 +194,7 @@ impl Core {
         clients.dedup_by_key(|client| client.key);
         let holder = |client: Arc<Client>| {
             let bytes = holds(&client.lock());
-            Holder { client, bytes, shed: Shed::default() }
+            Holder { client, bytes, shed: Shed::default(), promised: 0 }
         };
         let mut holders: Vec<Holder> = clients.into_iter().map(holder).collect();
         let before = self.accounts.total();
@@ -201,7 +205,7 @@ impl Core {
         }
         let unloaded = before.saturating_sub(self.accounts.total());
         for pass in 0..PASSES_MAX {
-            let over = over();
+            let over = over().saturating_sub(promised(&holders));
             if over == 0 {
                 break;
             }
@@ -213,7 +217,8 @@ impl Core {
                 self.shed_from(holder, level);
             }
         }
-        let mut closed = self.close_unfinished(over());
+        let mut closed = self.close_unfinished(over().saturating_sub(promised(&holders)));
+        closed.given_back += promised(&holders);
         if self.kept() > max {
             // It is not those who would have to give something up.
             self.tell_shedding(max, before, unloaded, closed.connections, holders);
@@ -288,10 +293,33 @@ impl Core {
     fn shed_from(&self, holder: &mut Holder, level: usize) {
         let mut guard = holder.client.lock();
         let state = &mut *guard;
+        let excess = holds(state).saturating_sub(level);
+        if let Some(link) = state.link.as_mut().filter(|link| link.gate.is_writing()) {
+            // The oldest are with the writer, who comes back: not those behind them are left out.
+            link.cut_to = Some(u32::try_from(level).unwrap_or(u32::MAX));
+            (holder.bytes, holder.promised) = (level, excess);
+            return;
+        }
+        let shed = self.cut(&holder.client, state, level);
+        holder.shed += shed;
+        // Who could not give up as much has nothing more to give.
+        holder.bytes = if shed.bytes < excess { 0 } else { holds(state) };
+    }
+
+    /// Does what a round has left to the one who was writing the client's output.
+    #[cold]
+    pub(super) fn cut_as_promised(&self, client: &Client, state: &mut ClientState) {
+        let Some(level) = state.link.as_mut().and_then(|link| link.cut_to.take()) else { return };
+        let _turn = self.enter_turn();
+        let shed = self.cut(client, state, level as usize);
+        self.metrics.dropped.add(LIMIT_REASON, shed.messages as u64);
+    }
+
+    /// Drops messages until the client holds no more than `level`. Nobody is writing its output.
+    fn cut(&self, client: &Client, state: &mut ClientState, level: usize) -> Shed {
         // First what is on disk as well: nothing of that is lost.
         self.leave_to_log(state);
-        let held = holds(state);
-        let excess = held.saturating_sub(level);
+        let excess = holds(state).saturating_sub(level);
         let mut shed = state.session.at(self.now()).shed(excess);
         if shed.bytes < excess
             && !state.gives_from_log()
@@ -299,17 +327,15 @@ impl Core {
         {
             shed += leaving.shed(excess - shed.bytes);
         }
-        holder.shed += shed;
-        self.record_work_now(&holder.client, &mut state.session);
-        self.settle(&holder.client, state);
+        self.record_work_now(client, &mut state.session);
+        self.settle(client, state);
         if shed.messages > 0
             && let Some(link) = &state.link
         {
             // What stood behind it may go now.
             link.signal(signal::FLUSH);
         }
-        // Who could not give up as much has nothing more to give.
-        holder.bytes = if shed.bytes < excess { 0 } else { holds(state) };
+        shed
     }
 
     /// Has the longest queues lose their oldest messages, in memory or on disk, until `excess` bytes of
@@ -381,7 +407,7 @@ impl Core {
     ) {
         spent.retain(|holder| holder.shed.messages > 0);
         let dropped: usize = spent.iter().map(|holder| holder.shed.messages).sum();
-        self.metrics.dropped.add("memory_max", dropped as u64);
+        self.metrics.dropped.add(LIMIT_REASON, dropped as u64);
         self.metrics.sheddings.add(1);
         let Some(untold) = self.told.tell(LIMIT, self.now()) else { return };
         spent.sort_unstable_by_key(|holder| std::cmp::Reverse(holder.shed.bytes));
@@ -405,6 +431,11 @@ impl Core {
              nothing could be dropped those who hold most are closed; told every ten seconds at most"
         );
     }
+}
+
+/// Bytes that those give back who write somebody's output at this moment.
+fn promised(holders: &[Holder]) -> usize {
+    holders.iter().map(|holder| holder.promised).sum()
 }
 
 /// Bytes that a client holds in memory, and its session for those whom it gives messages.

@@ -13,7 +13,10 @@ fn holders(bytes: &[usize]) -> Vec<Holder> {
         let owner = Owner { client_id: Arc::from("id"), user: None };
         Client::new(n, owner, Session::new(Arc::clone(&limits), false), None)
     };
-    bytes.iter().map(|bytes| Holder { client: client(1), bytes: *bytes, shed: Shed::default() }).collect()
+    bytes
+        .iter()
+        .map(|bytes| Holder { client: client(1), bytes: *bytes, shed: Shed::default(), promised: 0 })
+        .collect()
 }
 
 #[test]

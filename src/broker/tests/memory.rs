@@ -1,5 +1,7 @@
 //! What is done when clients hold too much, one round at a time.
 
+use std::io::IoSlice;
+
 use super::*;
 use crate::accounts::Account;
 use crate::broker::last_words::LastWordsCharge;
@@ -159,4 +161,47 @@ fn what_names_a_session_is_there_once() {
     assert_eq!(sessions(), one);
     let key = core.clients.iter().next().map(|entry| Arc::clone(entry.key())).expect("it is there");
     assert!(Arc::ptr_eq(&key, &second.client.id));
+}
+
+/// Reported: the newest messages were dropped, when the older ones were with somebody who tried to
+/// write them at that moment.
+#[test]
+fn what_is_being_written_is_cut_when_the_writer_is_back() {
+    const MESSAGES: u32 = 900;
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    let core = Core::new(Limits::default(), Security::default());
+    core.memory.set_max(None);
+    let peer = stalled(&core, "stalled");
+    let send = |n: u32| {
+        let mut turn = Turn::new();
+        turn.begin(&core);
+        let payload = [&n.to_be_bytes(), &[0; 996][..]].concat();
+        let message = Arc::new(Message::new("stalled", payload, QoS::AtMostOnce));
+        assert!(core.publish_message(&mut turn, &message, false).is_none());
+        turn.finish(&core);
+    };
+    (0..MESSAGES).for_each(send);
+    let dropped = || core.metrics().dropped.get("memory_max").copied().unwrap_or_default();
+    let taken = {
+        let mut state = peer.client.lock();
+        assert!(state.link.as_mut().is_some_and(|link| link.gate.enter(By::OwnTask)));
+        state.session.out.take()
+    };
+    send(MESSAGES);
+    let max = core.accounts.total() / 2;
+    core.memory.set_max(Some(max));
+    core.shed_if_over();
+    assert_eq!((dropped(), is_closing(&peer)), (0, false), "its writer is asked");
+    let mut state = peer.client.lock();
+    let _ = state.link.as_mut().map(|link| link.gate.leave(By::OwnTask, true));
+    state.session.out.put_back(taken);
+    core.cut_as_promised(&peer.client, &mut state);
+    assert!((400..600).contains(&dropped()), "{}", dropped());
+    assert!(core.accounts.total() < max, "{} of {max}", core.accounts.total());
+    let output = state.session.out.take();
+    let mut pieces = [IoSlice::new(&[]); 16];
+    let count = output.slices(&mut pieces);
+    let newest = pieces[count - 1].last_chunk::<1_000>().map(|payload| payload[..4].to_vec());
+    assert_eq!(newest, Some(MESSAGES.to_be_bytes().to_vec()), "the newest is there");
 }
