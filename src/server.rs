@@ -250,6 +250,14 @@ impl Broker {
         if self.core.metrics.sockets.get() > 0 {
             self.wait_for_sockets(gone).await;
         }
+        let handed_over =
+            tokio::time::timeout(self.core.limits.now().shutdown_timeout, self.core.finish_hand_overs());
+        if handed_over.await.is_err() {
+            tracing::warn!(
+                limit = "limits.shutdown_timeout",
+                "messages of shared subscriptions that clean sessions had are lost: the disk did not take them in time"
+            );
+        }
         // What was put on record lazily is written as well.
         let core = Arc::clone(&self.core);
         if tokio::task::spawn_blocking(move || core.close_log()).await.is_err() {

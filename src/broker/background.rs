@@ -147,6 +147,21 @@ impl Core {
         }
     }
 
+    /// At the end of an orderly shutdown, when all connections are gone: what is in memory only, because
+    /// clean sessions gave it away, goes to members of its groups whose sessions are kept. What other
+    /// sessions give away is on record, and the next start goes on with it.
+    pub(crate) async fn finish_hand_overs(self: &Arc<Self>) {
+        let leaving: Vec<Arc<Client>> = self.leaving.iter().map(|entry| Arc::clone(entry.value())).collect();
+        for client in leaving {
+            if client.lock().gives_from_log() {
+                continue;
+            }
+            while self.hand_over_slice(&client).await != Progress::Done {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
     async fn run_fan_outs(&self) {
         loop {
             // Without a place: others of this queue may have them.

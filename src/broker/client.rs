@@ -62,6 +62,8 @@ pub(crate) struct Client {
     charged_in_flight: AtomicU32,
     /// Its session gives messages away; changed under the lock only.
     gives_away: AtomicBool,
+    /// Its session is kept on record. Once it is, it stays so until it ends.
+    durable: AtomicBool,
     /// Its messages that are on their way to more receivers than fit into a turn.
     pub(super) fan_outs: AtomicU32,
     /// What it takes by itself; `None`: the program that embeds the broker made it.
@@ -230,6 +232,7 @@ impl Client {
             charged: AtomicUsize::new(0),
             charged_in_flight: AtomicU32::new(0),
             gives_away: AtomicBool::new(false),
+            durable: AtomicBool::new(false),
             fan_outs: AtomicU32::new(0),
             _charge: charge,
             state: Mutex::new(state),
@@ -280,6 +283,16 @@ impl Client {
     /// Its session gives messages away from now on, or has none left. Under its lock.
     pub(super) fn set_giving_away(&self, gives_away: bool) {
         self.gives_away.store(gives_away, Ordering::Relaxed);
+    }
+
+    /// Its session is on record from now on. Under its lock.
+    pub(super) fn set_durable(&self) {
+        self.durable.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its session is kept on record.
+    pub(super) fn is_durable(&self) -> bool {
+        self.durable.load(Ordering::Relaxed)
     }
 
     /// Whether messages on their way to it hold enough to be looked at.

@@ -299,6 +299,8 @@ impl Core {
         let mut scratch = std::mem::take(&mut turn.scratch);
         let mut outgoing = Outgoing::from_message(&message, turn.now, &mut scratch);
         match group.as_ref().and_then(|group| group.group.as_ref()) {
+            // What is on record stays there, if anybody's session can have it there.
+            Some(group) if from.is_some() && self.deliver_to_durable(turn, group, &mut outgoing) => {}
             Some(group) => self.deliver_shared(turn, group, &mut outgoing),
             None => turn.count_drop(DropReason::SharedGroupGone, 1),
         }

@@ -120,11 +120,16 @@ impl Core {
 
     /// Messages of shared subscriptions that a session without connection has not acknowledged go to
     /// members that are connected, if there are any: as soon as the log has room. A client that is
-    /// back before that has them again.
+    /// back before that has them again. What is on record does not go to those whose sessions are not.
     pub(super) fn hand_over_of_absent(&self, client: &Arc<Client>) {
-        let held = client.lock().session.shared_held();
-        let served: HashSet<_> =
-            held.into_iter().filter(|filter| self.has_connected_member(filter, client.key)).collect();
+        let (held, is_durable) = {
+            let state = client.lock();
+            (state.session.shared_held(), state.session.is_durable())
+        };
+        let served: HashSet<_> = held
+            .into_iter()
+            .filter(|filter| self.has_connected_member(filter, client.key, is_durable))
+            .collect();
         if served.is_empty() {
             return;
         }

@@ -43,6 +43,7 @@ impl Core {
         let mut turn_log = TurnLog::default();
         if outlives && !state.session.is_durable() {
             state.session.make_durable(&self.ledger);
+            client.set_durable();
             state.keep_for = keep_for;
             turn_log.record(&client.record(state, keep_for.time()), true);
         } else if state.link.is_none() {

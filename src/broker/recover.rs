@@ -176,6 +176,7 @@ impl Core {
         let owner = owner(&recovered.client_id, recovered.user.as_deref());
         let charge = self.charge_session(&owner, Room::Given);
         let client = Client::new(key, owner, session, charge);
+        client.set_durable();
         let mut guard = client.lock();
         let state = &mut *guard;
         // It has had a connection, whatever the record says.

@@ -139,6 +139,7 @@ impl TestBroker {
         while self.core.metrics.sockets.get() > 0 && std::time::Instant::now() < gone {
             std::thread::yield_now();
         }
+        self.runtime.block_on(self.core.finish_hand_overs());
         self.kill();
     }
 

@@ -20,6 +20,7 @@ mod full_disk_groups;
 mod giving_away;
 mod hands;
 mod late_records;
+mod mixed_groups;
 mod passing;
 mod power_cut;
 mod publisher;

@@ -23,6 +23,10 @@ const ABOVE: [Filed; 5] = [Filed::Ready, Filed::Busy, Filed::Away, Filed::Full, 
 /// What became of one message so far.
 #[derive(Default)]
 struct Search {
+    /// Only members whose sessions are on record are asked.
+    only_durable: bool,
+    /// So many were passed over for that.
+    passed_over: Cell<u32>,
     why: Option<DropReason>,
     found_full: usize,
     /// Members that the message does not suit. They keep their filing, and are not asked again for
@@ -42,21 +46,49 @@ impl Core {
     ) {
         let order = if outgoing.qos() == QoS::AtMostOnce { &AT_MOST_ONCE[..] } else { &ABOVE };
         let mut search = Search::default();
-        for filed in order {
-            while search.goes_on(*filed)
-                && let Some(member) = self.next_member(group, *filed, outgoing, &search)
-            {
-                if self.offer(turn, group, *filed, &member, outgoing, &mut search) {
-                    turn.budget.spend(search.refused.get());
-                    return;
-                }
-            }
+        if self.search(turn, group, order, outgoing, &mut search) {
+            return;
         }
-        turn.budget.spend(search.refused.get());
         match search.why {
             None if search.refused.get() > 0 => self.metrics.dropped.add("acl_read", 1),
             why => turn.count_drop(why.unwrap_or(DropReason::OfflineQos0), 1),
         }
+    }
+
+    /// Hands a message that is on record to a member with which it stays there, also to one that is
+    /// away; `false`: the group has none that takes it.
+    pub(in crate::broker) fn deliver_to_durable(
+        &self,
+        turn: &mut Turn,
+        group: &Arc<Group>,
+        outgoing: &mut Outgoing<'_>,
+    ) -> bool {
+        let mut search = Search { only_durable: true, ..Search::default() };
+        self.search(turn, group, &ABOVE, outgoing, &mut search)
+    }
+
+    /// Whether somebody has taken it.
+    fn search(
+        &self,
+        turn: &mut Turn,
+        group: &Arc<Group>,
+        order: &[Filed],
+        outgoing: &mut Outgoing<'_>,
+        search: &mut Search,
+    ) -> bool {
+        let mut is_taken = false;
+        'search: for filed in order {
+            while search.goes_on(*filed)
+                && let Some(member) = self.next_member(group, *filed, outgoing, search)
+            {
+                is_taken = self.offer(turn, group, *filed, &member, outgoing, search);
+                if is_taken {
+                    break 'search;
+                }
+            }
+        }
+        turn.budget.spend(search.refused.get() + search.passed_over.get());
+        is_taken
     }
 
     /// A member that may not read the topic is passed over, and stays filed as it is: it may read
@@ -71,6 +103,10 @@ impl Core {
         let is_ruled = self.access.is_active();
         group.next(filed, |member| {
             let client = &member.subscriber;
+            if search.only_durable && !client.is_durable() {
+                search.passed_over.set(search.passed_over.get().saturating_add(1));
+                return false;
+            }
             let may = !is_ruled || self.may_receive(client, outgoing.topic());
             if !may {
                 search.refused.set(search.refused.get().saturating_add(1));
@@ -142,8 +178,14 @@ impl Core {
         false
     }
 
-    /// Whether a group has a connected member other than `key`, the one that has gone away.
-    pub(in crate::broker) fn has_connected_member(&self, filter: &str, key: u64) -> bool {
+    /// Whether a group has a connected member other than `key`, the one that has gone away, to which
+    /// its messages may go: to stay on record, if they `are_on_record`.
+    pub(in crate::broker) fn has_connected_member(
+        &self,
+        filter: &str,
+        key: u64,
+        are_on_record: bool,
+    ) -> bool {
         let Some(group) = self.groups.get(filter).and_then(|entry| entry.value().group.clone()) else {
             return false;
         };
@@ -152,7 +194,10 @@ impl Core {
             file_if_away(&group, &gone);
         }
         [Filed::Ready, Filed::Busy, Filed::Full].into_iter().any(|filed| {
-            while let Some(member) = group.find(filed, |member| member.subscriber.key != key) {
+            let may_take = |member: &Member| {
+                member.subscriber.key != key && (!are_on_record || member.subscriber.is_durable())
+            };
+            while let Some(member) = group.find(filed, may_take) {
                 if !file_if_away(&group, &member) {
                     return true;
                 }

@@ -256,16 +256,16 @@ fn a_connected_member_is_found_without_locking_all() {
     }
     let keys: Vec<u64> = house.members.iter().map(|member| member.key).collect();
     let before = locks_taken();
-    assert!(!house.core.has_connected_member(FILTER, keys[0]));
+    assert!(!house.core.has_connected_member(FILTER, keys[0], false));
     house.attach(1_999, 1);
-    assert!(house.core.has_connected_member(FILTER, keys[0]));
-    assert!(!house.core.has_connected_member(FILTER, keys[1_999]), "nobody else is connected");
+    assert!(house.core.has_connected_member(FILTER, keys[0], false));
+    assert!(!house.core.has_connected_member(FILTER, keys[1_999], false), "nobody else is connected");
     // Busy, and full, it is still connected.
     house.publish(QoS::AtLeastOnce);
     house.publish(QoS::AtLeastOnce);
-    assert!(house.core.has_connected_member(FILTER, keys[0]));
+    assert!(house.core.has_connected_member(FILTER, keys[0], false));
     house.detach(1_999);
-    assert!(!house.core.has_connected_member(FILTER, keys[0]));
+    assert!(!house.core.has_connected_member(FILTER, keys[0], false));
     let taken = locks_taken() - before;
     assert!(taken <= 20, "{taken} locks");
 }
