@@ -341,7 +341,6 @@ impl Core {
                 state.closing = Some(Arc::clone(&link.handle));
                 state.session.detach();
                 self.settle(client, state);
-                state.replays = None;
                 self.timers.cancel(client, state);
                 self.metrics.clients_connected.decrement();
                 // Either stays in the client's state, where a checkpoint finds it, while this waits.

@@ -38,7 +38,6 @@ impl Core {
             self.metrics.clients_connected.decrement();
             state.session.detach();
             self.settle(client, state);
-            state.replays = None;
             self.timers.cancel(client, state);
             let mut turn_log = TurnLog::default();
             let mut will = state.session.take_will();
@@ -334,7 +333,10 @@ impl Core {
             turn.begin(self);
             let wills = {
                 let mut state = client.lock();
-                let delayed = state.delayed_will.take().map(|will| will.1);
+                // One that a client which is coming back has called off is in memory, off the record.
+                let is_durable = state.session.is_durable();
+                let delayed = state.delayed_will.take_if(|will| will.1.key != 0 || !is_durable);
+                let delayed = delayed.map(|will| will.1);
                 [state.session.take_will(), delayed]
             };
             let wills = wills.into_iter().flatten();

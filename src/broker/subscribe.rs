@@ -23,6 +23,9 @@ use crate::storage::{Record, SubscribeRecord};
 /// Steps through the retained topics in one slice: some tens of microseconds.
 const REPLAY_STEPS: usize = 128;
 
+/// Filters whose replays are looked through for one that is asked for again.
+const REPEATED_MAX: usize = 64;
+
 /// Steps to find out whether a new subscription is owed anything.
 const LOOK_STEPS: usize = 16;
 
@@ -148,6 +151,10 @@ impl Core {
                 }
             }
             **replays = kept;
+        }
+        if replays.len() <= REPEATED_MAX {
+            // What is left of an earlier replay of it comes with this one.
+            replays.retain(|replay| *replay.filter != *filter);
         }
         replays.push_back(Replay { filter: Arc::from(filter), options, cursor: ReplayCursor::default() });
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::asking::wait_until;
 use super::broker::{Power, SMALL, TestBroker};
 use super::support::raw_client::{DEADLINE, RawClient};
 use super::support::raw_client5::RawClient5;
@@ -203,6 +204,30 @@ fn a_will_that_is_called_off_is_off_the_record_before_connack() {
         }
         broker.kill();
     }
+}
+
+/// Reported: it was sent when the broker shut down before the client that had called it off was
+/// answered.
+#[test]
+fn a_will_that_is_called_off_is_not_sent_at_a_shutdown() {
+    let (files, broker) = start();
+    let mut anybody = RawClient::clean(broker.addr, "anybody");
+    anybody.subscribe("w", 1);
+    let with_will = Connect5::resuming("A")
+        .session_expiry(3_600)
+        .will("w", "gone", 1, false)
+        .will_with(four(id::WILL_DELAY, 600));
+    drop(RawClient5::open(broker.addr, &with_will));
+    wait_until("its end is not seen", || broker.core.has_delayed_will("A"));
+    broker.wait_for_log(broker.log().submitted());
+    files.hold_syncs();
+    let mut second = RawClient5::connect(broker.addr);
+    second.send_connect(&Connect5::resuming("A").session_expiry(3_600));
+    files.wait_for_held_sync();
+    broker.core.begin_shutdown();
+    assert_eq!(anybody.packets_until_closed(), []);
+    files.release_syncs();
+    broker.kill();
 }
 
 /// The disk takes longer than CONNACK may wait: the session is what it was, without a connection. It

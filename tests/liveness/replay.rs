@@ -1,9 +1,10 @@
 //! Retained messages of every size come to the last, whatever their number: a replay goes on when
 //! there is room again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::support::{Connect, wire};
+use crate::support::{Connect, RawClient, wire};
 use crate::wires::{CARRIERS, Carrier, Rig, STORAGES};
 
 /// An empty payload is never a retained message.
@@ -69,5 +70,68 @@ fn a_replay_comes_to_its_end_whatever_the_size_of_the_messages() {
             }
         }
         assert!(faults.is_empty(), "stood still:\n{}", faults.join("\n"));
+    }
+}
+
+/// How a connection ends in the midst of a replay.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Cut,
+    Disconnect,
+    TakeOver,
+    AtOnce,
+}
+
+/// Reported: what had not been sent when the connection ended was never sent, though the session
+/// went on.
+#[test]
+fn a_replay_goes_on_with_the_next_connection_of_its_session() {
+    const RETAINED: usize = 200;
+    for (storage, end) in STORAGES
+        .into_iter()
+        .flat_map(|storage| [End::Cut, End::Disconnect, End::TakeOver, End::AtOnce].map(|end| (storage, end)))
+    {
+        let rig = Rig::new(storage);
+        let broker = &rig.broker;
+        let mut publisher = RawClient::clean(broker.addrs()[0], "publisher");
+        for n in 0..RETAINED {
+            publisher.send(&wire::raw_publish(3, format!("r/{n}"), Some(1), b"value"));
+            publisher.expect_packet();
+        }
+        let mut client = RawClient::persistent(broker.addrs()[0], "client");
+        let mut got = BTreeSet::new();
+        if let End::AtOnce = end {
+            let subscribe = wire::subscribe(1, &[("r/#", 1)]);
+            client.send(&[&subscribe[..], &wire::DISCONNECT].concat());
+            while client.packet_or_end().is_some() {}
+        } else {
+            client.subscribe("r/#", 1);
+            take(&mut client, &mut got, 10);
+        }
+        match end {
+            End::Disconnect => client.disconnect(),
+            End::Cut => client.vanish(),
+            // The older one is closed by the one that comes.
+            End::TakeOver | End::AtOnce => {}
+        }
+        let mut client = RawClient::resume(broker.addrs()[0], "client");
+        let left = RETAINED - got.len();
+        take(&mut client, &mut got, left);
+        assert_eq!(got.len(), RETAINED, "{storage:?} {end:?}");
+        // All of them once more, and nothing that was left twice.
+        client.subscribe("r/#", 1);
+        take(&mut client, &mut BTreeSet::new(), RETAINED);
+        client.expect_nothing();
+    }
+}
+
+/// Takes so many topics that were not seen yet, and acknowledges each.
+fn take(client: &mut RawClient, got: &mut BTreeSet<String>, count: usize) {
+    let all = got.len() + count;
+    while got.len() < all {
+        let publish = client.expect_publish();
+        assert!(publish.retain, "{publish:?}");
+        client.send(&wire::puback(publish.id()));
+        got.insert(publish.topic);
     }
 }
