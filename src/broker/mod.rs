@@ -96,7 +96,7 @@ pub(crate) use promise::Promiser;
 pub(crate) use publish::Publisher;
 pub(crate) use retain::Kept;
 use sources::Sources;
-pub(crate) use subscribe::Added;
+pub(crate) use subscribe::{Added, Refusal};
 use superseded::Superseded;
 use take_overs::TakeOvers;
 pub(crate) use timers::TICK_MS;
