@@ -6,16 +6,25 @@
 //! forged. JSON does the same by its nature. What a client sent goes through `escape` before, which
 //! also bounds its length.
 //!
-//! A log that cannot be written (nobody reads the pipe any more) is lost in silence: it must not harm the broker.
+//! Whoever logs puts a line into a queue, which one thread writes (`queue`): nobody who serves clients waits for the
+//! log's reader. What was lost meanwhile is counted ([`lines_lost`]), and told when the log can be written again.
+//! Who ends the process calls [`flush`] first.
+
+mod queue;
 
 use std::fmt::{self, Write};
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt as log_format;
 use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
@@ -24,23 +33,132 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Sends the log lines of the whole process to standard error.
+pub use self::queue::QUEUE_BYTES;
+use self::queue::Queue;
+
+/// What this process logs, once [`init`] has been called.
+static LOG: OnceLock<Arc<Queue>> = OnceLock::new();
+
+/// The end of the process waits for the reader of the log as long while nothing is read...
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+/// ...and as long in all.
+const FLUSH_MOST: Duration = Duration::from_secs(5);
+
+/// Sends the log lines of the whole process to standard error, from a thread of its own: no other waits until they
+/// are read. [`QUEUE_BYTES`] of lines can wait; what is beyond is lost and counted.
 ///
 /// # Errors
 /// [`LogError::Filter`] if the level is neither a level nor directives (a loaded configuration has none such),
-/// [`LogError::Twice`] if the process has a logger already.
+/// [`LogError::Twice`] if the process has a logger already, [`LogError::Start`] if the thread cannot be started.
 pub fn init(log: &LogConfig) -> Result<LogControl, LogError> {
     let filter = log.filter().ok_or_else(|| LogError::Filter(log.level.clone()))?;
     let is_colored = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let queue = Arc::new(Queue::new(match log.format {
+        LogFormat::Text => text_loss,
+        LogFormat::Json => json_loss,
+    }));
+    let writer = {
+        let queue = Arc::clone(&queue);
+        move || Line(Arc::clone(&queue))
+    };
     let lines = match log.format {
-        LogFormat::Text => text(io::stderr, is_colored).boxed(),
-        LogFormat::Json => json(io::stderr).boxed(),
+        LogFormat::Text => text(writer, is_colored).boxed(),
+        LogFormat::Json => json(writer).boxed(),
     };
     let (filter, handle) = reload::Layer::new(filter);
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    // A handle of its own: that of the standard library has a lock, and who wants to write there
+    // without the queue would wait for the reader with the thread.
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(LogError::Start)?;
     subscriber.try_init().map_err(|_| LogError::Twice)?;
+    let writing = Arc::clone(&queue);
+    let thread = std::thread::Builder::new().name("log".to_owned());
+    thread.spawn(move || writing.write_to(Patient(File::from(stderr)))).map_err(LogError::Start)?;
+    let _ = LOG.set(queue);
     let set = move |filter| handle.reload(filter).is_ok();
     Ok(LogControl(Box::new(set)))
+}
+
+/// Writes this, and a line break, among the lines of the log as it is, whatever `log.level` and `log.format` say;
+/// before [`init`], at once. Control characters are the caller's business.
+pub fn print(what: &dyn fmt::Display) {
+    let text = format!("{what}\n");
+    match LOG.get() {
+        Some(queue) => queue.push(text.as_bytes()),
+        // Whoever does not read it has nothing to be told.
+        None => drop(io::Write::write_all(&mut io::stderr(), text.as_bytes())),
+    }
+}
+
+/// Waits until every line logged so far is written; a second at most while nothing is read, five in all. To be called
+/// before the process ends.
+pub fn flush() {
+    if let Some(queue) = LOG.get() {
+        queue.flush(FLUSH_PATIENCE, FLUSH_MOST);
+    }
+}
+
+/// Lines of this process's log that were lost because nobody read what was written before, or because writing failed.
+/// 0 without [`init`].
+pub fn lines_lost() -> u64 {
+    LOG.get().map_or(0, |queue| queue.lost())
+}
+
+/// Takes one line.
+struct Line(Arc<Queue>);
+
+impl io::Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits for its reader also where the one who started the program has set `O_NONBLOCK` on the pipe.
+struct Patient(File);
+
+impl io::Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None)?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a line about lost lines says. It is made here and not by tracing, so that `log.level` cannot leave it out.
+const LOSS: &str = "lines of the log were lost: nobody read it, or it could not be written";
+
+fn text_loss(lines: u64) -> String {
+    format!("{}  WARN {}: {LOSS} lines={lines}\n", time(), module_path!())
+}
+
+fn json_loss(lines: u64) -> String {
+    let (time, target) = (time(), module_path!());
+    format!(
+        "{{\"timestamp\":\"{time}\",\"level\":\"WARN\",\"message\":\"{LOSS}\",\"lines\":{lines},\"target\":\"{target}\"}}\n"
+    )
+}
+
+/// Now, as it stands in other lines.
+fn time() -> String {
+    let mut time = String::new();
+    // Writing to a string does not fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    time
 }
 
 /// Changes what is logged while the process runs.
@@ -72,6 +190,9 @@ pub enum LogError {
     /// Something else in this process receives the log already.
     #[error("this process has a logger already")]
     Twice,
+    /// Its thread cannot be started.
+    #[error("the thread that writes the log cannot be started: {0}")]
+    Start(io::Error),
 }
 
 fn text<S, W>(writer: W, is_colored: bool) -> impl Layer<S>
@@ -267,6 +388,23 @@ pub(crate) mod tests {
         assert_eq!(text[3], r#"quotes around client="\"a\" admin=\"1\"""#);
         assert_eq!(text[4], r#"escaped client="a\" admin=\"1""#);
         assert_eq!(text[5], r#"empty client="""#);
+    }
+
+    #[test]
+    fn the_line_about_lost_lines_is_like_others() {
+        let (text, json) = logged(|| tracing::warn!(lines = 7, "{LOSS}"));
+        let shape = |line: &str| line.split_once(": ").map(|(_, rest)| rest.trim_end().to_owned());
+        assert_eq!(shape(&text_loss(7)).as_deref(), Some(text[0].as_str()));
+        let keys = |line: &str| -> serde_json::Map<String, serde_json::Value> {
+            let mut keys: serde_json::Map<_, _> = serde_json::from_str(line).expect("JSON");
+            assert!(
+                keys.remove("timestamp").is_some_and(|time| time.as_str().is_some_and(|t| t.len() == 27))
+            );
+            // The test's own.
+            keys.remove("target");
+            keys
+        };
+        assert_eq!(keys(&json_loss(7)), keys(&json[0]));
     }
 
     #[test]

@@ -26,6 +26,7 @@ use self::process::{Asked, Signals};
 use self::reload::Reloader;
 
 fn main() -> ExitCode {
+    let _flush = FlushLog;
     allocator::give_large_blocks_back();
     let arguments = cli::Arguments::read();
     if let Some(arguments) = arguments.passwd() {
@@ -70,7 +71,16 @@ fn main() -> ExitCode {
 
 /// One line (or one per fault) on standard error, whatever the log's level and form.
 fn complain(what: &dyn fmt::Display) {
-    let _ = writeln!(io::stderr(), "{what}");
+    logging::print(what);
+}
+
+/// Waits at the end of `main`, however it comes, until the log is written.
+struct FlushLog;
+
+impl Drop for FlushLog {
+    fn drop(&mut self) {
+        logging::flush();
+    }
 }
 
 /// Says what the access rules say to the question.
@@ -89,6 +99,7 @@ fn answer(loaded: &Loaded, question: &cli::Question) -> ExitCode {
 
 fn start(sources: Sources, loaded: Loaded) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let log = logging::init(&loaded.config.log)?;
+    process::log_panics();
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     process::raise_descriptor_limit(&loaded.config.limits);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

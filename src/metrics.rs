@@ -194,12 +194,15 @@ pub struct MetricsSnapshot {
     pub sheddings: u64,
     /// Turns that took 10 ms or more: each has held up the other clients of its thread.
     pub turns_long: u64,
+    /// Lines of the process's log that were lost, for nobody read what was written before or writing failed; 0 if the
+    /// program has a logger of its own. See [`logging::lines_lost`](crate::logging::lines_lost).
+    pub log_lines_lost: u64,
     /// The durable log; `None`: everything is in memory only.
     pub storage: Option<StorageSnapshot>,
 }
 
 impl Metrics {
-    /// All of them but the gauges of sessions, subscriptions and retained messages, which the caller reads after this.
+    /// All of them but those that others keep, which the caller reads after this.
     pub(crate) fn snapshot(&self) -> MetricsSnapshot {
         // Before the drops that an expiry brings, which are counted first.
         let sessions_expired = self.sessions_expired.get();
@@ -232,6 +235,7 @@ impl Metrics {
             quick_take_overs: self.quick_take_overs.get(),
             sheddings: self.sheddings.get(),
             turns_long: self.turns_long.get(),
+            log_lines_lost: 0,
             storage: None,
         }
     }

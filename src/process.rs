@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io;
 use std::process::ExitCode;
 
 use ternmq::StartError;
 use ternmq::config::Limits;
+use ternmq::logging;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
@@ -30,6 +32,21 @@ pub(crate) fn raise_descriptor_limit(limits: &Limits) {
         }
         Err(error) => warn!(%error, "cannot raise the limit of open files (NOFILE)"),
     }
+}
+
+/// Has panics told through the log's queue: else a thread that serves clients would wait for the log's reader.
+pub(crate) fn log_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("<unnamed>");
+        // With RUST_BACKTRACE, as usual.
+        match Backtrace::capture() {
+            trace if trace.status() == BacktraceStatus::Captured => {
+                logging::print(&format_args!("thread '{name}' {info}\n{trace}"));
+            }
+            _ => logging::print(&format_args!("thread '{name}' {info}")),
+        }
+    }));
 }
 
 /// The signals the program obeys. Made before anything is started, so that none is missed.

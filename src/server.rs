@@ -13,11 +13,11 @@ use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 
 use crate::auth::gate::Gate;
-use crate::broker::{Added, Client, Core, ReceivedMessage, TopicLimit, Turn};
+use crate::broker::{Added, Client, Core, ReceivedMessage, Refusal, TopicLimit, Turn};
 use crate::config::Config;
 use crate::metrics::MetricsSnapshot;
 use crate::net::LiveListener;
-use crate::protocol::{QoS, TopicError, validate_topic_filter, validate_topic_name};
+use crate::protocol::{QoS, SharedFilter, TopicError, validate_topic_filter, validate_topic_name};
 use crate::router::{ReplayCursor, SubscriptionOptions};
 use crate::session::{Message, Session};
 use start::Prepared;
@@ -112,6 +112,13 @@ pub enum SubscribeError {
     TooLong {
         /// The limit in bytes.
         max: usize,
+    },
+    /// The broker has no room for it: `limits.memory_max` is used up as far as it is meant for what
+    /// lasts, or the filter alone is beyond `limits.subscription_bytes_max`.
+    #[error("there is no room for the subscription ({limit})")]
+    QuotaExceeded {
+        /// The key of the limit.
+        limit: &'static str,
     },
 }
 
@@ -208,11 +215,13 @@ impl Broker {
     /// (`limits.queue_messages_max`, `limits.queue_bytes_max`); retained messages come first.
     ///
     /// # Errors
-    /// The filter is not a valid topic filter (MQTT 3.1.1 section 4.7), or beyond
-    /// `limits.topic_levels_max` or `limits.topic_bytes_max`; or the broker has been shut down.
+    /// The filter is not a valid topic filter (MQTT 3.1.1 section 4.7, MQTT 5 section 4.8.2), or
+    /// beyond `limits.topic_levels_max` or `limits.topic_bytes_max`; there is no room for it
+    /// (`limits.memory_max`); or the broker has been shut down.
     pub fn subscribe(&self, filter: &str, qos: QoS) -> Result<Subscription, SubscribeError> {
         self.is_open()?;
         validate_topic_filter(filter)?;
+        SharedFilter::parse(filter)?;
         let core = Arc::clone(&self.core);
         let session = Session::new(core.limits.of_sessions(), false);
         let client = Client::in_process(core.next_key(), session);
@@ -225,10 +234,22 @@ impl Broker {
                 let filter = Arc::from(filter);
                 Ok(Subscription { core, client, filter, qos, replay: Some(ReplayCursor::default()) })
             }
-            Err(_) if core.topic_limit(filter) == Some(TopicLimit::Bytes) => {
-                Err(SubscribeError::TooLong { max: core.limits.topic_bytes_max() })
+            Err(refusal) => Err(self.subscribe_error(refusal)),
+        }
+    }
+
+    fn subscribe_error(&self, refusal: Refusal) -> SubscribeError {
+        let limits = &self.core.limits;
+        match refusal {
+            Refusal::Topic(TopicLimit::Levels) => {
+                SubscribeError::TooManyLevels { max: limits.topic_levels_max() }
             }
-            Err(_) => Err(SubscribeError::TooManyLevels { max: core.limits.topic_levels_max() }),
+            Refusal::Topic(TopicLimit::Bytes) => SubscribeError::TooLong { max: limits.topic_bytes_max() },
+            Refusal::TooMany => SubscribeError::QuotaExceeded { limit: "limits.subscriptions_max" },
+            Refusal::TooManyBytes => SubscribeError::QuotaExceeded { limit: "limits.subscription_bytes_max" },
+            Refusal::Memory => SubscribeError::QuotaExceeded { limit: "limits.memory_max" },
+            Refusal::BadSharedFilter => SubscribeError::Filter(TopicError::NoSharedFilter),
+            Refusal::SessionEnded => SubscribeError::Closed(Closed),
         }
     }
 

@@ -56,6 +56,7 @@ const MODULES: [(&str, &[&str]); 18] = [
             "config",
             "escape",
             "ledger",
+            "logging",
             "metrics",
             "protocol",
             "router",

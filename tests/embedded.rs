@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use client::TestClient;
-use ternmq::config::{Config, Limits, ListenerConfig};
+use ternmq::config::{Config, Limits, ListenerConfig, MemoryMax};
 use ternmq::{Broker, PublishError, QoS, StartError, SubscribeError, Subscription, TopicError};
 
 async fn start(limits: Limits) -> Broker {
@@ -233,6 +233,8 @@ async fn bad_topics_and_filters_are_errors() {
         let result = broker.subscribe(filter, QoS::AtMostOnce).map(drop);
         assert!(matches!(result, Err(SubscribeError::Filter(_))), "{filter:?}: {result:?}");
     }
+    let result = broker.subscribe("$share/g", QoS::AtMostOnce).map(drop);
+    assert_eq!(result, Err(SubscribeError::Filter(TopicError::NoSharedFilter)));
     let result = broker.subscribe("a/b/c/#", QoS::AtMostOnce).map(drop);
     assert_eq!(result, Err(SubscribeError::TooManyLevels { max: 3 }));
     let result = broker.subscribe("12345678/90", QoS::AtMostOnce).map(drop);
@@ -242,6 +244,31 @@ async fn bad_topics_and_filters_are_errors() {
     assert_eq!(publish("12345678/90"), Err(PublishError::TopicTooLong { max: 10 }));
     assert_eq!(publish("1234/67/90"), Ok(()));
     assert_eq!(broker.metrics().subscriptions, 0);
+}
+
+#[tokio::test]
+async fn a_subscription_for_which_there_is_no_memory_is_refused_with_its_limit() {
+    let memory_max = MemoryMax::Bytes(1_000_000);
+    let broker = start(Limits { memory_max, ..Limits::default() }).await;
+    // A quarter of the bound is for what lasts: five filters of this length are more than that.
+    let filter = |n: usize| format!("{n}/{}", "x".repeat(60_000));
+    let mut held = Vec::new();
+    let refusal = (0..5)
+        .find_map(|n| match broker.subscribe(&filter(n), QoS::AtMostOnce) {
+            Ok(subscription) => {
+                held.push(subscription);
+                None
+            }
+            Err(refusal) => Some(refusal),
+        })
+        .expect("one is too many");
+    assert_eq!(refusal, SubscribeError::QuotaExceeded { limit: "limits.memory_max" });
+    held.pop();
+    broker.subscribe(&filter(9), QoS::AtMostOnce).expect("its room is free again");
+    let config = Limits { subscription_bytes_max: 10, ..Limits::default() };
+    let broker = start(config).await;
+    let refusal = broker.subscribe("12345678/90", QoS::AtMostOnce).map(drop);
+    assert_eq!(refusal, Err(SubscribeError::QuotaExceeded { limit: "limits.subscription_bytes_max" }));
 }
 
 #[tokio::test]

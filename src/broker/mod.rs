@@ -96,7 +96,7 @@ pub(crate) use promise::Promiser;
 pub(crate) use publish::Publisher;
 pub(crate) use retain::Kept;
 use sources::Sources;
-pub(crate) use subscribe::Added;
+pub(crate) use subscribe::{Added, Refusal};
 use superseded::Superseded;
 use take_overs::TakeOvers;
 pub(crate) use timers::TICK_MS;
@@ -112,6 +112,7 @@ use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
 use crate::escape::escape;
 use crate::ledger::Ledger;
+use crate::logging;
 use crate::metrics::{Metrics, MetricsSnapshot, StorageSnapshot};
 use crate::router::{RetainedStore, Router, ThreadRoutes};
 use crate::storage::{Log, LogStatus};
@@ -300,6 +301,7 @@ impl Core {
                 .map(|account| (account.label(), self.accounts.of(account) as u64))
                 .collect(),
             unfinished_bytes: self.unfinished.total() as u64,
+            log_lines_lost: logging::lines_lost(),
             storage: self.log.as_ref().map(|log| storage_snapshot(log.status())),
             ..counters
         }

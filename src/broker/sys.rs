@@ -31,7 +31,7 @@ pub(crate) async fn run(core: Arc<Core>, interval: Duration) {
 fn publish_counters(core: &Core) {
     let metrics = core.metrics();
     let total = metrics.clients_connected + metrics.sessions_offline;
-    let numbers: [(&str, u64); 20] = [
+    let numbers: [(&str, u64); 21] = [
         ("clients/connected", metrics.clients_connected),
         ("clients/disconnected", metrics.sessions_offline),
         ("clients/total", total),
@@ -52,6 +52,7 @@ fn publish_counters(core: &Core) {
         ("turns/long", metrics.turns_long),
         ("unfinished/bytes", metrics.unfinished_bytes),
         ("memory/bytes", metrics.memory_bytes),
+        ("log/lines lost", metrics.log_lines_lost),
     ];
     publish(core, "$SYS/broker/uptime", &format!("{} seconds", core.now().as_millis() / 1_000));
     for (name, value) in numbers {
