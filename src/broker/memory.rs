@@ -338,9 +338,11 @@ impl Core {
             let mut guard = holder.client.lock();
             let state = &mut *guard;
             if holder.bytes > level {
-                holder.shed += state.session.shed_entries(level);
+                let shed = state.session.shed_entries(level);
+                holder.shed += shed;
                 self.record_work_now(&holder.client, &mut state.session);
                 self.settle(&holder.client, state);
+                signal_shed(state, shed);
             }
             holder.bytes = holds(state, Sheddable::Any);
         }

@@ -160,3 +160,22 @@ fn what_names_a_session_is_there_once() {
     let key = core.clients.iter().next().map(|entry| Arc::clone(entry.key())).expect("it is there");
     assert!(Arc::ptr_eq(&key, &second.client.id));
 }
+
+/// What stands behind a message that is given up may be sent then, and its publisher does not come
+/// by again.
+#[test]
+fn who_loses_messages_of_its_queue_is_told_to_look_at_the_rest() {
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    let core = Core::new(Limits { inflight_max: 1, ..Limits::default() }, Security::default());
+    let peer = stalled(&core, "t");
+    for _ in 0..100 {
+        send(&core, "t", 10);
+    }
+    let handle = peer.client.lock().link.as_ref().map(|link| Arc::clone(&link.handle)).expect("connected");
+    handle.take_signals();
+    let shed = core.shed_entries_of(&peer.client, 3_000);
+    assert!((1..99).contains(&shed.messages), "{shed:?}");
+    assert_eq!(peer.client.lock().session.queued(), 99 - shed.messages);
+    assert_eq!(handle.take_signals() & signal::FLUSH, signal::FLUSH);
+}
