@@ -112,6 +112,9 @@ fn what_is_given_away_and_what_waits_are_bounded_together() {
     drop(core.add_subscription(&other.client, &mut other.client.lock(), "$share/g/t", options));
     let client = away();
     assert_eq!(client.lock().session.queued(), 0, "they are being given away");
+    // An entry with its body, and how the session was to deliver it, should it come back.
+    let waiting = core.accounts.of(Account::Waiting);
+    assert!((MAX * 250..MAX * 400).contains(&waiting), "{waiting}");
     let end = core.disconnected(&other.client, other.epoch, &Cause::PeerClosed);
     core.settle_end_now(&other.client, end);
     send(&core, "t", 10);
