@@ -23,7 +23,7 @@ use super::held::Held;
 use super::local::LocalQueue;
 use super::promise::FlushPromise;
 use super::subscribe::subscriptions_cost;
-use crate::accounts::{Charge, STEP};
+use crate::accounts::{Account, Charge, STEP};
 use crate::auth::entry::EntryId;
 use crate::ledger::Position;
 use crate::router::{ReplayCursor, Subscriber, SubscriptionOptions};
@@ -40,6 +40,9 @@ pub(crate) mod signal {
     pub(crate) const KEEP_ALIVE: u8 = 4;
     /// A successor is about to take the session over: read what there is, then say so.
     pub(crate) const READ: u8 = 8;
+    /// Let go of routes that do not hold any more: sessions that have ended may be among their
+    /// receivers.
+    pub(crate) const ROUTES: u8 = 16;
 }
 
 /// One session. It lives as long as the session: a clean start makes a new one.
@@ -64,8 +67,11 @@ pub(crate) struct Client {
     gives_away: AtomicBool,
     /// Its messages that are on their way to more receivers than fit into a turn.
     pub(super) fan_outs: AtomicU32,
-    /// What it takes by itself; `None`: the program that embeds the broker made it.
-    _charge: Option<Charge>,
+    /// Its connection may keep routes, which hold their receivers.
+    pub(super) keeps_routes: AtomicBool,
+    /// What it takes by itself; `None`: the program that embeds the broker made it. Not under its
+    /// lock: a group ends under that of a member.
+    charge: Mutex<Option<Charge>>,
     state: Mutex<ClientState>,
 }
 
@@ -228,7 +234,8 @@ impl Client {
             charged_in_flight: AtomicU32::new(0),
             gives_away: AtomicBool::new(false),
             fan_outs: AtomicU32::new(0),
-            _charge: charge,
+            keeps_routes: AtomicBool::new(false),
+            charge: Mutex::new(charge),
             state: Mutex::new(state),
         })
     }
@@ -265,6 +272,16 @@ impl Client {
     pub(super) fn lasting_bytes(&self, state: &ClientState) -> usize {
         let (filters, bytes) = (state.session.subscriptions(), state.session.subscription_bytes());
         Self::bytes(&self.owner()) + subscriptions_cost(filters, bytes)
+    }
+
+    /// Its session or group has ended, and makes room for another one: whoever still keeps it among
+    /// the receivers of a topic lets it go when he is asked to ([`Core::let_go_of_ended`]).
+    ///
+    /// [`Core::let_go_of_ended`]: super::Core::let_go_of_ended
+    pub(super) fn end_charge(&self) {
+        if let Some(charge) = &mut *self.charge.lock() {
+            charge.move_to(Account::Ended);
+        }
     }
 
     /// Whether anything is charged for it, or for what its session gives away.

@@ -232,6 +232,7 @@ impl Core {
             Account::Aliases,
             Account::Subscriptions,
             Account::Sessions,
+            Account::Ended,
             Account::Handshakes,
             Account::Routes,
         ];
