@@ -159,6 +159,8 @@ pub(crate) struct Link {
     pub(crate) login_entry: Option<EntryId>,
     /// Wakes the connection's task.
     pub(crate) waker: Waker,
+    /// Where the log wakes it for a turn that had messages for it; [`Position::START`]: nowhere.
+    pub(super) wakes_at: Position,
     /// Who has promised to write the output.
     pub(crate) flush: FlushPromise,
     /// The length of the output when it was charged in the midst of a turn, in steps of [`STEP`]; 0

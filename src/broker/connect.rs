@@ -140,6 +140,7 @@ impl Core {
             flush: FlushPromise::default(),
             charged_steps: 0,
             gate: Gate::default(),
+            wakes_at: Position::START,
             progress: self.now(),
             close_cause: None,
             handle: request.handle,
