@@ -32,6 +32,9 @@ pub enum Account {
     Subscriptions,
     /// What each session takes by itself, with its client id and user name.
     Sessions,
+    /// The same of sessions and groups that have ended, while somebody still keeps them among the
+    /// receivers of a topic.
+    Ended,
     /// Packets that have not come as a whole.
     Unfinished,
     /// CONNECTs that are not answered yet.
@@ -44,7 +47,7 @@ pub enum Account {
 
 impl Account {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Waiting,
         Self::Bodies,
         Self::InFlight,
@@ -53,6 +56,7 @@ impl Account {
         Self::Aliases,
         Self::Subscriptions,
         Self::Sessions,
+        Self::Ended,
         Self::Unfinished,
         Self::Handshakes,
         Self::Retained,
@@ -70,6 +74,7 @@ impl Account {
             Self::Aliases => "aliases",
             Self::Subscriptions => "subscriptions",
             Self::Sessions => "sessions",
+            Self::Ended => "ended",
             Self::Unfinished => "unfinished",
             Self::Handshakes => "handshakes",
             Self::Retained => "retained",
@@ -248,6 +253,13 @@ impl Charge {
     /// Bytes charged.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The same bytes are held for something else from now on.
+    pub fn move_to(&mut self, account: Account) {
+        self.accounts.add(account, signed(self.bytes));
+        self.accounts.add(self.account, -signed(self.bytes));
+        self.account = account;
     }
 
     /// The holder holds so many bytes now.

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | answers that are held | the log is at their position | the log, registered by the task at the oldest one's position |
 //! | a queued message that waits for the log, and has a place there | the log is behind that place | the log, registered by the task; by [`flush`](super::flush) where a publisher's write has brought it to the front |
-//! | a queued message that has no place yet | its turn is committed | the turn, which registers the link of that moment (`TurnLog::commit`) |
+//! | a queued message that has no place yet | its turn is committed | the turn, which registers the link of that moment (`TurnLog::commit`), unless a turn before it has, at whose place the task is woken and sees this one's |
 //! | what waits for the record of the connection itself | the log is there, or fails | the log, registered by the task; it wakes all who wait when it begins to fail |
 //! | a PUBREL that is sent again, for the record of its PUBREC | the log is there | the log, registered by the task |
 //! | messages for which the window is closed | an acknowledgement comes | the socket: acknowledgements are read by this task |

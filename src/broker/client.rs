@@ -23,11 +23,11 @@ use super::held::Held;
 use super::local::LocalQueue;
 use super::promise::FlushPromise;
 use super::subscribe::subscriptions_cost;
-use crate::accounts::{Charge, STEP};
+use crate::accounts::{Account, Charge, STEP};
 use crate::auth::entry::EntryId;
 use crate::ledger::Position;
 use crate::router::{ReplayCursor, Subscriber, SubscriptionOptions};
-use crate::session::{KeepAlive, Owner, Readiness, Session, SessionLimits, Timestamp, Will};
+use crate::session::{KeepAlive, Owner, Readiness, Session, SessionLimits, Sheddable, Timestamp, Will};
 use crate::storage::{Record, SessionRecord};
 
 /// What a connection's task is woken for, besides its socket.
@@ -40,6 +40,9 @@ pub(crate) mod signal {
     pub(crate) const KEEP_ALIVE: u8 = 4;
     /// A successor is about to take the session over: read what there is, then say so.
     pub(crate) const READ: u8 = 8;
+    /// Let go of routes that do not hold any more: sessions that have ended may be among their
+    /// receivers.
+    pub(crate) const ROUTES: u8 = 16;
 }
 
 /// One session. It lives as long as the session: a clean start makes a new one.
@@ -66,8 +69,11 @@ pub(crate) struct Client {
     durable: AtomicBool,
     /// Its messages that are on their way to more receivers than fit into a turn.
     pub(super) fan_outs: AtomicU32,
-    /// What it takes by itself; `None`: the program that embeds the broker made it.
-    _charge: Option<Charge>,
+    /// Its connection may keep routes, which hold their receivers.
+    pub(super) keeps_routes: AtomicBool,
+    /// What it takes by itself; `None`: the program that embeds the broker made it. Not under its
+    /// lock: a group ends under that of a member.
+    charge: Mutex<Option<Charge>>,
     state: Mutex<ClientState>,
 }
 
@@ -155,14 +161,16 @@ pub(crate) struct Link {
     pub(crate) login_entry: Option<EntryId>,
     /// Wakes the connection's task.
     pub(crate) waker: Waker,
+    /// Where the log wakes it for a turn that had messages for it; [`Position::START`]: nowhere.
+    pub(super) wakes_at: Position,
     /// Who has promised to write the output.
     pub(crate) flush: FlushPromise,
     /// The length of the output when it was charged in the midst of a turn, in steps of [`STEP`]; 0
     /// since it was settled.
     pub(super) charged_steps: u32,
-    /// Set while somebody writes the output: it is cut to so many bytes when he is back, because
-    /// memory is short.
-    pub(super) cut_to: Option<u32>,
+    /// Set while somebody writes the output: when he is back such messages are given up until no more
+    /// than so many bytes are left, because memory is short.
+    pub(super) cut_to: Option<(Sheddable, u32)>,
     /// Answers that wait for the log.
     pub(crate) held: Option<Box<Held>>,
     /// Who writes the output.
@@ -234,7 +242,8 @@ impl Client {
             gives_away: AtomicBool::new(false),
             durable: AtomicBool::new(false),
             fan_outs: AtomicU32::new(0),
-            _charge: charge,
+            keeps_routes: AtomicBool::new(false),
+            charge: Mutex::new(charge),
             state: Mutex::new(state),
         })
     }
@@ -271,6 +280,16 @@ impl Client {
     pub(super) fn lasting_bytes(&self, state: &ClientState) -> usize {
         let (filters, bytes) = (state.session.subscriptions(), state.session.subscription_bytes());
         Self::bytes(&self.owner()) + subscriptions_cost(filters, bytes)
+    }
+
+    /// Its session or group has ended, and makes room for another one: whoever still keeps it among
+    /// the receivers of a topic lets it go when he is asked to ([`Core::let_go_of_ended`]).
+    ///
+    /// [`Core::let_go_of_ended`]: super::Core::let_go_of_ended
+    pub(super) fn end_charge(&self) {
+        if let Some(charge) = &mut *self.charge.lock() {
+            charge.move_to(Account::Ended);
+        }
     }
 
     /// Whether anything is charged for it, or for what its session gives away.

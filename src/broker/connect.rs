@@ -141,6 +141,7 @@ impl Core {
             charged_steps: 0,
             cut_to: None,
             gate: Gate::default(),
+            wakes_at: Position::START,
             progress: self.now(),
             close_cause: None,
             handle: request.handle,

@@ -260,6 +260,7 @@ impl Core {
                 }
                 state.leaving = None;
                 client.set_giving_away(false);
+                client.end_charge();
                 drop(state);
                 // In this turn: a checkpoint that does not find it waits for its end on record.
                 self.leaving.remove(&client.key);

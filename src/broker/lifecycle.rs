@@ -213,9 +213,12 @@ impl Core {
             }
         }
         self.settle(client, state);
-        state.replays = None;
-        // A route that somebody keeps may hold the client for long.
-        state.local = None;
+        if state.leaving.is_none() {
+            client.end_charge();
+        }
+        // A route that somebody keeps may hold the client for a while.
+        (state.replays, state.local) = (None, None);
+        let _ = state.filed_worse.take_if(|worse| worse.is_empty());
         self.timers.cancel(client, state);
         LeftBehind { will }
     }
@@ -243,6 +246,7 @@ impl Core {
             }
             self.look_at_clock();
             let now = self.now();
+            self.let_go_if_due(now);
             for client in self.timers.take_due(now) {
                 // One client's fault must not take the clock from all others.
                 let handled = catch_unwind(AssertUnwindSafe(|| self.handle_timer(&client, now)));

@@ -11,25 +11,28 @@
 //! each only if those before were not enough:
 //!
 //! 1. What is on disk as well leaves memory, of the longest first.
-//! 2. Messages that are in memory only are dropped, QoS 0 first, oldest first: the longest are cut to
-//!    one length.
+//! 2. QoS 0 messages in unwritten output are dropped, oldest first: the longest are cut to one length.
+//! 3. Connections in the midst of a large packet are closed: nothing of it was acknowledged, unlike
+//!    what is given up from here on.
+//! 4. Messages of QoS 1 and 2 that are in memory only are dropped in the same way.
 //!
 //!    What a session gives to other members of a group ([`hand_over`](super::hand_over)) counts like
-//!    its queue in these two, also when it has ended: on a full or failing disk it waits for long.
-//! 3. Connections in the midst of a large packet are closed: nothing of it was acknowledged.
-//! 4. A message on disk has an entry in its client's queue, which is in memory. If entries fill more
+//!    its queue in 1 and 4, also when it has ended: on a full or failing disk it waits for long.
+//! 5. A message on disk has an entry in its client's queue, which is in memory. If entries fill more
 //!    than half of the bound, the longest queues lose their oldest messages.
 //!
 //! If the sum is above the bound even then:
 //!
-//! 5. Those with most unwritten output and waiting answers are closed.
-//! 6. The longest queues lose their oldest messages, on disk or not.
+//! 6. Those with most unwritten output and waiting answers are closed.
+//! 7. The longest queues lose their oldest messages, on disk or not.
 //!
 //! What a round could not bring below the bound is left alone for a while. What others can hold in
-//! spite of 1 to 5 (retained messages, wills, aliases, subscriptions, handshakes) is bounded by parts
+//! spite of 1 to 6 (retained messages, wills, aliases, subscriptions, handshakes) is bounded by parts
 //! of the bound, which leave three eighths of it for entries.
 //!
 //! [`Message::charge_to`]: crate::session::Message::charge_to
+
+mod tell;
 
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -40,8 +43,7 @@ use parking_lot::Mutex;
 use super::client::signal;
 use super::{Cause, Client, ClientState, Core};
 use crate::accounts::{Account, Accounts, STEP};
-use crate::escape::escape;
-use crate::session::Shed;
+use crate::session::{Shed, Sheddable};
 
 /// The name of the bound in the configuration.
 const LIMIT: &str = "limits.memory_max";
@@ -59,9 +61,6 @@ pub(super) struct Memory {
     /// Bytes of what connections that have ended are still to be sent.
     last_words: AtomicUsize,
 }
-
-/// Clients named in the line that tells of a shedding.
-const NAMED_MAX: usize = 3;
 
 /// Times that the clients are gone through in one round: some may hold what cannot be given up, or
 /// what others hold as well.
@@ -193,7 +192,7 @@ impl Core {
         clients.sort_unstable_by_key(|client| client.key);
         clients.dedup_by_key(|client| client.key);
         let holder = |client: Arc<Client>| {
-            let bytes = holds(&client.lock());
+            let bytes = holds(&client.lock(), Sheddable::Any);
             Holder { client, bytes, shed: Shed::default(), promised: 0 }
         };
         let mut holders: Vec<Holder> = clients.into_iter().map(holder).collect();
@@ -204,20 +203,9 @@ impl Core {
             self.unload(holder);
         }
         let unloaded = before.saturating_sub(self.accounts.total());
-        for pass in 0..PASSES_MAX {
-            let over = over().saturating_sub(promised(&holders));
-            if over == 0 {
-                break;
-            }
-            // A body is given back by the last who holds it. Should the first pass not be enough,
-            // what is held in common is counted in.
-            let wanted = if pass == 0 { over } else { self.held_in_common(&holders, over) };
-            let level = self::level(&mut holders, wanted);
-            for holder in holders.iter_mut().take_while(|holder| holder.bytes > level) {
-                self.shed_from(holder, level);
-            }
-        }
+        self.shed_messages(&mut holders, Sheddable::AtMostOnce, target);
         let mut closed = self.close_unfinished(over().saturating_sub(promised(&holders)));
+        self.shed_messages(&mut holders, Sheddable::Any, target + closed.given_back);
         closed.given_back += promised(&holders);
         if self.kept() > max {
             // It is not those who would have to give something up.
@@ -249,6 +237,7 @@ impl Core {
             Account::Aliases,
             Account::Subscriptions,
             Account::Sessions,
+            Account::Ended,
             Account::Handshakes,
             Account::Routes,
         ];
@@ -264,13 +253,45 @@ impl Core {
         usize::try_from(wanted).unwrap_or(usize::MAX)
     }
 
+    /// Cuts the longest to one length, until the sum is no more than `target`, as far as they have
+    /// messages that may be given up.
+    fn shed_messages(&self, holders: &mut [Holder], what: Sheddable, target: usize) {
+        let over = |holders: &[Holder]| {
+            self.accounts.total().saturating_sub(target).saturating_sub(promised(holders))
+        };
+        if over(holders) == 0 {
+            return;
+        }
+        for holder in holders.iter_mut() {
+            holder.bytes = holds(&holder.client.lock(), what);
+        }
+        for pass in 1..=PASSES_MAX {
+            let over = over(holders);
+            if over == 0 {
+                break;
+            }
+            let wanted = match what {
+                // A body is given back by the last who holds it. Should the first pass not be enough,
+                // what is held in common is counted in.
+                _ if pass == 1 => over,
+                // It goes before anything that comes next.
+                Sheddable::AtMostOnce if pass == PASSES_MAX => usize::MAX,
+                _ => self.held_in_common(holders, over),
+            };
+            let level = level(holders, wanted);
+            for holder in holders.iter_mut().take_while(|holder| holder.bytes > level) {
+                self.shed_from(holder, what, level);
+            }
+        }
+    }
+
     /// What a client has on disk as well leaves memory.
     fn unload(&self, holder: &mut Holder) {
         let mut guard = holder.client.lock();
         let state = &mut *guard;
         self.leave_to_log(state);
         self.settle(&holder.client, state);
-        holder.bytes = holds(state);
+        holder.bytes = holds(state, Sheddable::Any);
         if self.wants_messages(&state.session)
             && let Some(link) = &state.link
         {
@@ -289,39 +310,40 @@ impl Core {
         }
     }
 
-    /// Drops messages of a client until it holds no more than `level`, as far as there are any.
-    fn shed_from(&self, holder: &mut Holder, level: usize) {
+    /// Drops such messages of a client until it holds no more than `level`, as far as there are any.
+    fn shed_from(&self, holder: &mut Holder, what: Sheddable, level: usize) {
         let mut guard = holder.client.lock();
         let state = &mut *guard;
-        let excess = holds(state).saturating_sub(level);
+        let excess = holds(state, what).saturating_sub(level);
         if let Some(link) = state.link.as_mut().filter(|link| link.gate.is_writing()) {
             // The oldest are with the writer, who comes back: not those behind them are left out.
-            link.cut_to = Some(u32::try_from(level).unwrap_or(u32::MAX));
+            link.cut_to = Some((what, u32::try_from(level).unwrap_or(u32::MAX)));
             (holder.bytes, holder.promised) = (level, excess);
             return;
         }
-        let shed = self.cut(&holder.client, state, level);
+        let shed = self.cut(&holder.client, state, what, level);
         holder.shed += shed;
         // Who could not give up as much has nothing more to give.
-        holder.bytes = if shed.bytes < excess { 0 } else { holds(state) };
+        holder.bytes = if shed.bytes < excess { 0 } else { holds(state, what) };
     }
 
     /// Does what a round has left to the one who was writing the client's output.
     #[cold]
     pub(super) fn cut_as_promised(&self, client: &Client, state: &mut ClientState) {
-        let Some(level) = state.link.as_mut().and_then(|link| link.cut_to.take()) else { return };
+        let Some((what, level)) = state.link.as_mut().and_then(|link| link.cut_to.take()) else { return };
         let _turn = self.enter_turn();
-        let shed = self.cut(client, state, level as usize);
+        let shed = self.cut(client, state, what, level as usize);
         self.metrics.dropped.add(LIMIT_REASON, shed.messages as u64);
     }
 
-    /// Drops messages until the client holds no more than `level`. Nobody is writing its output.
-    fn cut(&self, client: &Client, state: &mut ClientState, level: usize) -> Shed {
+    /// Drops such messages until the client holds no more than `level`. Nobody is writing its output.
+    fn cut(&self, client: &Client, state: &mut ClientState, what: Sheddable, level: usize) -> Shed {
         // First what is on disk as well: nothing of that is lost.
         self.leave_to_log(state);
-        let excess = holds(state).saturating_sub(level);
-        let mut shed = state.session.at(self.now()).shed(excess);
+        let excess = holds(state, what).saturating_sub(level);
+        let mut shed = state.session.at(self.now()).shed(excess, what);
         if shed.bytes < excess
+            && what == Sheddable::Any
             && !state.gives_from_log()
             && let Some(leaving) = &mut state.leaving
         {
@@ -329,12 +351,7 @@ impl Core {
         }
         self.record_work_now(client, &mut state.session);
         self.settle(client, state);
-        if shed.messages > 0
-            && let Some(link) = &state.link
-        {
-            // What stood behind it may go now.
-            link.signal(signal::FLUSH);
-        }
+        signal_shed(state, shed);
         shed
     }
 
@@ -350,11 +367,13 @@ impl Core {
             let mut guard = holder.client.lock();
             let state = &mut *guard;
             if holder.bytes > level {
-                holder.shed += state.session.shed_entries(level);
+                let shed = state.session.shed_entries(level);
+                holder.shed += shed;
                 self.record_work_now(&holder.client, &mut state.session);
                 self.settle(&holder.client, state);
+                signal_shed(state, shed);
             }
-            holder.bytes = holds(state);
+            holder.bytes = holds(state, Sheddable::Any);
         }
     }
 
@@ -396,41 +415,6 @@ impl Core {
         }
         closed
     }
-
-    fn tell_shedding(
-        &self,
-        max: usize,
-        before: usize,
-        unloaded: usize,
-        closed: usize,
-        mut spent: Vec<Holder>,
-    ) {
-        spent.retain(|holder| holder.shed.messages > 0);
-        let dropped: usize = spent.iter().map(|holder| holder.shed.messages).sum();
-        self.metrics.dropped.add(LIMIT_REASON, dropped as u64);
-        self.metrics.sheddings.add(1);
-        let Some(untold) = self.told.tell(LIMIT, self.now()) else { return };
-        spent.sort_unstable_by_key(|holder| std::cmp::Reverse(holder.shed.bytes));
-        let named = spent.iter().take(NAMED_MAX).map(|holder| {
-            let Shed { messages, bytes } = holder.shed;
-            format!("{} ({messages} messages, {bytes} bytes)", escape(&holder.client.id))
-        });
-        let most: Vec<String> = named.collect();
-        tracing::warn!(
-            limit = LIMIT,
-            value = max,
-            before,
-            after = self.accounts.total(),
-            unloaded,
-            dropped,
-            closed,
-            clients = spent.len(),
-            most = most.join(", "),
-            untold,
-            "clients hold too much in memory: what is on disk too has left it, messages were dropped where that was not enough, and where \
-             nothing could be dropped those who hold most are closed; told every ten seconds at most"
-        );
-    }
 }
 
 /// Bytes that those give back who write somebody's output at this moment.
@@ -438,9 +422,20 @@ fn promised(holders: &[Holder]) -> usize {
     holders.iter().map(|holder| holder.promised).sum()
 }
 
-/// Bytes that a client holds in memory, and its session for those whom it gives messages.
-fn holds(state: &ClientState) -> usize {
-    state.session.holds() + state.leaving.as_ref().map_or(0, |leaving| leaving.holds())
+/// Bytes that a client holds in memory where such messages stand; for any, also what its session
+/// gives to others.
+fn holds(state: &ClientState, what: Sheddable) -> usize {
+    let leaving = state.leaving.as_ref().filter(|_| what == Sheddable::Any);
+    state.session.holds_of(what) + leaving.map_or(0, |leaving| leaving.holds())
+}
+
+/// Messages of a session were given up: what stood behind them may go now.
+fn signal_shed(state: &ClientState, shed: Shed) {
+    if shed.messages > 0
+        && let Some(link) = &state.link
+    {
+        link.signal(signal::FLUSH);
+    }
 }
 
 /// The length to which the longest have to be cut so that `over` bytes are given back. Puts the longest first.

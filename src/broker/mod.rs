@@ -20,6 +20,7 @@ mod clock;
 mod connect;
 mod deferred;
 mod deliver;
+mod ended;
 mod entrance;
 mod fan_out;
 mod filters;
@@ -81,6 +82,7 @@ use clock::Clock;
 pub(crate) use clock::{WallClock, unix_millis};
 pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use deferred::DeferredFlush;
+use ended::LetGo;
 use entrance::Entrance;
 pub(crate) use filters::LargePacket;
 pub(crate) use flush::Flushed;
@@ -168,6 +170,8 @@ pub(crate) struct Core {
     pub(crate) accounts: Arc<Accounts>,
     /// What is done when that is too much.
     memory: Memory,
+    /// When sessions that have ended were let go of.
+    let_go: LetGo,
     /// Packets that have not come as a whole.
     unfinished: Unfinished,
     /// Permits for connections that have more to do than fits into a turn.
@@ -234,6 +238,7 @@ impl Core {
             admission: Admission::default(),
             accounts,
             memory,
+            let_go: LetGo::default(),
             unfinished,
             long_turns: Arc::new(Semaphore::new(long_turns())),
             endings: Semaphore::new(ENDINGS_MAX),

@@ -1,6 +1,7 @@
 //! A PUBLISH through the broker: the publisher's session, the retained store, the router, the receivers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -263,6 +264,13 @@ impl Core {
         routes.get_within(&asked, steps, |routes| self.judged(client, topic, routes))
     }
 
+    /// Lets go of what the connection of a client keeps of routes that do not hold any more.
+    pub(crate) fn let_go_of_routes(&self, client: &Client, publisher: &mut Publisher) {
+        if publisher.routes.let_go(&self.router, &self.thread_routes) {
+            client.keeps_routes.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Judges the receivers of a match that took several turns. `by`: who publishes, if it is a
     /// client; its cache keeps them.
     pub(super) fn judge_found(
@@ -287,7 +295,9 @@ impl Core {
         routes
     }
 
+    /// What is judged is kept.
     fn judged(&self, client: &Client, topic: &str, routes: &mut Vec<Route<Arc<Client>>>) -> Judged<Verdict> {
+        client.keeps_routes.store(true, Ordering::Relaxed);
         let verdict = self.judge(Some(client), topic, routes);
         Judged { publisher: about(client, verdict.is_ruled), verdict }
     }

@@ -66,6 +66,7 @@ impl Core {
             && group.leave(key, state)
         {
             self.router.unsubscribe(shared.filter, entry.get().key);
+            entry.get().end_charge();
             entry.remove();
         }
     }

@@ -28,6 +28,7 @@ use crate::storage::{Batch, Log, LogOptions, Record, Recovered, SessionRecord, U
 mod deferred;
 mod memory;
 mod take_overs;
+mod waits;
 
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 

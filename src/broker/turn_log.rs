@@ -290,10 +290,15 @@ impl TurnLog {
     }
 }
 
-/// Has connected ones woken when the log has come to `end`.
+/// Has connected ones woken when the log has come to `end`. Who is woken before that anyway registers
+/// himself then: his messages have their places, and on a disk that stalls each turn would add to
+/// what waits there.
 pub(super) fn wake_at(log: &Log, clients: impl Iterator<Item = Arc<Client>>, end: Position) {
     for client in clients {
-        if let Some(link) = &client.lock().link {
+        if let Some(link) = &mut client.lock().link
+            && (link.wakes_at > end || link.wakes_at <= log.committed())
+        {
+            link.wakes_at = end;
             log.wake_at(end, &link.waker);
         }
     }

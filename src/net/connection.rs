@@ -204,6 +204,7 @@ impl Connection {
         if signals & signal::CLOSE != 0 {
             return Err(self.close_cause());
         }
+        self.let_go_of_routes(signals);
         if signals & signal::READ != 0 {
             self.read_before_take_over(cx)?;
         }
@@ -267,6 +268,14 @@ impl Connection {
         worker::let_others_run();
         cx.waker().wake_by_ref();
         Ok(Next::Wait)
+    }
+
+    /// Sessions that have ended are among the receivers of topics to which this client has not
+    /// published since, if it was told so.
+    pub(super) fn let_go_of_routes(&mut self, signals: u8) {
+        if signals & signal::ROUTES != 0 {
+            self.core.let_go_of_routes(&self.client, &mut self.publisher);
+        }
     }
 
     /// Handles what the last turn has left.

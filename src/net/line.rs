@@ -111,6 +111,7 @@ impl Connection {
         if signals & signal::CLOSE != 0 {
             return Err(self.close_cause());
         }
+        self.let_go_of_routes(signals);
         if matches!(self.line, Line::WaitingForPlace(_)) && self.poll_place(cx).is_ready() {
             self.line.join(&self.core.long_turns, cx);
         }

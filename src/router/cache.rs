@@ -4,8 +4,8 @@
 //! of the topic, a comparison and two atomic loads. Each connection has its own cache, so there is no lock. A publisher of more topics than
 //! that has room for, a gateway, goes over to the table of the thread it runs on: [`ThreadRoutes`].
 //! A kept route holds handles of its subscribers, also of sessions that have ended since (they are empty then), until its topic is used
-//! again or it makes room; what a connection keeps goes with it, what a thread keeps with the broker. Bounded in topics, in bytes per topic and in
-//! routes.
+//! again, it makes room, or somebody has all caches let go of what does not hold any more ([`RouteCache::let_go`]); what a connection keeps goes
+//! with it, what a thread keeps with the broker. Bounded in topics, in bytes per topic and in routes.
 //!
 //! What a connection keeps is charged to [`Account::Routes`] from one [`STEP`] on, less is not: a
 //! publisher of a few topics with a few receivers touches no counter. Where the account has no room,
@@ -180,6 +180,29 @@ impl<S: Subscriber, V: Copy> RouteCache<S, V> {
             Ok((routes, verdict)) => (routes.to_list(), verdict),
             Err(()) => (RouteList::of_own(routes), verdict),
         }
+    }
+
+    /// Lets go of routes that do not hold any more; whether it keeps others.
+    pub fn let_go(&mut self, router: &Router<S>, threads: &ThreadRoutes<S, V>) -> bool {
+        let Some(inner) = &mut self.inner else { return false };
+        for at in (0..inner.entries.len()).rev() {
+            if !inner.entries[at].terms.hold(router) {
+                inner.remove(at);
+            }
+        }
+        let mut room = Room { accounts: threads.accounts(), charge: &mut inner.charge, others: 0 };
+        let Some(passing) = &mut inner.many else {
+            // No more than before, so there is room.
+            let _ = room.take(inner.bytes);
+            return !inner.entries.is_empty();
+        };
+        if !passing.terms.is_some_and(|terms| terms.hold(router)) {
+            passing.terms = None;
+            passing.topic.clear();
+            passing.found.clear();
+            let _ = room.take(0);
+        }
+        passing.terms.is_some()
     }
 
     /// `supply` computes what is not there, if there is room: the route, how long it holds, and whom

@@ -44,7 +44,7 @@ pub use outgoing::{EncodeScratch, Outgoing, SHARE_PAYLOAD_ABOVE};
 use packet_ids::PacketIdSet;
 use queue::MessageQueue;
 pub use shared::{GivenUp, SharedMessage};
-pub use shed::{Charged, Shed};
+pub use shed::{Charged, Shed, Sheddable};
 pub use subscriptions::{FilterOptions, Subscriptions};
 use terms::TopicAliases;
 pub use terms::{ALIAS_COST, Terms};

@@ -55,6 +55,13 @@ impl SharedMessage {
         }
     }
 
+    /// Bytes of what is known about its delivery, with what the allocator adds; its place here and
+    /// its message are not in it.
+    pub fn origin_bytes(&self) -> usize {
+        const OVERHEAD: usize = 16;
+        self.origin.as_ref().map_or(0, |origin| OVERHEAD + size_of::<Origin>() + origin.extra.memory())
+    }
+
     /// Whether it may have been sent.
     pub fn is_begun(&self) -> bool {
         self.origin.as_ref().is_some_and(|origin| origin.sent.is_some() || origin.again)

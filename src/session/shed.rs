@@ -6,6 +6,15 @@ use std::sync::Arc;
 use super::{Message, Session};
 use crate::accounts::Accounts;
 
+/// What may be given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sheddable {
+    /// Messages of QoS 0, for which nobody was promised anything.
+    AtMostOnce,
+    /// Those of QoS 1 and 2 as well, which were acknowledged.
+    Any,
+}
+
 /// What was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Shed {
@@ -47,6 +56,15 @@ impl Session {
         self.out.memory() + self.queue.loaded_bytes() + self.inflight.kept_bytes()
     }
 
+    /// Bytes that this client holds in memory where such messages stand, by which those are found who
+    /// are to give them up. QoS 0 messages stand in the output only.
+    pub fn holds_of(&self, what: Sheddable) -> usize {
+        match what {
+            Sheddable::AtMostOnce => self.out.droppable(),
+            Sheddable::Any => self.holds(),
+        }
+    }
+
     /// Bytes of the entries of its queue, which are in memory also for what is on disk.
     pub fn entry_bytes(&self) -> usize {
         self.queue.entry_bytes()
@@ -72,11 +90,14 @@ impl Session {
     }
 
     /// Gives up messages, QoS 0 first and each kind oldest first, until `bytes` are given back, as
-    /// far as there are any; last those that are kept for sending them again. What is being
-    /// written, what is no message, and what is under way in a durable session stays.
-    pub fn shed(&mut self, bytes: usize) -> Shed {
+    /// far as there are any that `what` allows; last those that are kept for sending them again.
+    /// What is being written, what is no message, and what is under way in a durable session stays.
+    pub fn shed(&mut self, bytes: usize, what: Sheddable) -> Shed {
         let (messages, freed) = self.out.shed(bytes);
         let mut shed = Shed { messages, bytes: freed };
+        if what == Sheddable::AtMostOnce {
+            return shed;
+        }
         if shed.bytes < bytes {
             for queued in self.queue.shed(bytes - shed.bytes) {
                 shed.messages += 1;

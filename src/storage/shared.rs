@@ -229,6 +229,12 @@ impl Shared {
         }
     }
 
+    /// How many wait for that.
+    #[cfg(test)]
+    pub(super) fn waiters(&self) -> usize {
+        self.committed.waiters()
+    }
+
     /// See [`Log::wake_at`](super::Log::wake_at).
     pub(super) fn wake_at(&self, end: Position, waker: &Waker) {
         self.committed.wake_at(end, waker);

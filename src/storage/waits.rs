@@ -15,6 +15,12 @@ impl Log {
         self.shared.wake_at(end, waker);
     }
 
+    /// How many wait for [`committed`](Self::committed).
+    #[cfg(test)]
+    pub(crate) fn waiters(&self) -> usize {
+        self.shared.waiters()
+    }
+
     /// Waits until [`committed`](Self::committed) has reached `end`: for ever, if the log is closed before.
     pub(crate) fn wait(&self, end: Position) -> impl Future<Output = ()> + Send + '_ {
         poll_fn(move |context| {

@@ -51,6 +51,12 @@ impl Watermark {
         waker.wake_by_ref();
     }
 
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn waiters(&self) -> usize {
+        self.waiters.lock().len()
+    }
+
     /// Something else has changed that those who wait may want to see. They go on waiting.
     pub(super) fn wake_all(&self) {
         let waiting: Vec<Waker> = self.waiters.lock().values().cloned().collect();

@@ -132,3 +132,34 @@ fn groups_of_shared_subscriptions_are_bounded_with_the_subscriptions() {
     second.disconnect();
     eventually(&broker, "all is given back", |metrics| metrics.memory_bytes == 0);
 }
+
+/// A publisher that does not come back to a topic keeps its receivers, and so does the thread of one
+/// of many topics: that takes no room from newcomers, and is let go of after a while.
+#[test]
+fn sessions_that_have_ended_make_room_whoever_keeps_them_among_the_receivers_of_a_topic() {
+    const WAVES: usize = 20;
+    const IN_WAVE: usize = 20;
+    for topics in [0, 40] {
+        // A quarter of it has room for some 200 sessions.
+        let broker = in_memory(1_000_000);
+        let mut publisher = RawClient::clean(broker.addr(), "publisher");
+        for n in 0..topics {
+            publisher.publish(&format!("of many/{n}"), 1, "");
+        }
+        for wave in 0..WAVES {
+            let topic = format!("wave/{wave}");
+            let mut clients: Vec<RawClient> =
+                (0..IN_WAVE).map(|n| RawClient::clean(broker.addr(), &format!("c-{wave}-{n}"))).collect();
+            clients.iter_mut().for_each(|client| client.subscribe(&topic, 0));
+            // A thread keeps what it is asked for again.
+            for _ in 0..3 {
+                publisher.publish(&topic, 1, "");
+            }
+            clients.into_iter().for_each(RawClient::disconnect);
+            eventually(&broker, "the wave is over", |metrics| metrics.clients_connected == 1);
+        }
+        eventually(&broker, "nobody holds them any more", |metrics| {
+            metrics.memory["ended"] < 64 * 1024 && sessions(metrics) < 2_000
+        });
+    }
+}

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use ternmq::MetricsSnapshot;
-use ternmq::config::MemoryMax;
+use ternmq::config::{MemoryMax, StorageKind};
 
-use crate::eventually;
 use crate::support::wire::{self, Connect};
 use crate::support::wire5::{self, Connect5};
 use crate::support::{RawClient, RawClient5, TestBroker};
+use crate::{dropped, eventually};
 
 /// What each client may hold uncounted.
 const FREE: usize = 16_384;
@@ -186,4 +186,52 @@ fn without_a_bound_nobody_is_closed() {
     holds(&broker, packet.len() - 1 - FREE);
     client.send(&packet[packet.len() - 1..]);
     client.expect(&wire::puback(1));
+}
+
+/// At `memory_max` QoS 0 messages go first, then who has not sent a packet as a whole, and what was
+/// acknowledged after that, though it is in memory only and its client holds most.
+#[test]
+fn for_want_of_memory_unfinished_packets_go_after_qos_0_and_before_what_was_acknowledged() {
+    const MAX: usize = 4_000_000;
+    const ACKNOWLEDGED: u32 = 400;
+    let body = |n: u32| n.to_be_bytes().repeat(1_125);
+    let broker = TestBroker::with_config(|config| {
+        config.storage.kind = StorageKind::Memory;
+        config.limits.memory_max = MemoryMax::Bytes(MAX);
+        config.limits.packet_bytes_max = 3_000_000;
+    });
+    let mut sleeper = RawClient::persistent(broker.addr(), "sleeper");
+    sleeper.subscribe("s", 1);
+    sleeper.disconnect();
+    let mut publisher = RawClient::clean(broker.addr(), "publisher");
+    for n in 0..ACKNOWLEDGED {
+        publisher.publish("s", 1, body(n));
+    }
+    let mut stranger = RawClient::clean(broker.addr(), "stranger");
+    stranger.send(&publish(2_900_000)[..1_200_000]);
+    eventually(&broker, "the packet is counted", |metrics| {
+        metrics.unfinished_bytes >= 1_200_000 - FREE as u64
+    });
+    let mut stalled = RawClient::clean(broker.addr(), "stalled");
+    stalled.subscribe("flood", 0);
+    while dropped(&broker.metrics(), "memory_max") == 0 {
+        publisher.publish("flood", 0, vec![b'x'; 20_000]);
+        publisher.expect_nothing();
+    }
+    let metrics = broker.metrics();
+    assert!(!metrics.closed.contains_key("memory_max") && metrics.sheddings == 1, "{metrics:#?}");
+    // When that has gone, somebody else has to: not those whose messages were acknowledged.
+    let mut late = RawClient::clean(broker.addr(), "late");
+    late.send(&publish(2_900_000)[..1_200_000]);
+    eventually(&broker, "somebody is closed", |metrics| metrics.closed.get("memory_max") == Some(&1));
+    publisher.publish("nobody", 1, "");
+    eventually(&broker, "and that is enough", |metrics| {
+        metrics.closed.get("memory_max") == Some(&1) && metrics.memory_bytes < MAX as u64
+    });
+    let mut sleeper = RawClient::resume(broker.addr(), "sleeper");
+    for n in 0..ACKNOWLEDGED {
+        sleeper.expect_message_and_ack("s", body(n));
+    }
+    sleeper.expect_nothing();
+    drop((stranger, stalled, late));
 }

@@ -20,6 +20,8 @@ pub(crate) struct Leaving {
     pub(super) is_queued: bool,
     /// Of what is in memory.
     charge: Option<Charge>,
+    /// The same without the room for entries.
+    bytes: usize,
 }
 
 /// A session that has ended and has not given everything away.
@@ -30,15 +32,20 @@ pub(super) struct EndedSession {
     pub(super) next_filter: Option<usize>,
 }
 
-/// Bytes that it holds in memory for this session.
+/// Bytes of an entry.
+const ENTRY: usize = size_of::<SharedMessage>();
+
+/// Room for no more entries than this is kept.
+const ROOM_KEPT: usize = 64;
+
+/// Bytes that it holds in memory for this session, besides its entry.
 fn memory_of(shared: &SharedMessage) -> usize {
-    let body = shared.message.as_ref().map_or(0, |message| message.memory_of_holder());
-    size_of::<SharedMessage>() + body
+    shared.origin_bytes() + shared.message.as_ref().map_or(0, |message| message.memory_of_holder())
 }
 
-/// The same with a body that others may hold as well.
+/// The same with its entry, and with a body that others may hold as well.
 fn held_by(shared: &SharedMessage) -> usize {
-    size_of::<SharedMessage>() + shared.message.as_ref().map_or(0, |message| message.memory())
+    ENTRY + shared.origin_bytes() + shared.message.as_ref().map_or(0, |message| message.memory())
 }
 
 /// A message that leaves its session in this turn.
@@ -88,8 +95,19 @@ impl Leaving {
         shed
     }
 
+    /// Counts anew what is in memory.
     fn recharge(&mut self) {
-        let bytes = self.messages.iter().map(memory_of).sum();
+        self.bytes = self.messages.iter().map(memory_of).sum();
+        self.settle();
+    }
+
+    /// Charges that, and the room for entries, of which much is given back after many have gone.
+    fn settle(&mut self) {
+        let room = self.messages.capacity();
+        if room > ROOM_KEPT && self.messages.len() < room / 4 {
+            self.messages.shrink_to(room / 2);
+        }
+        let bytes = self.bytes + self.messages.capacity() * ENTRY;
         self.charge.iter_mut().for_each(|charge| charge.set(bytes));
     }
 
@@ -102,13 +120,6 @@ impl Leaving {
             || in_memory + session.held_bytes() >= limits.queue_bytes_max
     }
 
-    /// So much less is in memory. What one holds may have changed since it was charged.
-    pub(super) fn uncharge(&mut self, messages: impl Iterator<Item = usize>) {
-        if let Some(charge) = &mut self.charge {
-            charge.shrink(messages.sum());
-        }
-    }
-
     /// What its session has again, oldest first: what was sent, and what waits and it `may` get. The
     /// others are given up for good.
     pub(super) fn take_back(&mut self, may: impl Fn(&Message) -> bool) -> Vec<SharedMessage> {
@@ -119,7 +130,7 @@ impl Leaving {
         let (back, mut others): (Vec<_>, Vec<_>) = self.messages.drain(..).partition(comes_back);
         others.iter_mut().for_each(|other| other.origin = None);
         self.messages = others.into();
-        self.uncharge(back.iter().map(memory_of));
+        self.recharge();
         back
     }
 
@@ -210,7 +221,10 @@ impl Leaving {
             let Some(shared) = self.messages.pop_front() else { break };
             given.push(Given { shared, message });
         }
-        self.uncharge(given.iter().map(|given| memory_of(&given.shared)));
+        // What one holds may have changed since it was charged.
+        let gone: usize = given.iter().map(|given| memory_of(&given.shared)).sum();
+        self.bytes = self.bytes.saturating_sub(gone);
+        self.settle();
         given
     }
 }

@@ -37,3 +37,14 @@ fn the_longest_are_cut_to_one_length() {
         assert!(given >= over.min(bytes.iter().sum()), "{bytes:?} {over}");
     }
 }
+
+impl Core {
+    /// Has a client lose its oldest messages, until so many bytes of entries are given back.
+    pub(in crate::broker) fn shed_entries_of(&self, client: &Arc<Client>, bytes: usize) -> Shed {
+        let holder = Holder { client: Arc::clone(client), bytes: 0, shed: Shed::default(), promised: 0 };
+        let mut holders = [holder];
+        self.shed_entries(&mut holders, |_| bytes);
+        let [holder] = holders;
+        holder.shed
+    }
+}

@@ -114,6 +114,9 @@ fn what_is_given_away_and_what_waits_are_bounded_together() {
     drop(core.add_subscription(&other.client, &mut other.client.lock(), "$share/g/t", options));
     let client = away();
     assert_eq!(client.lock().session.queued(), 0, "they are being given away");
+    // An entry with its body, and how the session was to deliver it, should it come back.
+    let waiting = core.accounts.of(Account::Waiting);
+    assert!((MAX * 250..MAX * 400).contains(&waiting), "{waiting}");
     let end = core.disconnected(&other.client, other.epoch, &Cause::PeerClosed);
     core.settle_end_now(&other.client, end);
     send(&core, "t", 10);
@@ -138,8 +141,10 @@ fn what_names_a_session_is_there_once() {
     assert!((id.len() + size_of::<Client>() + 200..id.len() + 1_500).contains(&one), "{one}");
     core.disconnected(&attached.client, attached.epoch, &Cause::PeerClosed);
     assert_eq!(core.clients.len(), 0);
+    let ended = || core.accounts.of(Account::Ended);
+    assert_eq!((sessions(), ended()), (0, one), "it makes room for others, and somebody still holds it");
     drop(attached);
-    assert_eq!(sessions(), 0);
+    assert_eq!((sessions(), ended()), (0, 0));
     // Of what lasts there is room for one, and no more.
     core.memory.set_max(Some(4 * one));
     let first = Peer::made(&core, &id, false, None, None).poll().expect("nobody is there");
@@ -147,18 +152,19 @@ fn what_names_a_session_is_there_once() {
     drop(first.client.lock().closing.take());
     let second = Peer::named(&core, &id).poll().expect("nobody is there");
     assert!(!Arc::ptr_eq(&first.client, &second.client));
-    assert_eq!(sessions(), 2 * one, "who still holds the first one holds its client id");
-    // Each clean start has the room of the session before it, not of those before that one.
-    let mut third = Peer::named(&core, &id);
+    assert_eq!((sessions(), ended()), (one, one), "who still holds the first one holds its client id");
+    // A clean start has the room of the session before it, and nobody else has it.
+    let other = "j".repeat(10_000);
+    let mut third = Peer::named(&core, &other);
     let refused = third.connecting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     let code = ReasonCode::QuotaExceeded;
     assert!(
         matches!(refused, Poll::Ready(Err(Cause::Limit { limit: "limits.memory_max", code: c })) if c == code)
     );
     assert!(second.client.lock().link.is_some(), "nothing has happened to it");
-    assert_eq!((sessions(), third.handle.take_signals()), (2 * one, 0));
+    assert_eq!((sessions(), third.handle.take_signals()), (one, 0));
     drop(first);
-    assert_eq!(sessions(), one);
+    assert_eq!((sessions(), ended()), (one, 0));
     let key = core.clients.iter().next().map(|entry| Arc::clone(entry.key())).expect("it is there");
     assert!(Arc::ptr_eq(&key, &second.client.id));
 }
@@ -204,4 +210,23 @@ fn what_is_being_written_is_cut_when_the_writer_is_back() {
     let count = output.slices(&mut pieces);
     let newest = pieces[count - 1].last_chunk::<1_000>().map(|payload| payload[..4].to_vec());
     assert_eq!(newest, Some(MESSAGES.to_be_bytes().to_vec()), "the newest is there");
+}
+
+/// What stands behind a message that is given up may be sent then, and its publisher does not come
+/// by again.
+#[test]
+fn who_loses_messages_of_its_queue_is_told_to_look_at_the_rest() {
+    let runtime = runtime();
+    let _in_runtime = runtime.enter();
+    let core = Core::new(Limits { inflight_max: 1, ..Limits::default() }, Security::default());
+    let peer = stalled(&core, "t");
+    for _ in 0..100 {
+        send(&core, "t", 10);
+    }
+    let handle = peer.client.lock().link.as_ref().map(|link| Arc::clone(&link.handle)).expect("connected");
+    handle.take_signals();
+    let shed = core.shed_entries_of(&peer.client, 3_000);
+    assert!((1..99).contains(&shed.messages), "{shed:?}");
+    assert_eq!(peer.client.lock().session.queued(), 99 - shed.messages);
+    assert_eq!(handle.take_signals() & signal::FLUSH, signal::FLUSH);
 }

@@ -302,3 +302,49 @@ fn a_long_topic_is_not_kept_by_a_publisher_of_many_either() {
     let many = gateway.inner.as_ref().and_then(|inner| inner.many.as_ref()).expect("it has many topics");
     assert!(many.topic.capacity() <= 2 * ROUTE_CACHE_TOPIC_BYTES_MAX && accounts.total() == 0);
 }
+
+/// A subscriber of which it is seen whether somebody still holds it.
+#[derive(Clone, Debug)]
+struct Held {
+    key: u64,
+    _mark: Arc<()>,
+}
+
+impl Subscriber for Held {
+    fn key(&self) -> u64 {
+        self.key
+    }
+}
+
+#[test]
+fn what_does_not_hold_any_more_is_let_go_of_when_it_is_asked_for() {
+    let judge = |_: &mut Vec<Route<Held>>| JUDGED;
+    for is_gateway in [false, true] {
+        let (router, accounts) = (Router::new(), Arc::default());
+        let threads = ThreadRoutes::new(2, &accounts);
+        let mut cache = RouteCache::default();
+        let topics = if is_gateway { ROUTE_CACHE_TOPICS_MAX + 1 } else { 0 };
+        let topics: Vec<String> = (0..topics).map(|n| format!("of many/{n}")).collect();
+        let asked = |topic| Asked { router: &router, threads: &threads, publisher: 0, topic };
+        topics.iter().for_each(|topic| assert!(cache.get(&asked(topic), judge).0.is_empty()));
+        let [left, stays] = [Arc::new(()), Arc::new(())];
+        for n in 0..200 {
+            router.subscribe("a/left", Held { key: n, _mark: Arc::clone(&left) }, OPTIONS);
+            router.subscribe("b/stays", Held { key: 200 + n, _mark: Arc::clone(&stays) }, OPTIONS);
+        }
+        for topic in ["a/left", "b/stays", "a/left", "b/stays", "a/left"] {
+            assert_eq!(cache.get(&asked(topic), judge).0.len(), 200);
+        }
+        (0..200).for_each(|n| assert!(router.unsubscribe("a/left", n)));
+        assert!(Arc::strong_count(&left) > 200, "somebody keeps the route");
+        let charged = accounts.of(Account::Routes);
+        threads.let_go(&router);
+        // A gateway's connection has the last one only, which is in no table any more.
+        assert_eq!(cache.let_go(&router, &threads), !is_gateway);
+        assert_eq!(Arc::strong_count(&left), 1, "{is_gateway}");
+        assert!(accounts.of(Account::Routes) < charged, "{charged}");
+        assert_eq!(cache.get(&asked("b/stays"), |_| panic!("it is kept")).0.len(), 200);
+        assert_eq!(cache.get(&asked("a/left"), judge).0.len(), 0);
+        assert!(cache.let_go(&router, &threads), "what holds is kept");
+    }
+}

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::{Asked, Found, Room, Terms, is_kept};
 use crate::accounts::Accounts;
-use crate::router::{Route, Subscriber};
+use crate::router::{Route, Router, Subscriber};
 
 /// Topics kept per thread.
 const TOPICS_MAX: usize = 8_192;
@@ -80,6 +80,19 @@ impl<S, V> ThreadRoutes<S, V> {
 
     pub(super) fn accounts(&self) -> &Arc<Accounts> {
         &self.accounts
+    }
+
+    /// Lets go of routes that do not hold any more. It may have to wait for publishers; none waits
+    /// for it.
+    pub fn let_go(&self, router: &Router<S>)
+    where
+        S: Subscriber,
+    {
+        for table in &self.tables {
+            let given_up = table.lock().let_go(|entry| !entry.terms.hold(router));
+            // What is dropped may do anything, so not under the lock.
+            drop(given_up);
+        }
     }
 
     fn table(&self) -> Option<MutexGuard<'_, Table<S, V>>> {
@@ -192,6 +205,23 @@ impl<S, V> Table<S, V> {
         self.routes += entry.routes.len();
         if let Some(set) = self.sets.get_mut(number) {
             set.place(way, entry);
+        }
+        given_up
+    }
+
+    /// Takes out those for which this holds.
+    #[must_use]
+    fn let_go(&mut self, is_over: impl Fn(&Entry<S, V>) -> bool) -> Vec<Box<Entry<S, V>>> {
+        let mut given_up = Vec::new();
+        for set in &mut self.sets {
+            for way in 0..WAYS {
+                if let Some(entry) = set.entries[way].take_if(|entry| is_over(entry)) {
+                    set.used &= !(1 << way);
+                    self.kept -= 1;
+                    self.routes -= entry.routes.len();
+                    given_up.push(entry);
+                }
+            }
         }
         given_up
     }

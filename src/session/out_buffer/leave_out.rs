@@ -21,6 +21,24 @@ fn leave_out(messages: &mut Vec<u8>, bytes: usize) -> (u32, usize) {
 }
 
 impl OutBuffer {
+    /// Bytes of QoS 0 messages that [`shed`](Self::shed) would leave out at most.
+    pub(in crate::session) fn droppable(&self) -> usize {
+        let mut bytes = if self.tail_messages == MIXED { 0 } else { self.tail.len() };
+        let Some(chunks) = &self.chunks else { return bytes };
+        let (mut has_payload, mut is_begun) = (false, chunks.front_written > 0);
+        for chunk in &chunks.pieces {
+            let may_drop = !std::mem::take(&mut is_begun);
+            let is_dropped = match chunk {
+                Chunk::Messages(..) | Chunk::Head(_) => may_drop,
+                Chunk::Payload(_) => has_payload,
+                Chunk::Bytes(_) | Chunk::Rest(_) => false,
+            };
+            bytes += if is_dropped { chunk.as_slice().len() } else { 0 };
+            has_payload = is_dropped && matches!(chunk, Chunk::Head(_));
+        }
+        bytes
+    }
+
     /// Leaves out QoS 0 messages of which nothing is written, oldest first, until `bytes` are given
     /// back, as far as there are any that do not stand between other packets; returns how many
     /// messages, and their bytes.

@@ -6,7 +6,7 @@ use super::wire::*;
 use crate::ledger::Position;
 use crate::protocol::QoS::{self, AtLeastOnce, ExactlyOnce};
 use crate::protocol::encode::AckKind::{PubAck, PubComp, PubRec};
-use crate::session::{Session, SessionLimits, Shed, Terms};
+use crate::session::{Session, SessionLimits, Shed, Sheddable, Terms};
 
 /// So large that it is charged once for all who hold it, and leaves memory with the connection.
 fn large(name: &str) -> String {
@@ -75,7 +75,7 @@ fn when_memory_is_short_all_of_them_go_and_an_acknowledgement_ends_them_all_the_
     // What is left of them is an entry and a place in the log each.
     assert_eq!(session.holds(), 0);
     assert!((1..600).contains(&session.charged().in_flight), "{}", session.charged().in_flight);
-    assert_eq!(session.shed(usize::MAX).messages, 0, "none of them is lost");
+    assert_eq!(session.shed(usize::MAX, Sheddable::Any).messages, 0, "none of them is lost");
     acknowledge(&mut session, PubAck, 1);
     acknowledge(&mut session, PubRec, 2);
     assert_eq!((session.unfinished(), disk.ledger.live(1)), (2, 100));
@@ -147,7 +147,7 @@ fn without_a_log_they_are_given_up_last_and_end_when_they_cannot_be_sent_again()
         deliver(&mut session, payload.repeat(1_000).as_bytes(), qos);
     }
     write_all(&mut session);
-    assert_eq!(session.shed(1_500).messages, 2);
+    assert_eq!(session.shed(1_500, Sheddable::Any).messages, 2);
     assert_eq!((session.unfinished(), session.charged().in_flight > 0), (3, true));
     acknowledge(&mut session, PubAck, 1);
     session.detach();
@@ -208,7 +208,11 @@ fn what_is_on_disk_is_charged_with_its_entries_and_those_are_given_up_oldest_fir
     assert_eq!(session.holds(), 0);
     let (entries, waiting) = (session.entry_bytes(), session.charged().waiting);
     assert!(waiting == entries && (40_000..100_000).contains(&entries), "{entries} {waiting}");
-    assert_eq!(session.shed(usize::MAX), Shed::default(), "it would give nothing back but entries");
+    assert_eq!(
+        session.shed(usize::MAX, Sheddable::Any),
+        Shed::default(),
+        "it would give nothing back but entries"
+    );
     let shed = session.shed_entries(20_000);
     assert!(session.entry_bytes() <= 20_000 && shed.bytes == entries - session.entry_bytes());
     let left = session.queued();

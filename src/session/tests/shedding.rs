@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::out_buffer::Keep;
 use super::wire::*;
 use crate::protocol::QoS::{AtLeastOnce, AtMostOnce};
-use crate::session::{Message, OutBuffer, SessionLimits, Shed};
+use crate::session::{Message, OutBuffer, SessionLimits, Shed, Sheddable};
 
 /// A packet of the model: whether it may be left out, and its bytes.
 #[derive(Debug, Clone)]
@@ -93,8 +93,10 @@ proptest! {
                     out.written(written.len() - before);
                 }
                 Step::Shed(wanted) => {
-                    let pending = out.pending();
+                    let (pending, droppable) = (out.pending(), out.droppable());
                     let (messages, bytes) = out.shed(wanted);
+                    prop_assert!(bytes >= wanted.min(droppable) && bytes <= droppable);
+                    prop_assert_eq!(out.droppable(), droppable - bytes);
                     prop_assert_eq!(out.pending(), pending - bytes);
                     lost += messages;
                     lost_bytes += bytes;
@@ -136,18 +138,20 @@ fn qos_0_goes_first_then_what_waits_oldest_first() {
     }
     let (held, queued) = (session.holds(), session.queued());
     assert!(queued > 50 && held > 1_500_000, "{queued} {held}");
-    let Shed { messages, bytes } = session.shed(100_000);
+    let Shed { messages, bytes } = session.shed(100_000, Sheddable::Any);
     assert_eq!((messages, session.queued()), (5, queued));
     assert!(session.holds() <= held - bytes);
     // Nothing of the output is written: all of it may go.
-    let shed = session.shed(100_000);
+    let shed = session.shed(1_000_000, Sheddable::AtMostOnce);
     assert_eq!((shed.messages, session.queued()), (5, queued));
+    assert_eq!(session.holds_of(Sheddable::AtMostOnce), 0);
+    assert_eq!(session.shed(100_000, Sheddable::AtMostOnce), Shed::default());
     // Last those that were sent and may have to be sent again: they go on without that.
     let unfinished = session.unfinished();
     assert!(unfinished > 0);
-    let shed = session.shed(usize::MAX);
+    let shed = session.shed(usize::MAX, Sheddable::Any);
     assert_eq!((shed.messages, session.queued()), (queued + unfinished, 0));
     assert_eq!(session.unfinished(), unfinished);
-    assert_eq!(session.shed(usize::MAX), Shed::default());
+    assert_eq!(session.shed(usize::MAX, Sheddable::Any), Shed::default());
     assert_eq!(session.holds(), session.out.memory());
 }
