@@ -283,9 +283,9 @@ impl Client {
     }
 
     /// Its session or group has ended, and makes room for another one: whoever still keeps it among
-    /// the receivers of a topic lets it go when he is asked to ([`Core::let_go_of_ended`]).
+    /// the receivers of a topic lets it go when he is asked to ([`Core::let_go_if_due`]).
     ///
-    /// [`Core::let_go_of_ended`]: super::Core::let_go_of_ended
+    /// [`Core::let_go_if_due`]: super::Core::let_go_if_due
     pub(super) fn end_charge(&self) {
         if let Some(charge) = &mut *self.charge.lock() {
             charge.move_to(Account::Ended);

@@ -33,28 +33,31 @@ pub(super) struct LetGo {
 
 impl Core {
     /// Has ended sessions let go of, if there are many. For the timers, which come by often.
-    pub(super) fn let_go_if_due(&self, now: Timestamp) {
+    pub(super) async fn let_go_if_due(&self, now: Timestamp) {
         let held = self.accounts.of(Account::Ended);
         let is_much = held >= self.accounts.max() / MUCH_PART;
         let pause = if is_much { PAUSE_MIN_MS } else { PAUSE_MAX_MS };
         let since = now.as_millis().saturating_sub(self.let_go.last.load(Ordering::Relaxed));
         if held >= LEFT_ALONE_BYTES && since >= pause {
             self.let_go.last.store(now.as_millis(), Ordering::Relaxed);
-            self.let_go_of_ended();
+            self.let_go_of_ended().await;
         }
     }
 
     /// Has whoever keeps routes let go of those that do not hold any more.
-    pub(super) fn let_go_of_ended(&self) {
+    async fn let_go_of_ended(&self) {
         self.thread_routes.let_go(&self.router);
-        let keeps = |client: &Arc<Client>| client.keeps_routes.swap(false, Ordering::Relaxed);
         // Collected first: no guard of the registry is held while a client's lock is taken.
-        let clients = self.clients.iter().map(|entry| Arc::clone(entry.value()));
-        let clients: Vec<Arc<Client>> = clients.filter(keeps).collect();
-        for client in clients {
+        let keep = self.clients.iter().filter(|entry| entry.keeps_routes.load(Ordering::Relaxed));
+        let keep: Vec<Arc<Client>> = keep.map(|entry| Arc::clone(entry.value())).collect();
+        for client in keep {
+            // Before it is told: it says so again if it keeps some.
+            client.keeps_routes.store(false, Ordering::Relaxed);
             if let Some(link) = &client.lock().link {
                 link.signal(signal::ROUTES);
             }
+            // Most publishers may be among them: others get their turns in between.
+            tokio::task::consume_budget().await;
         }
     }
 }

@@ -246,7 +246,7 @@ impl Core {
             }
             self.look_at_clock();
             let now = self.now();
-            self.let_go_if_due(now);
+            self.let_go_if_due(now).await;
             for client in self.timers.take_due(now) {
                 // One client's fault must not take the clock from all others.
                 let handled = catch_unwind(AssertUnwindSafe(|| self.handle_timer(&client, now)));
