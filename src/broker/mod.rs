@@ -41,6 +41,7 @@ mod on_record;
 mod promise;
 mod publish;
 mod recover;
+mod refusal;
 mod retain;
 mod shared;
 mod signals;

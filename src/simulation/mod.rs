@@ -7,6 +7,7 @@
 //! `SIMULATION_SEEDS=1000..2000 cargo test --lib simulation::power_cut::more` runs as many workloads as one likes.
 
 mod account;
+mod answers;
 mod asking;
 mod begun;
 mod broker;
