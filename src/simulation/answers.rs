@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
-use super::asking::wait_until;
+use super::asking::{retained_value, wait_until};
 use super::broker::{Power, SMALL, TestBroker};
 use super::support::raw_client::RawClient;
 use super::support::server_packet::ServerPacket;
 use super::support::wire::{self, Connect};
+use crate::broker::Turn;
 use crate::config::Limits;
+use crate::protocol::QoS;
+use crate::session::Message;
 use crate::storage::simulated::SimulatedFiles;
 
 /// So many filters fill a turn.
@@ -108,6 +111,63 @@ fn an_unsubscribe_that_is_sent_again_waits_for_the_first() {
     assert_eq!(client.expect_packet(), ServerPacket::UnsubAck(5));
     after_power_cuts(&files, &power, |again, seed| {
         assert_eq!(again.core.metrics().subscriptions, 0, "seed {seed}: it is subscribed again");
+    });
+    broker.kill();
+}
+
+/// A retained value is on record, `first` removes it and has not that on record. Who removes it
+/// after him, at QoS 1, is answered when it stays away.
+fn a_second_removal_is_on_record(first: impl FnOnce(&TestBroker)) {
+    let (files, broker) = start();
+    let power = Power::with(&files, |_| None);
+    let mut second = RawClient::clean(broker.addr, "second");
+    second.publish_retained("r", 1, "value");
+    broker.wait_for_log(broker.log().submitted());
+    files.hold_syncs();
+    first(&broker);
+    wait_until("it is removed", || broker.core.metrics().retained == 0);
+    second.send(&wire::raw_publish(3, "r", Some(77), ""));
+    second.expect_nothing();
+    files.release_syncs();
+    assert_eq!(second.expect_packet(), ServerPacket::PubAck(77));
+    after_power_cuts(&files, &power, |again, seed| {
+        assert_eq!(retained_value(again, "r"), None, "seed {seed}: it is back");
+    });
+    broker.kill();
+}
+
+#[test]
+fn a_value_that_was_removed_lazily_is_gone_when_its_second_removal_is_acknowledged() {
+    a_second_removal_is_on_record(|broker| {
+        RawClient::clean(broker.addr, "first").send(&wire::raw_publish(1, "r", None, ""));
+    });
+}
+
+/// To wait for what is submitted is not enough.
+#[test]
+fn a_value_that_a_turn_under_way_has_removed_is_gone_when_its_second_removal_is_acknowledged() {
+    let (mut turn, core) = (Turn::new(), std::cell::OnceCell::new());
+    a_second_removal_is_on_record(|broker| {
+        let core = core.get_or_init(|| Arc::clone(&broker.core));
+        turn.begin(core);
+        let message = Arc::new(Message::new("r", b"", QoS::AtMostOnce));
+        assert!(core.publish_message(&mut turn, &message, true).is_none());
+    });
+    // Its record comes too late for the one who was told.
+    turn.finish(core.get().unwrap());
+}
+
+/// A value that comes after a removal which found nothing is newer than that.
+#[test]
+fn a_value_outlives_a_removal_that_came_before_it_and_found_nothing() {
+    let (files, broker) = start();
+    let power = Power::with(&files, |_| None);
+    let mut client = RawClient::clean(broker.addr, "client");
+    for value in ["first", "", "", "last"] {
+        client.publish_retained("r", 1, value);
+    }
+    after_power_cuts(&files, &power, |again, seed| {
+        assert_eq!(retained_value(again, "r").as_deref(), Some(&b"last"[..]), "seed {seed}");
     });
     broker.kill();
 }
