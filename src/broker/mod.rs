@@ -20,6 +20,7 @@ mod clock;
 mod connect;
 mod deferred;
 mod deliver;
+mod departed;
 mod entrance;
 mod fan_out;
 mod filters;
@@ -82,6 +83,7 @@ use clock::Clock;
 pub(crate) use clock::{WallClock, unix_millis};
 pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use deferred::DeferredFlush;
+use departed::Departed;
 use entrance::Entrance;
 pub(crate) use filters::LargePacket;
 pub(crate) use flush::Flushed;
@@ -136,6 +138,8 @@ pub(crate) struct Core {
     clients: DashMap<Arc<str>, Arc<Client>, RandomState>,
     /// Sessions by key that have left the registry and whose end is not on record yet.
     leaving: DashMap<u64, Arc<Client>, RandomState>,
+    /// What sessions have left that are over and have given their client ids free.
+    departed: Departed,
     /// What the broker goes on with by itself.
     background: Background,
     /// Groups of shared subscriptions by their whole filter, `$share/{name}/{filter}`.
@@ -213,6 +217,7 @@ impl Core {
             authentication_methods: security.methods,
             clients: DashMap::default(),
             leaving: DashMap::default(),
+            departed: Departed::default(),
             background: Background::default(),
             groups: DashMap::default(),
             router: Router::new(),

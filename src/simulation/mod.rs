@@ -14,6 +14,7 @@ mod broker;
 mod clock;
 mod copying;
 mod corruption;
+mod departed;
 mod failures;
 mod fixture;
 mod full_disk;
