@@ -161,13 +161,13 @@ impl Core {
                 self.take_over(old, request.peer, Continues::No).await;
                 // A CONNECT that found this session before it was replaced may have attached to it meanwhile.
                 if self.end_session_unless_attached(old).await {
-                    let ended = old.lock().on_record;
-                    let mut state = client.lock();
-                    state.on_record = state.on_record.max(ended);
                     replaced = None;
                 }
             }
             self.take_over(&client, request.peer, Continues::Yes).await;
+            if !self.until_departed(&client).await {
+                return Err(Cause::Shutdown);
+            }
             // What CONNACK says must be true after a crash as well: that the old session is gone, that
             // this one exists, and how long.
             if let Some(log) = &self.log
@@ -185,7 +185,9 @@ impl Core {
             }
             self.load_first(&client).await;
             // What the connection before it has published is delivered and on record first.
-            client.until_published().await;
+            if !client.until_published(self).await {
+                return Err(Cause::Shutdown);
+            }
             let _turn = self.enter_turn();
             let mut guard = client.lock();
             let state = &mut *guard;

@@ -44,7 +44,7 @@ use crate::turns::TurnGuard;
 const AT_ONCE: usize = 256;
 
 /// How often a new connection looks whether what the one before it has published is delivered.
-const FAN_OUT_LOOK: Duration = Duration::from_millis(2);
+pub(super) const FAN_OUT_LOOK: Duration = Duration::from_millis(2);
 
 /// See the module's documentation.
 pub(crate) struct FanOut {
@@ -135,11 +135,15 @@ impl Client {
     }
 
     /// Waits until it is not. That ends by itself: a fan-out waits for its place and its turns, and for
-    /// no client.
-    pub(super) async fn until_published(&self) {
+    /// no client. `false`: the broker shuts down, and wills that were on their way stay there.
+    pub(super) async fn until_published(&self, core: &Core) -> bool {
         while self.is_publishing() {
+            if core.is_shutting_down() {
+                return false;
+            }
             tokio::time::sleep(FAN_OUT_LOOK).await;
         }
+        true
     }
 }
 

@@ -33,11 +33,20 @@ pub(crate) struct Progress<C> {
     refused: u64,
     /// Shared subscriptions that were given up.
     given_up: HashSet<Box<str>, RandomState>,
+    /// The answer waits for what earlier turns have put on record: the last may have nothing to add.
+    waits: bool,
 }
 
 impl<C> Progress<C> {
     fn new(cursor: C) -> Self {
-        Self { cursor, is_checked: false, codes: Vec::new(), refused: 0, given_up: HashSet::default() }
+        Self {
+            cursor,
+            is_checked: false,
+            codes: Vec::new(),
+            refused: 0,
+            given_up: HashSet::default(),
+            waits: false,
+        }
     }
 
     /// Checks more of the packet; `true` when all of it is right and the client can take the answer.
@@ -62,6 +71,13 @@ impl<C> Progress<C> {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    /// The packet is done, and its answer is added in this turn.
+    fn wait(&self, turn: &mut Turn) {
+        if self.waits {
+            turn.log.wait();
+        }
     }
 }
 
@@ -122,12 +138,14 @@ impl Core {
         while !turn.budget.is_spent() {
             let Some((filter, options)) = progress.cursor.next(body) else {
                 drop(state);
+                progress.wait(turn);
                 publisher.answer_subscribe(progress.cursor.packet_id, &progress.codes);
                 self.log_refused_filters(client, progress.refused);
                 return Ok(true);
             };
             let code =
                 self.subscribe_one(turn, client, &mut state, (filter, options, id), &mut progress.refused);
+            progress.waits |= state.session.is_durable() && !code.is_error();
             progress.codes.push(code);
         }
         Ok(false)
@@ -159,6 +177,7 @@ impl Core {
                     given_up.is_empty(),
                 );
                 drop(guard);
+                progress.wait(turn);
                 publisher.answer_unsubscribe(progress.cursor.packet_id, &progress.codes);
                 return Ok(true);
             };
@@ -166,6 +185,7 @@ impl Core {
             if code == ReasonCode::Success && filter.starts_with("$share/") {
                 progress.given_up.insert(Box::from(filter));
             }
+            progress.waits |= state.session.is_durable();
             progress.codes.push(code);
             turn.budget.spend(cost::FILTER);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::client::{KeepFor, signal};
-use super::fan_out::FanOut;
+use super::fan_out::{FanOut, Publishing};
 use super::hand_over::SLICE_FILTERS;
 use super::last_words::LastWords;
 use super::turn_log::TurnLog;
@@ -187,7 +187,7 @@ impl Core {
     fn end_locked(&self, client: &Arc<Client>, state: &mut ClientState) -> LeftBehind {
         // Two may have a reason at once: its connection has ended it, and a successor does not want it.
         if state.session.is_ended() {
-            return LeftBehind { will: None };
+            return LeftBehind::default();
         }
         let is_durable = state.session.is_durable();
         let begun = begun(state);
@@ -220,15 +220,19 @@ impl Core {
         (state.replays, state.local) = (None, None);
         let _ = state.filed_worse.take_if(|worse| worse.is_empty());
         self.timers.cancel(client, state);
-        LeftBehind { will }
+        // Under the lock: who sees that the session is over waits for its will.
+        let publishing = will.is_some().then(|| Publishing::of(client));
+        LeftBehind { will, publishing }
     }
 
     /// Frees the client id, if this client still has it, and publishes a will that waited. Not
     /// under the client's lock.
     #[must_use = "the rest of the will has to be delivered"]
-    fn forget(&self, turn: &mut Turn, client: &Client, left: LeftBehind) -> Option<Box<FanOut>> {
+    fn forget(&self, turn: &mut Turn, client: &Arc<Client>, left: LeftBehind) -> Option<Box<FanOut>> {
+        self.note_departed(client);
         self.clients.remove_if(&client.id, |_, registered| registered.key == client.key);
         let fan_out = left.will.and_then(|will| self.publish_will(turn, client, &will.1));
+        turn.published.extend(left.publishing);
         if client.lock().leaving.is_none() {
             self.leaving.remove(&client.key);
         }
@@ -239,10 +243,13 @@ impl Core {
     pub(crate) async fn run_timers(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for tick in 0_u64.. {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = self.shut_down() => return,
+            }
+            if tick.is_multiple_of(1_000 / TICK_MS) {
+                self.forget_departed();
             }
             self.look_at_clock();
             let now = self.now();
@@ -311,6 +318,8 @@ impl Core {
             return Due::Turn(fan_out);
         }
         let due_will = state.delayed_will.take_if(|will| will.0 <= now);
+        // Under the lock, to the end of the turn: what a successor publishes comes behind it.
+        let _publishing = due_will.is_some().then(|| Publishing::of(client));
         if let Some(at) = state.offline_deadline() {
             self.timers.set(client, state, at);
         }
@@ -408,6 +417,9 @@ enum Due {
 struct IsAttached;
 
 /// What a session that ends leaves to be done.
+#[derive(Default)]
 struct LeftBehind {
     will: Option<Box<(Timestamp, Will)>>,
+    /// Nobody comes in with its client id before that is published.
+    publishing: Option<Publishing>,
 }

@@ -20,6 +20,7 @@ mod clock;
 mod connect;
 mod deferred;
 mod deliver;
+mod departed;
 mod ended;
 mod entrance;
 mod fan_out;
@@ -42,6 +43,7 @@ mod on_record;
 mod promise;
 mod publish;
 mod recover;
+mod refusal;
 mod retain;
 mod shared;
 mod signals;
@@ -82,6 +84,7 @@ use clock::Clock;
 pub(crate) use clock::{WallClock, unix_millis};
 pub(crate) use connect::{Attached, ConnectRequest};
 pub(crate) use deferred::DeferredFlush;
+use departed::Departed;
 use ended::LetGo;
 use entrance::Entrance;
 pub(crate) use filters::LargePacket;
@@ -96,9 +99,10 @@ pub use local::ReceivedMessage;
 use memory::Memory;
 pub(crate) use promise::Promiser;
 pub(crate) use publish::Publisher;
+pub(crate) use refusal::Refusal;
 pub(crate) use retain::Kept;
 use sources::Sources;
-pub(crate) use subscribe::{Added, Refusal};
+pub(crate) use subscribe::Added;
 use superseded::Superseded;
 use take_overs::TakeOvers;
 pub(crate) use timers::TICK_MS;
@@ -138,6 +142,8 @@ pub(crate) struct Core {
     clients: DashMap<Arc<str>, Arc<Client>, RandomState>,
     /// Sessions by key that have left the registry and whose end is not on record yet.
     leaving: DashMap<u64, Arc<Client>, RandomState>,
+    /// What sessions have left that are over and have given their client ids free.
+    departed: Departed,
     /// What the broker goes on with by itself.
     background: Background,
     /// Groups of shared subscriptions by their whole filter, `$share/{name}/{filter}`.
@@ -217,6 +223,7 @@ impl Core {
             authentication_methods: security.methods,
             clients: DashMap::default(),
             leaving: DashMap::default(),
+            departed: Departed::default(),
             background: Background::default(),
             groups: DashMap::default(),
             router: Router::new(),

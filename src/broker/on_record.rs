@@ -87,8 +87,9 @@ impl Core {
     /// CONNACK has waited in vain: a session that was there before is again without connection, and
     /// its will is to be sent when its time comes.
     pub(super) fn stay_without_connection(&self, client: &Arc<Client>) {
+        // To the end: what the session gives away may be the last that refers to its place in the log.
+        let _turn = self.enter_turn();
         {
-            let _turn = self.enter_turn();
             let mut guard = client.lock();
             let state = &mut *guard;
             if state.link.is_some() || state.session.is_ended() {

@@ -373,10 +373,19 @@ impl Core {
     }
 
     /// The will of a connection of `client` that ended without DISCONNECT. `Some`: what did not fit
-    /// into the turn.
+    /// into the turn; it holds back the client's next connection, whose messages are to come behind it.
     #[must_use = "the rest has to be delivered"]
-    pub(crate) fn publish_will(&self, turn: &mut Turn, client: &Client, will: &Will) -> Option<Box<FanOut>> {
-        self.publish_will_of(turn, client.key, will)
+    pub(crate) fn publish_will(
+        &self,
+        turn: &mut Turn,
+        client: &Arc<Client>,
+        will: &Will,
+    ) -> Option<Box<FanOut>> {
+        let mut rest = self.publish_will_of(turn, client.key, will);
+        if let Some(rest) = &mut rest {
+            rest.hold_back_successors(client);
+        }
+        rest
     }
 
     /// The same by the session's key. The will goes off the record in the same frame, so that it is published once whatever happens.

@@ -8,6 +8,7 @@ use super::sys::is_sys;
 use super::turn_log::{Retention, TurnLog};
 use crate::accounts::{Account, signed};
 use crate::escape::escape;
+use crate::protocol::QoS;
 use crate::router::Retained;
 use crate::session::{Message, Outgoing, Owner};
 
@@ -39,7 +40,7 @@ impl Core {
         source: Option<(&Arc<str>, Option<&Arc<str>>)>,
     ) -> Retention {
         if outgoing.payload().is_empty() {
-            return self.forget_retained(turn_log, outgoing.topic());
+            return self.forget_retained(turn_log, outgoing);
         }
         let (source, source_cost) =
             source.map_or((0, 0), |(client_id, user)| self.sources.take(client_id, user));
@@ -59,7 +60,7 @@ impl Core {
         if let Some((limit, value)) = refused {
             self.accounts.add(Account::Retained, -signed(outgoing.cost() + self.sources.release(source)));
             // Later subscribers had better get nothing than what is out of date.
-            let removed = self.forget_retained(turn_log, outgoing.topic());
+            let removed = self.forget_retained(turn_log, outgoing);
             self.refuse_retained(outgoing.topic(), limit, value);
             return removed;
         }
@@ -108,9 +109,20 @@ impl Core {
         }
     }
 
-    fn forget_retained(&self, turn_log: &TurnLog, topic: &str) -> Retention {
+    /// The topic has no retained message any more, by the word of this publish.
+    ///
+    /// If there is none, whoever took it may not have that on record yet: his turn may be open, or his
+    /// message on its way to many, and at QoS 0 he has not been told anything. So what is acknowledged
+    /// goes on record by itself, and what the topic had before is older than that.
+    fn forget_retained(&self, turn_log: &TurnLog, outgoing: &Outgoing<'_>) -> Retention {
+        let (topic, is_acknowledged) = (outgoing.topic(), outgoing.qos() != QoS::AtMostOnce);
         let mut revision = 0;
-        if let Some(removed) = self.retained.remove_with(topic, || revision = self.revision_for(topic)) {
+        let removed = self.retained.remove_with(topic, |is_there| {
+            if is_there || is_acknowledged {
+                revision = self.revision_for(topic);
+            }
+        });
+        if let Some(removed) = removed {
             self.note_superseded(turn_log, &removed);
             self.give_back(&removed.message);
         }

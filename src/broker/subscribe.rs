@@ -8,7 +8,7 @@ use ahash::RandomState;
 
 use super::budget::cost;
 use super::client::Replay;
-use super::topics::TopicLimit;
+use super::refusal::Refusal;
 use super::turn_log::Retention;
 use super::{Client, ClientState, Core, Kept, Publisher, Turn, flush};
 use crate::accounts::{Account, Room, signed};
@@ -272,11 +272,16 @@ impl Core {
         state: &mut ClientState,
         filter: &str,
     ) -> ReasonCode {
-        if !state.session.unsubscribe(filter) {
-            return ReasonCode::NoSubscriptionExisted;
-        }
+        let is_there = state.session.unsubscribe(filter);
         if state.session.is_durable() {
-            turn.log.record(&Record::Unsubscribe { session: client.key, filter }, true);
+            // Also if there is none: who took it, for an earlier connection, may not be on record yet.
+            turn.log.wait();
+            if is_there {
+                turn.log.record(&Record::Unsubscribe { session: client.key, filter }, true);
+            }
+        }
+        if !is_there {
+            return ReasonCode::NoSubscriptionExisted;
         }
         self.remove_subscription(filter, client.key, state);
         ReasonCode::Success
@@ -404,39 +409,6 @@ enum Newness {
     Changed,
     /// Just so.
     Same,
-}
-
-/// Why a filter was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    Topic(TopicLimit),
-    TooMany,
-    TooManyBytes,
-    BadSharedFilter,
-    SessionEnded,
-    /// What lasts is at its part of `limits.memory_max`.
-    Memory,
-}
-
-impl Refusal {
-    fn reason_code(self) -> ReasonCode {
-        match self {
-            Self::TooMany | Self::TooManyBytes | Self::Memory => ReasonCode::QuotaExceeded,
-            Self::Topic(_) | Self::BadSharedFilter => ReasonCode::TopicFilterInvalid,
-            Self::SessionEnded => ReasonCode::UnspecifiedError,
-        }
-    }
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Topic(limit) => limit.label(),
-            Self::TooMany => "subscriptions_max",
-            Self::TooManyBytes => "subscription_bytes_max",
-            Self::BadSharedFilter => "bad_shared_filter",
-            Self::SessionEnded => "session_ended",
-            Self::Memory => "memory_max",
-        }
-    }
 }
 
 /// Bytes that a filter takes in session and router, where most take less (`tests/memory.rs`).

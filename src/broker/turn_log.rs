@@ -257,7 +257,7 @@ impl TurnLog {
         let waited_for = std::mem::take(&mut self.waited_for);
         let urgency = if waited || waited_for { Urgency::Waited } else { Urgency::Lazy };
         if self.batch.is_empty() {
-            return Some(log.submitted());
+            return Some(log.submitted_and_wanted());
         }
         if std::mem::take(&mut self.stamped) {
             core.record_jump(log);

@@ -94,29 +94,29 @@ impl<M: Retained> RetainedStore<M> {
 
     /// Removes and returns the retained message of the topic.
     pub fn remove(&self, topic: &str) -> Option<M> {
-        self.remove_with(topic, || {})
+        self.remove_with(topic, |_| {})
     }
 
-    /// The same; `removing` is called while the topic is locked, if there is a message.
-    pub fn remove_with(&self, topic: &str, mut removing: impl FnMut()) -> Option<M> {
-        self.take_if(topic, |_| {
-            removing();
+    /// The same; `removing` is called while the topic is locked, and told whether there is a message.
+    pub fn remove_with(&self, topic: &str, removing: impl FnOnce(bool)) -> Option<M> {
+        self.take_if(topic, |held| {
+            removing(held.is_some());
             true
         })
     }
 
     /// Removes the retained message of the topic if it is the one that `wanted` knows.
     pub fn remove_if(&self, topic: &str, wanted: impl Fn(&M) -> bool) -> bool {
-        self.take_if(topic, wanted).is_some()
+        self.take_if(topic, |held| held.is_some_and(wanted)).is_some()
     }
 
-    fn take_if(&self, topic: &str, mut wanted: impl FnMut(&M) -> bool) -> Option<M> {
+    /// `wanted` is asked while the topic is locked, also if it has no message.
+    fn take_if(&self, topic: &str, wanted: impl FnOnce(Option<&M>) -> bool) -> Option<M> {
         let hash = self.hash(topic.as_bytes());
         let mut shard = self.shard(hash).write();
-        let entry = shard.find_entry(hash, |held| held.topic_bytes() == topic.as_bytes()).ok()?;
-        if !wanted(entry.get()) {
-            return None;
-        }
+        let entry = shard.find_entry(hash, |held| held.topic_bytes() == topic.as_bytes()).ok();
+        let is_wanted = wanted(entry.as_ref().map(|entry| entry.get()));
+        let entry = entry.filter(|_| is_wanted)?;
         let (removed, _) = entry.remove();
         self.names.write().remove(topic);
         if shard.capacity() > 16 && shard.len() < shard.capacity() / 4 {
@@ -294,6 +294,25 @@ mod tests {
             "it disappears"
         );
         assert_eq!((store.len(), store.get(topic)), (0, None));
+    }
+
+    /// Else its number could be above that of a message that comes right after it was looked for.
+    #[test]
+    fn a_removal_that_finds_nothing_is_told_so_while_the_topic_is_locked() {
+        let store = RetainedStore::new();
+        let topic = "a/b";
+        for is_there in [true, false] {
+            store.set(Note(topic, 1));
+            if !is_there {
+                store.remove(topic);
+            }
+            let mut told = None;
+            let removed = store.remove_with(topic, |found| {
+                let is_locked = store.shard(store.hash(topic.as_bytes())).try_read().is_none();
+                told = Some((found, is_locked));
+            });
+            assert_eq!((removed.is_some(), told), (is_there, Some((is_there, true))));
+        }
     }
 
     #[test]

@@ -51,8 +51,13 @@ impl TestBroker {
         wall: WallClock,
     ) -> io::Result<Self> {
         let broker = Self::start_idle(files, options, limits, wall)?;
-        broker.runtime.spawn(Arc::clone(&broker.core).run_background());
+        broker.run_background();
         Ok(broker)
+    }
+
+    /// What the broker goes on with by itself begins.
+    pub(super) fn run_background(&self) {
+        self.runtime.spawn(Arc::clone(&self.core).run_background());
     }
 
     /// One in which nothing changes its owner, so that a crash finds it as it was given away.

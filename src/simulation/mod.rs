@@ -7,12 +7,14 @@
 //! `SIMULATION_SEEDS=1000..2000 cargo test --lib simulation::power_cut::more` runs as many workloads as one likes.
 
 mod account;
+mod answers;
 mod asking;
 mod begun;
 mod broker;
 mod clock;
 mod copying;
 mod corruption;
+mod departed;
 mod failures;
 mod fixture;
 mod full_disk;

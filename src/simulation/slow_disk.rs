@@ -255,3 +255,31 @@ fn a_session_whose_client_is_refused_for_a_slow_disk_stays_as_it_was() {
     assert!(again.core.has_delayed_will("A"), "its will is lost");
     again.kill();
 }
+
+/// It has messages of a group that another member can have: they go to that one when CONNACK has
+/// waited in vain.
+#[test]
+fn a_member_that_is_refused_for_a_slow_disk_gives_its_messages_away() {
+    const SENT: usize = 200;
+    let files = SimulatedFiles::new(1);
+    let limits = Limits { connect_timeout: Duration::from_millis(200), ..Limits::default() };
+    let broker = TestBroker::start(Arc::new(files.clone()), SMALL, limits).unwrap();
+    let connect = |seconds| Connect5::resuming("A").session_expiry(seconds);
+    let (mut member, ..) = RawClient5::open(broker.addr, &connect(60));
+    member.subscribe("$share/g/t", 1);
+    member.disconnect();
+    let mut publisher = RawClient::clean(broker.addr, "publisher");
+    for n in 0..SENT {
+        publisher.publish("t", 1, n.to_string());
+    }
+    let mut other = RawClient::clean(broker.addr, "other");
+    other.subscribe("$share/g/t", 1);
+    broker.wait_for_log(broker.log().submitted());
+    files.hold_syncs();
+    RawClient5::refused(broker.addr, &connect(6_000).bytes(), 0x88);
+    files.release_syncs();
+    for n in 0..SENT {
+        other.expect_message_and_ack("t", n.to_string());
+    }
+    broker.kill();
+}

@@ -219,6 +219,16 @@ impl Log {
         self.shared.pending.lock().cursor
     }
 
+    /// The same for somebody who waits for it: what was to wait for company goes now.
+    pub(crate) fn submitted_and_wanted(&self) -> Position {
+        let mut pending = self.shared.pending.lock();
+        if !pending.parts.is_empty() && !pending.waited {
+            pending.waited = true;
+            self.shared.work.notify_one();
+        }
+        pending.cursor
+    }
+
     /// What ends at or before this can be [read](Self::read_with).
     pub(crate) fn written(&self) -> Position {
         self.shared.written()

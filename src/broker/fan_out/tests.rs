@@ -42,7 +42,7 @@ fn served(core: &Core) -> u64 {
     core.metrics().dropped.get("offline_qos0").copied().unwrap_or(0)
 }
 
-fn publish_will(core: &Core, client: &Client) -> Option<Box<FanOut>> {
+fn publish_will(core: &Core, client: &Arc<Client>) -> Option<Box<FanOut>> {
     let will = Will {
         key: 0,
         owner: Owner { client_id: Arc::clone(&client.id), user: None },

@@ -63,6 +63,19 @@ fn nothing_that_is_waited_for_waits_for_a_timer() {
     assert!(rig.log.committed() >= end_of(&waited[0]) && end_of(&waited[0]) > end_of(&lazy[0]));
 }
 
+/// Somebody waits for all that there is, without a record of his own.
+#[test]
+fn what_was_lazy_is_written_when_somebody_wants_it() {
+    let mut rig = Rig::open(&SimulatedFiles::new(1), SMALL);
+    let lazy = rig.submit(&[b"lazy"], Urgency::Lazy);
+    rig.turn();
+    assert!(rig.log.committed() < end_of(&lazy[0]));
+    let wanted = rig.log.submitted_and_wanted();
+    rig.writer.park(Next { at: None, patient: false });
+    rig.turn();
+    assert!(wanted == end_of(&lazy[0]) && rig.log.committed() == wanted);
+}
+
 #[test]
 fn what_nobody_waits_for_waits_for_company() {
     let files = SimulatedFiles::new(1);
