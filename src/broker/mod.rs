@@ -114,7 +114,6 @@ use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
 use crate::escape::escape;
 use crate::ledger::Ledger;
-use crate::logging;
 use crate::metrics::{Metrics, MetricsSnapshot, StorageSnapshot};
 use crate::router::{RetainedStore, Router, ThreadRoutes};
 use crate::storage::{Log, LogStatus};
@@ -306,7 +305,6 @@ impl Core {
                 .map(|account| (account.label(), self.accounts.of(account) as u64))
                 .collect(),
             unfinished_bytes: self.unfinished.total() as u64,
-            log_lines_lost: logging::lines_lost(),
             storage: self.log.as_ref().map(|log| storage_snapshot(log.status())),
             ..counters
         }
