@@ -87,7 +87,7 @@ use entrance::Entrance;
 pub(crate) use filters::LargePacket;
 pub(crate) use flush::Flushed;
 pub(crate) use handle::Handle;
-pub(crate) use keeper::run as keep_log;
+pub(crate) use keeper::{run as keep_log, watch_disk};
 pub(crate) use last_words::{LastWords, LastWordsCharge};
 pub(crate) use lifecycle::Disconnected;
 use limits::LiveLimits;
