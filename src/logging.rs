@@ -32,6 +32,7 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
+use crate::metrics::LOG_LINES_LOST;
 
 pub use self::queue::QUEUE_BYTES;
 use self::queue::Queue;
@@ -53,10 +54,13 @@ const FLUSH_MOST: Duration = Duration::from_secs(5);
 pub fn init(log: &LogConfig) -> Result<LogControl, LogError> {
     let filter = log.filter().ok_or_else(|| LogError::Filter(log.level.clone()))?;
     let is_colored = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let queue = Arc::new(Queue::new(match log.format {
-        LogFormat::Text => text_loss,
-        LogFormat::Json => json_loss,
-    }));
+    let queue = Arc::new(Queue::new(
+        &LOG_LINES_LOST,
+        match log.format {
+            LogFormat::Text => text_loss,
+            LogFormat::Json => json_loss,
+        },
+    ));
     let writer = {
         let queue = Arc::clone(&queue);
         move || Line(Arc::clone(&queue))
@@ -101,7 +105,7 @@ pub fn flush() {
 /// Lines of this process's log that were lost because nobody read what was written before, or because writing failed.
 /// 0 without [`init`].
 pub fn lines_lost() -> u64 {
-    LOG.get().map_or(0, |queue| queue.lost())
+    LOG_LINES_LOST.get()
 }
 
 /// Takes one line.

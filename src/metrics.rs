@@ -24,6 +24,9 @@ impl Counter {
     }
 }
 
+/// Lines of the process's log that were lost: one log for all brokers of the process.
+pub(crate) static LOG_LINES_LOST: Counter = Counter(AtomicU64::new(0));
+
 /// A number that goes up and down.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge(AtomicU64);
@@ -235,7 +238,7 @@ impl Metrics {
             quick_take_overs: self.quick_take_overs.get(),
             sheddings: self.sheddings.get(),
             turns_long: self.turns_long.get(),
-            log_lines_lost: 0,
+            log_lines_lost: LOG_LINES_LOST.get(),
             storage: None,
         }
     }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 
@@ -87,6 +87,22 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = core.shut_down() => return,
         }
         segments = log.sealed_segments().len().max(SEGMENTS_FEW);
+    }
+}
+
+/// Tells of a disk that does not answer, until the log is closed: the end of the broker waits for
+/// the disk as well. Apart from [`run`], which may be one of those who wait.
+pub(crate) async fn watch_disk(core: Arc<Core>) {
+    let Some(log) = core.log.as_ref().map(Arc::downgrade) else { return };
+    drop(core);
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match log.upgrade() {
+            Some(log) if !log.is_closed() => log.tell_stalled(Instant::now()),
+            _ => return,
+        }
     }
 }
 

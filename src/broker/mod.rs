@@ -90,7 +90,7 @@ use entrance::Entrance;
 pub(crate) use filters::LargePacket;
 pub(crate) use flush::Flushed;
 pub(crate) use handle::Handle;
-pub(crate) use keeper::run as keep_log;
+pub(crate) use keeper::{run as keep_log, watch_disk};
 pub(crate) use last_words::{LastWords, LastWordsCharge};
 pub(crate) use lifecycle::Disconnected;
 use limits::LiveLimits;
@@ -118,7 +118,6 @@ use crate::authentication::AuthenticationMethods;
 use crate::config::Limits;
 use crate::escape::escape;
 use crate::ledger::Ledger;
-use crate::logging;
 use crate::metrics::{Metrics, MetricsSnapshot, StorageSnapshot};
 use crate::router::{RetainedStore, Router, ThreadRoutes};
 use crate::storage::{Log, LogStatus};
@@ -313,7 +312,6 @@ impl Core {
                 .map(|account| (account.label(), self.accounts.of(account) as u64))
                 .collect(),
             unfinished_bytes: self.unfinished.total() as u64,
-            log_lines_lost: logging::lines_lost(),
             storage: self.log.as_ref().map(|log| storage_snapshot(log.status())),
             ..counters
         }

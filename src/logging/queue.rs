@@ -6,10 +6,11 @@
 //! many were lost, where they would have stood.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::metrics::Counter;
 
 /// Bytes of lines that wait to be written, or are being written.
 pub const QUEUE_BYTES: usize = 1024 * 1024;
@@ -28,8 +29,8 @@ pub(super) struct Queue {
     news: Condvar,
     /// Something was written, or could not be.
     progress: Condvar,
-    /// Lines, since the start.
-    lost: AtomicU64,
+    /// Lines.
+    lost: &'static Counter,
     loss_line: LossLine,
 }
 
@@ -60,14 +61,10 @@ impl State {
 }
 
 impl Queue {
-    pub(super) fn new(loss_line: LossLine) -> Self {
+    /// Counts there what is lost.
+    pub(super) fn new(lost: &'static Counter, loss_line: LossLine) -> Self {
         let (news, progress) = (Condvar::new(), Condvar::new());
-        Self { state: Mutex::default(), news, progress, lost: AtomicU64::new(0), loss_line }
-    }
-
-    /// Lines lost since the start.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        Self { state: Mutex::default(), news, progress, lost, loss_line }
     }
 
     /// Takes a line, or several, each with its line break. Never waits for the reader.
@@ -90,7 +87,7 @@ impl Queue {
     fn lose(&self, state: &mut State, bytes: &[u8]) {
         let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
         state.untold += lines;
-        self.lost.fetch_add(lines, Ordering::Relaxed);
+        self.lost.add(lines);
     }
 
     /// Writes what comes, for ever: the work of the thread.
@@ -247,7 +244,8 @@ mod tests {
 
     impl House {
         fn start() -> Self {
-            let queue = Arc::new(Queue::new(|lines| format!("{lines} lost\n")));
+            let lost: &Counter = Box::leak(Box::default());
+            let queue = Arc::new(Queue::new(lost, |lines| format!("{lines} lost\n")));
             let ((attempts, attempted), (answers, answered)) = (channel(), channel());
             let reader = Reader { attempts, answers: answered };
             let writing = Arc::clone(&queue);
@@ -284,7 +282,7 @@ mod tests {
         (0..fit + 3).for_each(|n| house.queue.push(line(n).as_bytes()));
         // Shorter than what is left: it must not overtake the line about those before it.
         house.queue.push(b"s\n");
-        assert_eq!(house.queue.lost(), 4);
+        assert_eq!(house.queue.lost.get(), 4);
         house.answer(Ok(usize::MAX));
         let mut read = String::new();
         while !read.ends_with("lost\n") {
@@ -297,7 +295,7 @@ mod tests {
         house.queue.push(b"again\n");
         assert_eq!(house.read(), "again\n");
         assert!(house.queue.flush(PATIENCE, PATIENCE));
-        assert_eq!(house.queue.lost(), 4);
+        assert_eq!(house.queue.lost.get(), 4);
     }
 
     #[test]
@@ -315,7 +313,7 @@ mod tests {
         assert_eq!(house.attempt(), "\n");
         house.answer(broken());
         assert!(house.queue.flush(PATIENCE, PATIENCE), "nothing is waited for that cannot be written");
-        assert_eq!(house.queue.lost(), 2);
+        assert_eq!(house.queue.lost.get(), 2);
         house.queue.push(b"3\n");
         assert_eq!([house.read(), house.read(), house.read()], ["\n", "2 lost\n", "3\n"]);
     }

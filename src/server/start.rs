@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::{Broker, security};
 use crate::auth::gate::Gate;
 use crate::authentication::{AuthenticationMethod, AuthenticationMethods};
-use crate::broker::{Core, Security, keep_log, sys};
+use crate::broker::{Core, Security, keep_log, sys, watch_disk};
 use crate::config::{AclSubscribe, ClientCertificate, Config, ListenerConfig, StorageKind, Transport};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::net::{self, BindError, BoundListener, LiveListener, TlsError};
@@ -163,6 +163,7 @@ impl Prepared {
         tokio::spawn(Arc::clone(&core).run_timers());
         tokio::spawn(Arc::clone(&core).run_background());
         tokio::spawn(keep_log(Arc::clone(&core)));
+        tokio::spawn(watch_disk(Arc::clone(&core)));
         tokio::spawn(end_with_log(Arc::clone(&core), Arc::clone(&live)));
         if let Some(interval) = config.sys_interval {
             tokio::spawn(sys::run(Arc::clone(&core), interval));

@@ -272,7 +272,7 @@ fn a_member_that_is_refused_for_a_slow_disk_gives_its_messages_away() {
     for n in 0..SENT {
         publisher.publish("t", 1, n.to_string());
     }
-    let mut other = RawClient::clean(broker.addr, "other");
+    let mut other = RawClient::persistent(broker.addr, "other");
     other.subscribe("$share/g/t", 1);
     broker.wait_for_log(broker.log().submitted());
     files.hold_syncs();

@@ -18,6 +18,7 @@ use super::frame::{Batch, FileHeader, Kind, settle};
 use super::open::{Report, Visitor, recover};
 use super::segments::{Freed, ReadError, SegmentInfo, Segments, Window};
 use super::shared::{Counters, Part, Shared, Timing};
+use super::watched::{Watch, Watched};
 use super::writer::Writer;
 use crate::ledger::{Ledger, Position};
 use crate::turns::Ended;
@@ -152,6 +153,8 @@ impl Log {
         ledger: Arc<Ledger>,
         visitor: &mut dyn Visitor,
     ) -> io::Result<(Arc<Self>, Writer, Report)> {
+        let watch = Arc::new(Watch::default());
+        let files: Arc<dyn Files> = Arc::new(Watched::new(files, Arc::clone(&watch)));
         let directory = Directory::new(Arc::clone(&files));
         let recovered = recover(&directory, visitor)?;
         let start = Position::new(recovered.next_segment, 0);
@@ -159,7 +162,8 @@ impl Log {
         ledger.set_written(start);
         let segments = Segments::new(files, ledger, recovered.segments);
         let settings = (options, timing);
-        let shared = Shared::new(directory, segments, recovered.checkpoints, settings, recovered.tag, start);
+        let shared =
+            Shared::new((directory, watch), segments, recovered.checkpoints, settings, recovered.tag, start);
         let shared = Arc::new(shared);
         let writer = Writer::new(Arc::clone(&shared), recovered.cuts);
         let log = Arc::new(Self { shared, thread: Mutex::default() });
@@ -257,6 +261,11 @@ impl Log {
     /// Whether messages may go from one session to another. May block.
     pub(crate) fn may_hand_over(&self) -> bool {
         self.shared.may_hand_over()
+    }
+
+    /// Tells the operator's log of operations of the disk that are under way for long. Does not wait for them.
+    pub(crate) fn tell_stalled(&self, now: Instant) {
+        self.shared.watch.tell_stalled(&*self.shared.files, now);
     }
 
     /// Looks after the room that is kept for a full disk. Blocks.

@@ -29,11 +29,11 @@ mod segments;
 mod shared;
 #[cfg(test)]
 pub(crate) mod simulated;
-mod slow_syncs;
 mod tail;
 #[cfg(test)]
 mod tests;
 mod waits;
+mod watched;
 mod watermark;
 mod writer;
 

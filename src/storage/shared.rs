@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::frame::FILE_HEADER;
 use super::log::LogOptions;
 use super::reserve::Reserve;
 use super::segments::Segments;
-use super::slow_syncs::SlowSyncs;
+use super::watched::Watch;
 use super::watermark::{Identity, Watermark, identity};
 use crate::ledger::Position;
 
@@ -112,7 +113,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) checkpoints: Checkpoints,
     pub(super) reserve: Reserve,
-    pub(super) slow_syncs: SlowSyncs,
+    pub(super) watch: Arc<Watch>,
     short_of_room: AtomicBool,
     /// Bytes that may wait in memory.
     pending_max: AtomicUsize,
@@ -121,7 +122,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Of a log that goes on at `start`; everything before that is safe.
     pub(super) fn new(
-        files: Directory,
+        (files, watch): (Directory, Arc<Watch>),
         segments: Segments,
         checkpoints: Checkpoints,
         (options, timing): (LogOptions, Timing),
@@ -149,7 +150,7 @@ impl Shared {
             counters: Counters::default(),
             checkpoints,
             reserve,
-            slow_syncs: SlowSyncs::default(),
+            watch,
             short_of_room: AtomicBool::new(false),
             pending_max: AtomicUsize::new(options.pending_bytes_max),
         }

@@ -292,7 +292,7 @@ impl Writer {
     fn sync(&mut self, index: usize) -> Result<(), Failure> {
         let file = self.file(index)?;
         let tail = &mut self.tails[index];
-        if let Err(error) = self.shared.slow_syncs.watch(|| file.sync()) {
+        if let Err(error) = file.sync() {
             tail.distrusted = true;
             self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
             return Err(failed("sync", &tail.header.name())(error));

@@ -3,7 +3,7 @@
 use super::*;
 use crate::logging::tests::Lines;
 
-const RETRY: Duration = Duration::from_millis(250);
+pub(super) const RETRY: Duration = Duration::from_millis(250);
 
 fn deeds() -> Vec<Deed> {
     let mut deeds = Vec::new();

@@ -13,6 +13,7 @@ mod model;
 mod power_cut;
 mod reading;
 mod room;
+mod slow_disk;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
