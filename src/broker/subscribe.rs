@@ -303,6 +303,7 @@ impl Core {
         let mut found: Vec<Kept> = Vec::new();
         let mut slices = 0;
         while state.may_replay()
+            && !self.replay_waits(state)
             && let Some(replays) = &mut state.replays
             && let Some(replay) = replays.front_mut()
         {
@@ -330,7 +331,7 @@ impl Core {
         if state.session.out.has_output() {
             turn.promise_flush(client, state);
         }
-        state.may_replay()
+        state.may_replay() && !self.replay_waits(state)
     }
 
     fn send_retained(
@@ -440,6 +441,18 @@ fn subscription_cost(filter: &str) -> usize {
 /// The same for so many filters of so many bytes together.
 pub(super) fn subscriptions_cost(filters: usize, bytes: usize) -> usize {
     3 * bytes + 64 * filters
+}
+
+/// Whether the session has this very subscription.
+pub(super) fn is_same(
+    state: &ClientState,
+    filter: &str,
+    asked: SubscribeOptions,
+    subscription_id: Option<NonZeroU32>,
+) -> bool {
+    let SubscribeOptions { qos, no_local, retain_as_published, .. } = asked;
+    let options = SubscriptionOptions { qos, no_local, retain_as_published, subscription_id };
+    state.session.options_of(filter) == Some(told(options))
 }
 
 /// The options as the session keeps them, for the log.

@@ -167,7 +167,10 @@ impl Connection {
                     let mut state = self.client.lock();
                     (state.session.release(packet_id), state.session.is_durable())
                 };
-                if durable {
+                if durable && !known {
+                    // It came twice: the first may be on its way to the disk still.
+                    turn.log.wait();
+                } else if durable {
                     // Else, after a crash, a new message with this id would be taken for a repetition.
                     let record = Record::Released { session: self.client.key, id: packet_id.get() };
                     turn.log.record(&record, true);

@@ -17,6 +17,7 @@ mod failures;
 mod fixture;
 mod full_disk;
 mod full_disk_groups;
+mod full_disk_growth;
 mod giving_away;
 mod hands;
 mod late_records;

@@ -201,8 +201,11 @@ impl Shared {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.held.load(Ordering::Acquire) > self.pending_max.load(Ordering::Relaxed)
-            || self.is_short_of_room()
+        self.held.load(Ordering::Acquire) > self.pending_max() || self.is_short_of_room()
+    }
+
+    pub(super) fn pending_max(&self) -> usize {
+        self.pending_max.load(Ordering::Relaxed)
     }
 
     /// The reserve was given up and is not there again: nothing that makes the log grow is taken.
