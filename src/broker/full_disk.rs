@@ -20,15 +20,16 @@
 //! written whenever something can be gained by it; so a part of the reserve that was taken for
 //! something that does not last comes back.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::budget::cost;
-use super::subscribe::is_same;
+use super::subscribe::told;
 use super::{Budget, Client, ClientState, Core, Publisher};
 use crate::escape::escape;
-use crate::protocol::{Connect, ConnectWill, Publish, QoS, Subscribe};
-use crate::router::{Route, RouteCursor};
+use crate::protocol::{Connect, ConnectWill, Publish, QoS, Subscribe, SubscribeOptions};
+use crate::router::{Route, RouteCursor, SubscriptionOptions};
 use crate::storage::{LetIn, Log};
 
 /// Steps for finding out who gets a message. What takes longer counts as in need of the disk.
@@ -144,6 +145,18 @@ impl Core {
         });
         CONNECTION_BYTES + 2 * names + of_will
     }
+}
+
+/// Whether the session has this very subscription.
+fn is_same(
+    state: &ClientState,
+    filter: &str,
+    asked: SubscribeOptions,
+    subscription_id: Option<NonZeroU32>,
+) -> bool {
+    let SubscribeOptions { qos, no_local, retain_as_published, .. } = asked;
+    let options = SubscriptionOptions { qos, no_local, retain_as_published, subscription_id };
+    state.session.options_of(filter) == Some(told(options))
 }
 
 /// Bytes of a will that may go on record.

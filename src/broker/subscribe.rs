@@ -443,20 +443,8 @@ pub(super) fn subscriptions_cost(filters: usize, bytes: usize) -> usize {
     3 * bytes + 64 * filters
 }
 
-/// Whether the session has this very subscription.
-pub(super) fn is_same(
-    state: &ClientState,
-    filter: &str,
-    asked: SubscribeOptions,
-    subscription_id: Option<NonZeroU32>,
-) -> bool {
-    let SubscribeOptions { qos, no_local, retain_as_published, .. } = asked;
-    let options = SubscriptionOptions { qos, no_local, retain_as_published, subscription_id };
-    state.session.options_of(filter) == Some(told(options))
-}
-
 /// The options as the session keeps them, for the log.
-fn told(options: SubscriptionOptions) -> FilterOptions {
+pub(super) fn told(options: SubscriptionOptions) -> FilterOptions {
     let SubscriptionOptions { qos, no_local, retain_as_published, subscription_id } = options;
     FilterOptions { qos, no_local, retain_as_published, subscription_id }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::connection::{Connection, Socket};
+use super::stalled::Stalled;
 use super::stream::Stream;
 use super::worker;
 use crate::broker::{Budget, Cause, ReadBack};
@@ -22,8 +23,10 @@ pub(super) struct FromLog {
     /// What this client sends has made the log grow. Once is enough: it is a publisher of what has to
     /// be stored.
     pub(super) has_grown: bool,
-    /// The packet at the beginning of `partial` waits for room in the log.
-    waits_for_room: bool,
+    /// The packet at the beginning of `partial`, or of what is put by, waits for room in the log.
+    pub(super) waits_for_room: bool,
+    /// What waits while the connection is read on.
+    pub(super) stalled: Option<Box<Stalled>>,
 }
 
 /// How long a connection rests when what it wants cannot be read for a moment.
@@ -132,22 +135,28 @@ impl Connection {
         }
     }
 
-    /// Whether reading is to pause because the log cannot keep up, or cannot write at all. The
-    /// bytes wait in the client's socket.
+    /// Whether something of this connection waits because the log cannot keep up, or cannot write at
+    /// all.
     pub(super) fn log_is_full(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(log) = &self.core.log else { return false };
         // Whoever needs no disk is not held up by it, nor is who makes room by acknowledging.
-        if !log.is_full() || !self.from_log.waits_for_room && !self.core.is_holding(&self.client, self.epoch)
-        {
-            self.from_log.waits_for_room = false;
-            return false;
-        }
-        log.wake_when_not_full(cx.waker());
-        if log.is_full() {
-            return true;
+        if log.is_full() && (self.from_log.waits_for_room || self.core.is_holding(&self.client, self.epoch)) {
+            log.wake_when_not_full(cx.waker());
+            if log.is_full() {
+                return true;
+            }
         }
         self.from_log.waits_for_room = false;
+        if self.from_log.stalled.is_some() {
+            self.take_up_stalled();
+        }
         false
+    }
+
+    /// Whether what waits may have to wait for long.
+    pub(super) fn is_stuck(&self) -> bool {
+        let is_short = self.core.log.as_ref().is_some_and(|log| log.is_short_of_room());
+        self.core.ledger.is_failing() || is_short && self.from_log.waits_for_room
     }
 
     /// Whether this packet has to wait for room in the log: one that would have to be stored on a full

@@ -103,7 +103,7 @@ impl Connection {
 
     /// The acknowledgements of this turn's packets go out together, in their order; where they promise what is to survive a crash, when
     /// the log has it.
-    fn send_acks(&mut self, turn: &mut Turn) {
+    pub(super) fn send_acks(&mut self, turn: &mut Turn) {
         if self.publisher.acks.is_empty() {
             return;
         }
@@ -143,7 +143,7 @@ impl Connection {
         Ok(true)
     }
 
-    fn handle_packet(&mut self, turn: &mut Turn, packet: Packet<'_>) -> Result<(), Cause> {
+    pub(super) fn handle_packet(&mut self, turn: &mut Turn, packet: Packet<'_>) -> Result<(), Cause> {
         if !matches!(
             packet,
             Packet::Publish(_)

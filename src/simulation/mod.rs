@@ -16,6 +16,7 @@ mod corruption;
 mod failures;
 mod fixture;
 mod full_disk;
+mod full_disk_beside;
 mod full_disk_groups;
 mod full_disk_growth;
 mod giving_away;
