@@ -10,7 +10,7 @@
 //! | retained messages for a kept session | a copy of each | [`replay_waits`](Core::replay_waits): it waits, and goes on when there is room |
 //! | CONNECT of a client id that is not known | the session, its will | [`comes_in`](Core::comes_in): it waits, and is refused |
 //! | CONNECT of one that is | a line of the session, its will; the will's message when it goes | the same: it has a part of the reserve, and is refused when that is used up |
-//! | messages from one session to another | each anew | `Log::may_hand_over`: they have a part of the reserve, and wait |
+//! | messages from one session to another | each anew | `Log::room_to_hand_over`: they have a part of the reserve, and wait |
 //! | UNSUBSCRIBE | an end, once for each filter that there is | it goes on: no more of these can come than the checkpoint has filters, and the reserve has room for two checkpoints |
 //! | PUBACK, PUBREC, PUBCOMP, PUBREL | an end, once for each delivery or packet id | it goes on |
 //! | wills that are due | their messages | they go on: each was paid for when it came, or is in the checkpoint |
@@ -35,7 +35,7 @@ use crate::storage::{LetIn, Log};
 /// Steps for finding out who gets a message. What takes longer counts as in need of the disk.
 const STEPS_MAX: usize = 4_096;
 /// Bytes that one who gets a stored message takes in the log, about.
-const DELIVERY_BYTES: usize = 48;
+pub(super) const DELIVERY_BYTES: usize = 48;
 /// Bytes that a connection takes there besides names, about: that it came, and that it went.
 const CONNECTION_BYTES: usize = 256;
 /// A client that comes to drain and brings no more than so many bytes is let in whatever there is: it

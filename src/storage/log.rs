@@ -245,9 +245,9 @@ impl Log {
         self.shared.is_short_of_room()
     }
 
-    /// Whether messages may go from one session to another. May block.
-    pub(crate) fn may_hand_over(&self) -> bool {
-        self.shared.may_hand_over()
+    /// Bytes of messages that may go from one session to another. May block.
+    pub(crate) fn room_to_hand_over(&self) -> usize {
+        self.shared.room_to_hand_over()
     }
 
     /// Whether a client that is known may be let in, of which so many bytes will go on record that are

@@ -9,7 +9,7 @@
 //! the reserve anew when there is room for it again; only then the log goes on growing.
 //!
 //! What is in between takes a part of it, and then waits like all that grows: messages that change
-//! their owner down to the half ([`Shared::may_hand_over`]), what comes of letting clients in that are
+//! their owner down to the half ([`Shared::room_to_hand_over`]), what comes of letting clients in that are
 //! known already down to an eighth ([`Shared::may_let_in`]). The rest, and what is for checkpoints, is
 //! for ends alone: who has been let in can acknowledge.
 //!
@@ -143,19 +143,22 @@ impl Shared {
         true
     }
 
-    /// Whether messages may go from one session to another, each of which is written anew: always
-    /// while the log takes what makes it grow; on a full disk as long as half of what the reserve
-    /// had besides two checkpoints is free, and nothing much waits to be written. Whoever gets them
-    /// acknowledges them, and that makes room. May block.
-    pub(super) fn may_hand_over(&self) -> bool {
+    /// Bytes of messages that may go from one session to another, each of which is written anew: any
+    /// number while the log takes what makes it grow; on a full disk what is free, and nobody waits
+    /// to write, down to half of what the reserve had besides two checkpoints, as long as nothing
+    /// much waits to be written. Whoever gets them acknowledges them, and that makes room. May block.
+    pub(super) fn room_to_hand_over(&self) -> usize {
         if !self.is_full() {
-            return true;
+            return usize::MAX;
         }
-        let (free, size) = (self.files.free_bytes(), self.reserve_size());
-        let kept = size - size.min(self.options.reserve_bytes) / 2;
-        self.is_short_of_room()
-            && self.held() < self.options.pending_bytes_max / 8
-            && free.is_some_and(|free| free >= kept)
+        let held = self.held();
+        if !self.is_short_of_room() || held >= self.options.pending_bytes_max / 8 {
+            return 0;
+        }
+        let size = self.reserve_size();
+        let kept = size - size.min(self.options.reserve_bytes) / 2 + held as u64;
+        let left = self.files.free_bytes().map_or(0, |free| free.saturating_sub(kept));
+        usize::try_from(left).unwrap_or(usize::MAX)
     }
 
     /// Whether a client may be let in, of which so many bytes will go on record that are no ends:
