@@ -15,6 +15,7 @@
 //! | messages for which the window is closed | an acknowledgement comes | the socket: acknowledgements are read by this task |
 //! | messages for which the output is too long | some of it is written | who writes pumps the session; if more than that is to be done, a publisher signals the task |
 //! | retained messages | the output is nearly written, the window open, SUBACK sent | as the three above |
+//! | retained messages that go on record, while the log is full | the log has room | the log, registered by the task |
 //! | messages to be read back from the log | at once | a publisher's write and shedding signal the task; the reader's end wakes it |
 //! | output | somebody writes it | the turn that promised to, or one of the next turns of its connection, which signals if it has none ([`deferred`](super::deferred)); the one who is writing; a signal where a publisher leaves it; the socket where it took no more, also if nothing is left for it |
 //!
@@ -35,6 +36,8 @@ pub(crate) struct Attention {
     pub(crate) send: bool,
     /// A slice of retained messages can be sent.
     pub(crate) replay: bool,
+    /// Retained messages wait for room in the log.
+    pub(crate) replay_waits: bool,
     /// Messages had better be read back.
     pub(crate) load: bool,
     /// There is output, or a socket that took no more, and nobody is writing.
@@ -70,10 +73,13 @@ impl ClientState {
         // The log first: if it moves in between, what it was waited for can be sent, and is seen
         // there.
         let log = [held, self.session.awaits_log()].into_iter().flatten().min();
+        let may_replay = self.may_replay();
+        let replay_waits = may_replay && core.replay_waits(self);
         Attention {
             log,
             send: self.session.can_send(),
-            replay: self.may_replay(),
+            replay: may_replay && !replay_waits,
+            replay_waits,
             load: core.wants_messages(&self.session),
             output: (self.session.out.has_output() || link.gate.is_blocked()) && !link.gate.is_writing(),
         }

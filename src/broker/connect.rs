@@ -80,10 +80,8 @@ impl Core {
         if is_stored
             && let Some(log) = &self.log
             && log.is_full()
-            && !self.clients.contains_key(connect.client_id)
-            && !self.has_room_soon(log, limits.connect_timeout).await
+            && !self.comes_in(log, connect, limits.connect_timeout).await
         {
-            // One that comes back for its session is let in: it makes room by taking what waits for it.
             return Err(Cause::Refused(ReasonCode::ServerUnavailable));
         }
         let id = if made_id { self.make_client_id() } else { Arc::from(connect.client_id) };

@@ -189,12 +189,15 @@ impl Core {
 
     /// One slice of a session.
     pub(super) async fn hand_over_slice(self: &Arc<Self>, client: &Arc<Client>) -> Progress {
-        if let Some(log) = &self.log
-            && !log.may_hand_over()
-        {
-            // Nobody tells when others' acknowledgements have made so much room on a full disk.
-            let _ = tokio::time::timeout(ROOM_PAUSE, log.wait_not_full()).await;
-            if !log.may_hand_over() {
+        let mut room = usize::MAX;
+        if let Some(log) = &self.log {
+            room = log.room_to_hand_over();
+            if room == 0 {
+                // Nobody tells when others' acknowledgements have made so much room on a full disk.
+                let _ = tokio::time::timeout(ROOM_PAUSE, log.wait_not_full()).await;
+                room = log.room_to_hand_over();
+            }
+            if room == 0 {
                 return Progress::None;
             }
         }
@@ -206,14 +209,14 @@ impl Core {
             tokio::task::spawn_blocking(move || core.load(wanted)).await.unwrap_or_default()
         };
         // One session's fault must not end the hand-overs of all others.
-        catch_unwind(AssertUnwindSafe(|| self.hand_over_loaded(client, loaded))).unwrap_or_else(|_| {
+        catch_unwind(AssertUnwindSafe(|| self.hand_over_loaded(client, loaded, room))).unwrap_or_else(|_| {
             tracing::error!(client_id = %escape(&client.id), "a hand-over between members panicked");
             if client.lock().leaving.is_some() { Progress::None } else { Progress::Done }
         })
     }
 
-    /// The turn of one slice.
-    fn hand_over_loaded(&self, client: &Arc<Client>, loaded: Vec<Loaded>) -> Progress {
+    /// The turn of one slice, of which no more than `room` bytes go on record.
+    fn hand_over_loaded(&self, client: &Arc<Client>, loaded: Vec<Loaded>, room: usize) -> Progress {
         let mut turn = Turn::new();
         turn.begin(self);
         // Between being taken out and given to somebody, who may be this session, its messages are
@@ -224,7 +227,7 @@ impl Core {
             let is_on_record = state.gives_from_log();
             let Some(leaving) = &mut state.leaving else { return Progress::Done };
             let from = is_on_record.then_some(client.key);
-            let given = leaving.take_slice(loaded, is_on_record);
+            let given = leaving.take_slice(loaded, is_on_record, room);
             let is_stuck = given.is_empty() && !leaving.messages.is_empty();
             (from, given, is_stuck, moving)
         };

@@ -315,6 +315,7 @@ impl Core {
         let mut found: Vec<Kept> = Vec::new();
         let mut slices = 0;
         while state.may_replay()
+            && !self.replay_waits(state)
             && let Some(replays) = &mut state.replays
             && let Some(replay) = replays.front_mut()
         {
@@ -342,7 +343,7 @@ impl Core {
         if state.session.out.has_output() {
             turn.promise_flush(client, state);
         }
-        state.may_replay()
+        state.may_replay() && !self.replay_waits(state)
     }
 
     fn send_retained(
@@ -422,7 +423,7 @@ pub(super) fn subscriptions_cost(filters: usize, bytes: usize) -> usize {
 }
 
 /// The options as the session keeps them, for the log.
-fn told(options: SubscriptionOptions) -> FilterOptions {
+pub(super) fn told(options: SubscriptionOptions) -> FilterOptions {
     let SubscriptionOptions { qos, no_local, retain_as_published, subscription_id } = options;
     FilterOptions { qos, no_local, retain_as_published, subscription_id }
 }

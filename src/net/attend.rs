@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::connection::{Connection, Socket};
+use super::stalled::Stalled;
 use super::stream::Stream;
 use super::worker;
 use crate::broker::{Budget, Cause, ReadBack};
@@ -22,14 +23,19 @@ pub(super) struct FromLog {
     /// What this client sends has made the log grow. Once is enough: it is a publisher of what has to
     /// be stored.
     pub(super) has_grown: bool,
-    /// The packet at the beginning of `partial` waits for room in the log.
-    waits_to_publish: bool,
+    /// The packet at the beginning of `partial`, or of what is put by, waits for room in the log.
+    pub(super) waits_for_room: bool,
+    /// What waits while the connection is read on.
+    pub(super) stalled: Option<Box<Stalled>>,
 }
 
 /// How long a connection rests when what it wants cannot be read for a moment.
 const READ_AGAIN: Duration = Duration::from_millis(100);
 /// Messages read back in one go.
 const LOAD_MESSAGES: usize = 512;
+
+/// A SUBSCRIBE up to this size is looked through for filters that are new.
+const LOOKED_THROUGH_BYTES: usize = 16 * 1024;
 
 /// How often a connection looks again in one poll; then others on this thread have their turn.
 const ROUNDS_MAX: usize = 16;
@@ -51,6 +57,11 @@ impl Connection {
                 log.wake_at(position, cx.waker());
                 // What has changed before that was not told to this task.
                 again |= ledger.committed() >= position || ledger.is_failing() != is_failing;
+            }
+            if attention.replay_waits
+                && let Some(log) = &self.core.log
+            {
+                log.wake_when_not_full(cx.waker());
             }
             again |= self.poll_loading(cx, attention.load);
             match self.poll_output(cx, attention.output)? {
@@ -124,44 +135,58 @@ impl Connection {
         }
     }
 
-    /// Whether reading is to pause because the log cannot keep up, or cannot write at all. The
-    /// bytes wait in the client's socket.
+    /// Whether something of this connection waits because the log cannot keep up, or cannot write at
+    /// all.
     pub(super) fn log_is_full(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(log) = &self.core.log else { return false };
         // Whoever needs no disk is not held up by it, nor is who makes room by acknowledging.
-        if !log.is_full()
-            || !self.from_log.waits_to_publish && !self.core.is_holding(&self.client, self.epoch)
-        {
-            self.from_log.waits_to_publish = false;
-            return false;
+        if log.is_full() && (self.from_log.waits_for_room || self.core.is_holding(&self.client, self.epoch)) {
+            log.wake_when_not_full(cx.waker());
+            if log.is_full() {
+                return true;
+            }
         }
-        log.wake_when_not_full(cx.waker());
-        if log.is_full() {
-            return true;
+        self.from_log.waits_for_room = false;
+        if self.from_log.stalled.is_some() {
+            self.take_up_stalled();
         }
-        self.from_log.waits_to_publish = false;
         false
     }
 
-    /// Whether this packet has to wait for room in the log: a publish, by a client whose publishes
-    /// have to be stored, or on a full disk one that would have to be.
+    /// Whether what waits may have to wait for long.
+    pub(super) fn is_stuck(&self) -> bool {
+        let is_short = self.core.log.as_ref().is_some_and(|log| log.is_short_of_room());
+        self.core.ledger.is_failing() || is_short && self.from_log.waits_for_room
+    }
+
+    /// Whether this packet has to wait for room in the log: one that would have to be stored on a full
+    /// disk, and while the log is full for another reason also any publish of a client whose publishes
+    /// have to be stored.
     pub(super) fn must_wait_for_room(&mut self, budget: &mut Budget, frame: &Frame<'_>) -> bool {
-        self.from_log.waits_to_publish = frame.makes_log_grow()
+        self.from_log.waits_for_room = frame.makes_log_grow()
             && self.core.log.as_ref().is_some_and(|log| {
-                if log.is_short_of_room() {
-                    self.needs_disk(budget, frame)
-                } else {
-                    self.from_log.has_grown && log.is_full()
-                }
-            });
-        self.from_log.waits_to_publish
+                log.is_short_of_room()
+                    || (self.from_log.has_grown || frame.packet_type() == 8) && log.is_full()
+            })
+            && self.needs_disk(budget, frame);
+        self.from_log.waits_for_room
     }
 
     #[cold]
     fn needs_disk(&self, budget: &mut Budget, frame: &Frame<'_>) -> bool {
+        let is_short = self.core.log.as_ref().is_some_and(|log| log.is_short_of_room());
+        if frame.packet_type() == 8 && (self.large.is_some() || frame.total() > LOOKED_THROUGH_BYTES) {
+            // Some of it may be new, and the first part may have been taken.
+            return self.client.lock().session.is_durable();
+        }
         match decode(frame, self.terms.version) {
+            // Its client's are stored; this one is soon taken, or the disk fails.
+            Ok(Packet::Publish(_)) if !is_short => true,
             Ok(Packet::Publish(publish)) => {
                 self.core.needs_disk(budget, &self.client, &self.publisher, &publish)
+            }
+            Ok(Packet::Subscribe(subscribe)) => {
+                self.core.needs_room_to_subscribe(budget, &self.client, &subscribe)
             }
             _ => false,
         }

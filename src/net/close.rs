@@ -52,7 +52,7 @@ impl Connection {
         }
         // Nothing is read any more; the farewell may take its time.
         self.gone.0.set_read();
-        self.partial = Vec::new();
+        self.drop_stalled();
         self.unfinished = None;
         let code = cause.disconnect_code().filter(|_| self.terms.says_goodbye);
         let mut farewell = Vec::new();

@@ -126,7 +126,7 @@ pub(super) enum Next {
 }
 
 /// What one read brought.
-enum Progress {
+pub(super) enum Progress {
     Read,
     Waiting,
 }
@@ -170,7 +170,7 @@ impl Connection {
             match self.poll_input(cx) {
                 Ok(Progress::Read) if self.backlog => {
                     // A full log wakes this task when it has room. What has begun does not wait for it.
-                    if self.publisher.is_pending() || !self.log_is_full(cx) {
+                    if self.publisher.is_pending() || !self.log_is_full(cx) || self.goes_on_beside() {
                         worker::let_others_first(cx);
                     }
                     return Poll::Pending;
@@ -232,7 +232,10 @@ impl Connection {
         }
         for _ in 0..READS_PER_POLL {
             let congested;
-            if self.log_is_full(cx) || self.hold_if_too_fast(cx) || self.hold_if_too_much_is_unfinished(cx) {
+            if self.log_is_full(cx) && !self.goes_on_beside()
+                || self.hold_if_too_fast(cx)
+                || self.hold_if_too_much_is_unfinished(cx)
+            {
                 return Ok(Next::Wait);
             }
             match self.poll_input(cx)? {
@@ -346,6 +349,9 @@ impl Connection {
 
     /// Reads once and handles every complete packet.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<Progress, Cause> {
+        if self.from_log.stalled.is_some() {
+            return self.poll_input_beside(cx);
+        }
         if self.backlog {
             return self.handle_backlog().map(|()| Progress::Read);
         }

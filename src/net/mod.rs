@@ -14,6 +14,7 @@ mod packets;
 mod proxy;
 mod rate;
 mod set_up;
+mod stalled;
 mod stream;
 mod tls;
 mod tls_stream;

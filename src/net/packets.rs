@@ -103,7 +103,7 @@ impl Connection {
 
     /// The acknowledgements of this turn's packets go out together, in their order; where they promise what is to survive a crash, when
     /// the log has it.
-    fn send_acks(&mut self, turn: &mut Turn) {
+    pub(super) fn send_acks(&mut self, turn: &mut Turn) {
         if self.publisher.acks.is_empty() {
             return;
         }
@@ -143,7 +143,7 @@ impl Connection {
         Ok(true)
     }
 
-    fn handle_packet(&mut self, turn: &mut Turn, packet: Packet<'_>) -> Result<(), Cause> {
+    pub(super) fn handle_packet(&mut self, turn: &mut Turn, packet: Packet<'_>) -> Result<(), Cause> {
         if !matches!(
             packet,
             Packet::Publish(_)
@@ -167,7 +167,10 @@ impl Connection {
                     let mut state = self.client.lock();
                     (state.session.release(packet_id), state.session.is_durable())
                 };
-                if durable {
+                if durable && !known {
+                    // It came twice: the first may be on its way to the disk still.
+                    turn.log.wait();
+                } else if durable {
                     // Else, after a crash, a new message with this id would be taken for a repetition.
                     let record = Record::Released { session: self.client.key, id: packet_id.get() };
                     turn.log.record(&record, true);

@@ -35,10 +35,11 @@ impl<'a> Frame<'a> {
         self.first_byte >> 4
     }
 
-    /// A PUBLISH that may have to be stored: above QoS 0, or retained.
+    /// A SUBSCRIBE, or a PUBLISH that may have to be stored: above QoS 0, or retained.
     #[inline]
     pub const fn makes_log_grow(&self) -> bool {
-        self.first_byte >> 4 == 3 && self.first_byte & 0x07 != 0
+        // DUP is never set without QoS, and in a SUBSCRIBE by old clients only.
+        matches!(self.first_byte, 0x31..=0x3f | 0x82 | 0x8a)
     }
 
     /// What the remaining length counts: variable header and payload.

@@ -288,3 +288,34 @@ fn what_a_session_leaves_makes_room_as_it_is_taken() {
         broker.kill();
     }
 }
+
+/// One slice of a hand-over was more than the room that was left for it: it could not be written, nor
+/// could anything behind it, the acknowledgements that make room neither.
+#[test]
+fn a_hand_over_takes_no_more_than_the_room_that_is_left_for_it() {
+    let Bench { files, mut broker, first, mut second, all, .. } = Bench::with_room_of_reserve();
+    let room = broker.log().room_to_hand_over();
+    let little = 10 * BODY_BYTES;
+    files.set_limit(Some(DISK - (room - little)));
+    let room = broker.log().room_to_hand_over();
+    assert!((BODY_BYTES..2 * little).contains(&room), "{room} bytes");
+    let before = broker.log().status().bytes_submitted;
+    first.disconnect();
+    let publish = second.expect_publish();
+    second.send(&wire::puback(publish.id()));
+    let mut taken = vec![publish];
+    taken.extend(publishes(&mut second));
+    let submitted = broker.log().status().bytes_submitted - before;
+    assert!(submitted < (room + BODY_BYTES) as u64, "{submitted} bytes where {room} have room");
+    taken[1..].iter().for_each(|publish| second.send(&wire::puback(publish.id())));
+    let deadline = Instant::now() + DEADLINE;
+    while taken.len() < all {
+        assert!(Instant::now() < deadline, "{} of {all} came: {:?}", taken.len(), broker.log().status());
+        let came = publishes(&mut second);
+        came.iter().for_each(|publish| second.send(&wire::puback(publish.id())));
+        taken.extend(came);
+        keep(&mut broker);
+    }
+    assert_eq!(numbers(&taken), (0..all).collect::<Vec<_>>(), "all of them, in their order");
+    broker.kill();
+}

@@ -16,6 +16,7 @@ use super::directory::Directory;
 use super::files::Files;
 use super::frame::{Batch, FileHeader, Kind, settle};
 use super::open::{Report, Visitor, recover};
+use super::reserve::LetIn;
 use super::segments::{Freed, ReadError, SegmentInfo, Segments, Window};
 use super::shared::{Counters, Part, Shared, Timing};
 use super::watched::{Watch, Watched};
@@ -258,9 +259,15 @@ impl Log {
         self.shared.is_short_of_room()
     }
 
-    /// Whether messages may go from one session to another. May block.
-    pub(crate) fn may_hand_over(&self) -> bool {
-        self.shared.may_hand_over()
+    /// Bytes of messages that may go from one session to another. May block.
+    pub(crate) fn room_to_hand_over(&self) -> usize {
+        self.shared.room_to_hand_over()
+    }
+
+    /// Whether a client that is known may be let in, of which so many bytes will go on record that are
+    /// no ends.
+    pub(crate) fn may_let_in(&self, bytes: usize, why: LetIn) -> bool {
+        self.shared.may_let_in(bytes, why)
     }
 
     /// Tells the operator's log of operations of the disk that are under way for long. Does not wait for them.

@@ -8,11 +8,17 @@
 //! housekeeper writes checkpoints, copies forward and frees with what the reserve had, and makes
 //! the reserve anew when there is room for it again; only then the log goes on growing.
 //!
+//! What is in between takes a part of it, and then waits like all that grows: messages that change
+//! their owner down to the half ([`Shared::room_to_hand_over`]), what comes of letting clients in that are
+//! known already down to an eighth ([`Shared::may_let_in`]). The rest, and what is for checkpoints, is
+//! for ends alone: who has been let in can acknowledge.
+//!
 //! Its size is what that takes: everything that may be waiting in memory to be written, two checkpoints as
 //! large as the last one, and a segment to copy into. On a small disk it is a quarter of what the log could
 //! have at all, and no more waits in memory than half of it can take.
 
 use std::io;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -27,9 +33,25 @@ static ZEROS: [u8; PIECE] = [0; PIECE];
 /// Of all that the log could have on its disk, this part at most.
 const PART_OF_DISK: u64 = 4;
 
+/// Why a client that is known is to be let in, though that is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LetIn {
+    /// Something waits for it: it makes room.
+    ToDrain,
+    /// Only because it is known.
+    AsKnown,
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Reserve(Mutex<State>);
+pub(super) struct Reserve {
+    state: Mutex<State>,
+    /// While the log is short of room: bytes that may still be taken for letting clients in. Counted
+    /// down by those who take some, and set by what is free on the disk whenever that is looked at.
+    for_clients: AtomicI64,
+    /// What of that is for those who make room.
+    for_drains: AtomicI64,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -43,17 +65,18 @@ impl Reserve {
     /// What the last run has left of it.
     pub(super) fn found(files: &Directory) -> Self {
         let len = files.open(NAME).and_then(|file| file.len());
-        Self(Mutex::new(State { bytes: len.unwrap_or(0), given_up: 0 }))
+        let state = Mutex::new(State { bytes: len.unwrap_or(0), given_up: 0 });
+        Self { state, ..Self::default() }
     }
 
     /// Bytes in reserve.
     pub(super) fn bytes(&self) -> u64 {
-        self.0.lock().bytes
+        self.state.lock().bytes
     }
 
     /// Removes it, so that there is room to write; `true` if there was any.
     pub(super) fn give_up(&self, files: &Directory) -> bool {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.given_up += 1;
         let had = std::mem::take(&mut state.bytes) > 0;
         files.remove(NAME).is_ok() || had
@@ -65,7 +88,7 @@ impl Reserve {
     /// If that cannot be written, or it was given up meanwhile: it then does not grow.
     pub(super) fn grow(&self, files: &Directory, target: u64) -> io::Result<()> {
         let (mut at, given_up) = {
-            let state = self.0.lock();
+            let state = self.state.lock();
             (state.bytes, state.given_up)
         };
         let file = match files.open(NAME) {
@@ -82,12 +105,12 @@ impl Reserve {
                 return Err(error);
             }
             at += len;
-            if self.0.lock().given_up != given_up {
+            if self.state.lock().given_up != given_up {
                 return Err(io::Error::other("the reserve was needed while it was made"));
             }
         }
         file.sync()?;
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if state.given_up != given_up {
             return Err(io::Error::other("the reserve was needed while it was made"));
         }
@@ -110,6 +133,7 @@ impl Shared {
         if self.options.reserve_bytes == 0 || !self.reserve.give_up(&self.files) {
             return false;
         }
+        self.count_room_for_clients();
         self.set_short_of_room(true);
         tracing::error!(
             path = %self.files.path(NAME),
@@ -119,19 +143,58 @@ impl Shared {
         true
     }
 
-    /// Whether messages may go from one session to another, each of which is written anew: always
-    /// while the log takes what makes it grow; on a full disk as long as half of what the reserve
-    /// had besides two checkpoints is free, and nothing much waits to be written. Whoever gets them
-    /// acknowledges them, and that makes room. May block.
-    pub(super) fn may_hand_over(&self) -> bool {
+    /// Bytes of messages that may go from one session to another, each of which is written anew: any
+    /// number while the log takes what makes it grow; on a full disk what is free, and nobody waits
+    /// to write, down to half of what the reserve had besides two checkpoints, as long as nothing
+    /// much waits to be written. Whoever gets them acknowledges them, and that makes room. May block.
+    pub(super) fn room_to_hand_over(&self) -> usize {
+        if !self.is_full() {
+            return usize::MAX;
+        }
+        let held = self.held();
+        if !self.is_short_of_room() || held >= self.options.pending_bytes_max / 8 {
+            return 0;
+        }
+        let size = self.reserve_size();
+        let kept = size - size.min(self.options.reserve_bytes) / 2 + held as u64;
+        let left = self.files.free_bytes().map_or(0, |free| free.saturating_sub(kept));
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }
+
+    /// Whether a client may be let in, of which so many bytes will go on record that are no ends:
+    /// always while the log takes what makes it grow. On a full disk they are taken from the reserve;
+    /// the last quarter of it that is not for ends only for those who make room. While the disk fails
+    /// a little more may wait in memory than otherwise.
+    pub(super) fn may_let_in(&self, bytes: usize, why: LetIn) -> bool {
         if !self.is_full() {
             return true;
         }
-        let (free, size) = (self.files.free_bytes(), self.reserve_size());
-        let kept = size - size.min(self.options.reserve_bytes) / 2;
-        self.is_short_of_room()
-            && self.held() < self.options.pending_bytes_max / 8
-            && free.is_some_and(|free| free >= kept)
+        if !self.is_short_of_room() {
+            let max = self.pending_max();
+            return self.held().saturating_add(bytes) <= max + max / 8;
+        }
+        let kept = match why {
+            LetIn::ToDrain => 0,
+            LetIn::AsKnown => self.reserve.for_drains.load(Ordering::Acquire),
+        };
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let take = |left: i64| Some(left.saturating_sub(bytes)).filter(|left| *left >= kept);
+        self.reserve.for_clients.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+    }
+
+    /// Looks how much there is for [`may_let_in`](Self::may_let_in): what is free and nobody waits to
+    /// write, without two checkpoints and an eighth of the reserve. May block.
+    fn count_room_for_clients(&self) {
+        let size = self.reserve_size();
+        let part = size.min(self.options.reserve_bytes);
+        let kept = size - part / 8 * 7 + self.held() as u64;
+        let left = match self.files.free_bytes() {
+            Some(free) => signed(free).saturating_sub(signed(kept)),
+            // Nobody knows; a part of what there was cannot be too much.
+            None => signed(part / 8),
+        };
+        self.reserve.for_drains.store(signed(part / 4), Ordering::Release);
+        self.reserve.for_clients.store(left, Ordering::Release);
     }
 
     /// Bytes that the reserve should have: see the module's documentation.
@@ -156,6 +219,7 @@ impl Shared {
             let margin = u64::from(self.options.segment_bytes).min(target / 2);
             let has_room = self.files.free_bytes().is_none_or(|free| free >= missing + margin);
             if !has_room || self.reserve.grow(&self.files, target).is_err() {
+                self.count_room_for_clients();
                 if have < target / 2 {
                     // Also at the start after a run that had to give it up.
                     self.set_short_of_room(true);
@@ -165,4 +229,8 @@ impl Shared {
         }
         self.set_short_of_room(false);
     }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

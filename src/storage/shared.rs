@@ -202,8 +202,11 @@ impl Shared {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.held.load(Ordering::Acquire) > self.pending_max.load(Ordering::Relaxed)
-            || self.is_short_of_room()
+        self.held.load(Ordering::Acquire) > self.pending_max() || self.is_short_of_room()
+    }
+
+    pub(super) fn pending_max(&self) -> usize {
+        self.pending_max.load(Ordering::Relaxed)
     }
 
     /// The reserve was given up and is not there again: nothing that makes the log grow is taken.
@@ -212,9 +215,14 @@ impl Shared {
     }
 
     pub(super) fn set_short_of_room(&self, is_short: bool) {
-        if self.short_of_room.swap(is_short, Ordering::AcqRel) && !is_short {
-            tracing::info!("there is room on the disk again: messages are stored as before");
-            self.wake_those_not_full();
+        match (self.short_of_room.swap(is_short, Ordering::AcqRel), is_short) {
+            (true, false) => {
+                tracing::info!("there is room on the disk again: messages are stored as before");
+                self.wake_those_not_full();
+            }
+            // Who waited for a busy disk waits otherwise for a full one.
+            (false, true) => self.wake_all_who_wait_for_room(),
+            _ => {}
         }
     }
 
@@ -225,15 +233,19 @@ impl Shared {
 
     fn wake_those_not_full(&self) {
         if !self.is_full() {
-            let waiting = std::mem::take(&mut *self.not_full.lock());
-            waiting.into_values().for_each(Waker::wake);
+            self.wake_all_who_wait_for_room();
         }
     }
 
-    /// How many wait for that.
+    /// How many wait for the log to come to a place.
     #[cfg(test)]
     pub(super) fn waiters(&self) -> usize {
         self.committed.waiters()
+    }
+
+    fn wake_all_who_wait_for_room(&self) {
+        let waiting = std::mem::take(&mut *self.not_full.lock());
+        waiting.into_values().for_each(Waker::wake);
     }
 
     /// See [`Log::wake_at`](super::Log::wake_at).
@@ -250,6 +262,7 @@ impl Shared {
         // The ledger first: who is woken looks there.
         self.segments.ledger.set_failing(failing);
         self.committed.wake_all();
+        self.wake_all_who_wait_for_room();
         true
     }
 
@@ -301,7 +314,6 @@ impl Shared {
             self.progress.notify_all();
         }
         self.committed.close();
-        let waiting = std::mem::take(&mut *self.not_full.lock());
-        waiting.into_values().for_each(Waker::wake);
+        self.wake_all_who_wait_for_room();
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{SLICE_BYTES, SLICE_MESSAGES};
 use crate::accounts::{Account, Accounts, Charge};
+use crate::broker::full_disk::DELIVERY_BYTES;
 use crate::broker::load::Loaded;
 use crate::ledger::{Position, Stored};
 use crate::session::{Message, Session, SharedMessage, Shed, Subscriptions};
@@ -46,6 +47,15 @@ fn memory_of(shared: &SharedMessage) -> usize {
 /// The same with its entry, and with a body that others may hold as well.
 fn held_by(shared: &SharedMessage) -> usize {
     ENTRY + shared.origin_bytes() + shared.message.as_ref().map_or(0, |message| message.memory())
+}
+
+/// Bytes that it takes on record at its new place, about, with the end at its old one.
+fn recorded(shared: &SharedMessage) -> usize {
+    let message = match &shared.message {
+        Ok(message) => message.cost(),
+        Err(stored) => stored.bytes() as usize,
+    };
+    message + DELIVERY_BYTES
 }
 
 /// A message that leaves its session in this turn.
@@ -194,12 +204,19 @@ impl Leaving {
     /// Takes the next slice out, up to the first message that was not read back or, if the session
     /// is on record, is not there itself: a message with many receivers comes on record behind the
     /// last of them, and the end of a delivery must not stand before it.
-    pub(super) fn take_slice(&mut self, loaded: Vec<Loaded>, is_on_record: bool) -> Vec<Given> {
+    /// No more than about `room` bytes: on a full disk one slice could need more than there is, and
+    /// then nothing could be written behind it.
+    pub(super) fn take_slice(&mut self, loaded: Vec<Loaded>, is_on_record: bool, room: usize) -> Vec<Given> {
         let mut loaded = loaded.into_iter().peekable();
         let mut given = Vec::new();
+        let mut bytes = 0;
         while given.len() < SLICE_MESSAGES
             && let Some(next) = self.messages.front()
         {
+            bytes += recorded(next);
+            if bytes > room {
+                break;
+            }
             let message = match &next.message {
                 Ok(message) if is_on_record && message.stored().is_none() => break,
                 // Others may hold it as well, and put it on record at a place of their own.

@@ -67,7 +67,7 @@ impl Core {
                 self.complete_fan_out_now(fan_out);
             } else if let Some(client) = self.background.sessions.pop() {
                 let wanted = || client.lock().leaving.as_ref().map(|leaving| leaving.wanted());
-                while self.hand_over_loaded(&client, self.load(wanted().unwrap_or_default()))
+                while self.hand_over_loaded(&client, self.load(wanted().unwrap_or_default()), usize::MAX)
                     != Progress::Done
                 {}
             } else {

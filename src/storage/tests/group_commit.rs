@@ -154,11 +154,15 @@ fn who_submits_too_much_is_told_and_woken() {
     rig.log.wake_when_not_full(&waker);
     rig.log.wake_when_not_full(&waker);
     rig.turn();
-    assert_eq!((rig.log.is_full(), count.count()), (true, 1));
+    assert_eq!((rig.log.is_full(), count.count()), (true, 2), "the disk fails: that is waited for otherwise");
+    rig.log.wake_when_not_full(&waker);
+    rig.pass(Duration::from_millis(250));
+    rig.turn();
+    assert_eq!((rig.log.is_full(), count.count()), (true, 2), "which is told once");
     files.heal();
     rig.pass(Duration::from_millis(250));
     rig.turn();
-    assert_eq!((rig.log.is_full(), count.count()), (false, 2));
+    assert_eq!((rig.log.is_full(), count.count()), (false, 3));
 }
 
 #[test]
