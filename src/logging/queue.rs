@@ -325,8 +325,10 @@ mod tests {
         (0..3).for_each(|_| house.queue.push(&long));
         assert_eq!(house.attempt().len(), PIECE);
         let short = Duration::from_millis(10);
+        let began = Instant::now();
         assert!(!house.queue.flush(short, PATIENCE));
         assert!(!house.queue.flush(PATIENCE, short));
+        assert!(began.elapsed() < PATIENCE, "it was waited for all the same");
         house.answer(Ok(usize::MAX));
         let queue = Arc::clone(&house.queue);
         let flushed = thread::spawn(move || queue.flush(PATIENCE, PATIENCE));
