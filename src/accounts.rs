@@ -33,7 +33,7 @@ pub enum Account {
     /// What each session takes by itself, with its client id and user name.
     Sessions,
     /// The same of sessions and groups that have ended, while somebody still keeps them among the
-    /// receivers of a topic.
+    /// receivers of a topic; and client ids whose last session's end, or will, is on its way.
     Ended,
     /// Packets that have not come as a whole.
     Unfinished,

@@ -9,7 +9,7 @@
 //! An entry goes when the log is there and the messages are delivered; once in a second the timers'
 //! task looks ([`forget_departed`](Core::forget_departed)). How many there can be is bounded by what
 //! waits for the log (each end is a record of it) and by fan-outs under way (each holds more than an
-//! entry). They are charged to [`Account::Sessions`].
+//! entry). They are charged to [`Account::Ended`].
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl Core {
         let mut rest = self.departed.0.entry(Arc::clone(&client.id)).or_insert_with(|| Rest {
             on_record,
             publishing: Vec::new(),
-            _charge: Charge::new(&self.accounts, Account::Sessions, ENTRY_BYTES + client.id.len()),
+            _charge: Charge::new(&self.accounts, Account::Ended, ENTRY_BYTES + client.id.len()),
         });
         rest.on_record = rest.on_record.max(on_record);
         // Those who came between have waited for those before them, and published nothing if they
