@@ -78,7 +78,7 @@ impl Connected {
             })
             .await;
         let Ok(attached) = attached else { panic!("{client_id} is refused") };
-        core.flush_own(&attached.client);
+        core.flush_own(&attached.client, false);
         Self {
             client: attached.client,
             publisher: Publisher::new(V311, RefusedPublish::AckAndCount, &core.limits.now()),
