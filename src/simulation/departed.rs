@@ -91,24 +91,39 @@ fn take_all_places(broker: &TestBroker) -> OwnedSemaphorePermit {
     Arc::clone(places).try_acquire_many_owned(all).unwrap()
 }
 
-/// The will of "A" is on its way, for nothing of the background runs and all places are taken. "A"
-/// comes again and says that it is there: that must be the last that others hear.
+/// The will of "A" is on its way, for nothing of the background runs and all places are taken; "A"
+/// comes again and has to wait.
+struct Successor {
+    broker: TestBroker,
+    listener: RawClient,
+    places: OwnedSemaphorePermit,
+    second: RawClient5,
+}
+
+impl Successor {
+    fn of(with_will: &Connect5, is_kept: bool) -> Self {
+        let files = SimulatedFiles::new(1);
+        let broker = TestBroker::start_without_hand_over(Arc::new(files)).unwrap();
+        let mut listener = RawClient::clean(broker.addr, "listener");
+        listener.subscribe("state", 1);
+        let (first, ..) = RawClient5::open(broker.addr, with_will);
+        let places = take_all_places(&broker);
+        drop(first);
+        wait_until("its will is due", || {
+            let metrics = broker.core.metrics();
+            let is_over = metrics.clients_connected + metrics.sessions_offline == 1;
+            metrics.wills_published == 1 && (is_kept || is_over)
+        });
+        let mut second = RawClient5::connect(broker.addr);
+        second.send_connect(&Connect5::resuming("A").session_expiry(600));
+        second.stays_silent_and_open(RASH);
+        Self { broker, listener, places, second }
+    }
+}
+
+/// It says that it is there, which must be the last that others hear.
 fn a_successor_comes_behind_the_will(with_will: &Connect5, is_kept: bool) {
-    let files = SimulatedFiles::new(1);
-    let broker = TestBroker::start_without_hand_over(Arc::new(files)).unwrap();
-    let mut listener = RawClient::clean(broker.addr, "listener");
-    listener.subscribe("state", 1);
-    let (first, ..) = RawClient5::open(broker.addr, with_will);
-    let places = take_all_places(&broker);
-    drop(first);
-    wait_until("its will is due", || {
-        let metrics = broker.core.metrics();
-        let is_over = metrics.clients_connected + metrics.sessions_offline == 1;
-        metrics.wills_published == 1 && (is_kept || is_over)
-    });
-    let mut second = RawClient5::connect(broker.addr);
-    second.send_connect(&Connect5::resuming("A").session_expiry(600));
-    second.stays_silent_and_open(RASH);
+    let Successor { broker, mut listener, places, mut second } = Successor::of(with_will, is_kept);
     drop(places);
     broker.run_background();
     assert!(matches!(second.expect_packet(), ServerPacket5::ConnAck(_, 0, _)));
@@ -139,4 +154,18 @@ fn a_successor_comes_behind_the_will_of_a_session_that_has_expired() {
 #[test]
 fn a_successor_comes_behind_the_will_of_a_session_that_was_not_kept() {
     a_successor_comes_behind_the_will(&with_will(0, 0), false);
+}
+
+/// Nobody goes on with wills that are on their way.
+#[test]
+fn a_shutdown_does_not_wait_for_who_waits_for_a_will() {
+    for (session_expiry, delay) in [(600, 1), (1, 600)] {
+        let is_kept = session_expiry > delay;
+        let Successor { broker, places, mut second, .. } =
+            Successor::of(&with_will(session_expiry, delay), is_kept);
+        broker.core.begin_shutdown();
+        second.expect_closed();
+        drop(places);
+        broker.kill();
+    }
 }
