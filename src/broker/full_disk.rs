@@ -13,6 +13,7 @@
 //! | messages from one session to another | each anew | `Log::room_to_hand_over`: they have a part of the reserve, and wait |
 //! | UNSUBSCRIBE | an end, once for each filter that there is | it goes on: no more of these can come than the checkpoint has filters, and the reserve has room for two checkpoints |
 //! | PUBACK, PUBREC, PUBCOMP, PUBREL | an end, once for each delivery or packet id | it goes on |
+//! | what a session leaves and was not sent | runs of their numbers, again when its client comes back | it goes on: out of date with the next one |
 //! | wills that are due | their messages | they go on: each was paid for when it came, or is in the checkpoint |
 //! | the end of a connection or session | a line | it goes on: paid for by CONNECT |
 //!

@@ -42,7 +42,7 @@ use super::{Client, ClientState, Core, Turn};
 use crate::escape::escape;
 use crate::ledger::Position;
 use crate::session::{DropReason, Expiry, GivenUp, Outgoing, SharedMessage, Subscriptions};
-use crate::storage::{Begun, Numbers, Record};
+use crate::storage::{Begun, HandOverRoom, Numbers, Record};
 
 /// Messages given to other members in one turn.
 const SLICE_MESSAGES: usize = 64;
@@ -189,15 +189,15 @@ impl Core {
 
     /// One slice of a session.
     pub(super) async fn hand_over_slice(self: &Arc<Self>, client: &Arc<Client>) -> Progress {
-        let mut room = usize::MAX;
+        let mut room = HandOverRoom::ALL;
         if let Some(log) = &self.log {
             room = log.room_to_hand_over();
-            if room == 0 {
+            if room.is_none() {
                 // Nobody tells when others' acknowledgements have made so much room on a full disk.
                 let _ = tokio::time::timeout(ROOM_PAUSE, log.wait_not_full()).await;
                 room = log.room_to_hand_over();
             }
-            if room == 0 {
+            if room.is_none() {
                 return Progress::None;
             }
         }
@@ -215,8 +215,8 @@ impl Core {
         })
     }
 
-    /// The turn of one slice, of which no more than `room` bytes go on record.
-    fn hand_over_loaded(&self, client: &Arc<Client>, loaded: Vec<Loaded>, room: usize) -> Progress {
+    /// The turn of one slice, of which no more goes on record than has `room`.
+    fn hand_over_loaded(&self, client: &Arc<Client>, loaded: Vec<Loaded>, room: HandOverRoom) -> Progress {
         let mut turn = Turn::new();
         turn.begin(self);
         // Between being taken out and given to somebody, who may be this session, its messages are

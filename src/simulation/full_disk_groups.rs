@@ -294,10 +294,10 @@ fn what_a_session_leaves_makes_room_as_it_is_taken() {
 #[test]
 fn a_hand_over_takes_no_more_than_the_room_that_is_left_for_it() {
     let Bench { files, mut broker, first, mut second, all, .. } = Bench::with_room_of_reserve();
-    let room = broker.log().room_to_hand_over();
+    let room = broker.log().room_to_hand_over().bytes;
     let little = 10 * BODY_BYTES;
     files.set_limit(Some(DISK - (room - little)));
-    let room = broker.log().room_to_hand_over();
+    let room = broker.log().room_to_hand_over().bytes;
     assert!((BODY_BYTES..2 * little).contains(&room), "{room} bytes");
     let before = broker.log().status().bytes_submitted;
     first.disconnect();

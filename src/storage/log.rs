@@ -16,7 +16,7 @@ use super::directory::Directory;
 use super::files::Files;
 use super::frame::{Batch, FileHeader, Kind, settle};
 use super::open::{Report, Visitor, recover};
-use super::reserve::LetIn;
+use super::reserve::{HandOverRoom, LetIn};
 use super::segments::{Freed, ReadError, SegmentInfo, Segments, Window};
 use super::shared::{Counters, Part, Shared, Timing};
 use super::watched::{Watch, Watched};
@@ -260,7 +260,7 @@ impl Log {
     }
 
     /// Bytes of messages that may go from one session to another. May block.
-    pub(crate) fn room_to_hand_over(&self) -> usize {
+    pub(crate) fn room_to_hand_over(&self) -> HandOverRoom {
         self.shared.room_to_hand_over()
     }
 

@@ -48,5 +48,5 @@ pub(crate) use record::{
     SubscribeRecord, WillRecord,
 };
 pub(crate) use recovered::{OwnedMessage, Recovered, RecoveredMessage, RecoveredSession, RecoveredWill};
-pub(crate) use reserve::LetIn;
+pub(crate) use reserve::{HandOverRoom, LetIn};
 pub(crate) use segments::{Freed, ReadError, SegmentInfo, Window};

@@ -42,6 +42,23 @@ pub(crate) enum LetIn {
     AsKnown,
 }
 
+/// How much may go from one session to another. By default nothing.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct HandOverRoom {
+    pub(crate) bytes: usize,
+    /// A message that is larger goes by itself.
+    pub(crate) at_least_one: bool,
+}
+
+impl HandOverRoom {
+    /// Without a log.
+    pub(crate) const ALL: Self = Self { bytes: usize::MAX, at_least_one: true };
+
+    pub(crate) fn is_none(self) -> bool {
+        self.bytes == 0 && !self.at_least_one
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Reserve {
@@ -72,6 +89,19 @@ impl Reserve {
     /// Bytes in reserve.
     pub(super) fn bytes(&self) -> u64 {
         self.state.lock().bytes
+    }
+
+    /// How often it was given up so far.
+    fn given_up(&self) -> u64 {
+        self.state.lock().given_up
+    }
+
+    /// Does this, unless it was given up since that count; who gives it up comes before or behind.
+    fn unless_given_up(&self, since: u64, act: impl FnOnce()) {
+        let state = self.state.lock();
+        if state.given_up == since {
+            act();
+        }
     }
 
     /// Removes it, so that there is room to write; `true` if there was any.
@@ -143,22 +173,24 @@ impl Shared {
         true
     }
 
-    /// Bytes of messages that may go from one session to another, each of which is written anew: any
-    /// number while the log takes what makes it grow; on a full disk what is free, and nobody waits
-    /// to write, down to half of what the reserve had besides two checkpoints, as long as nothing
-    /// much waits to be written. Whoever gets them acknowledges them, and that makes room. May block.
-    pub(super) fn room_to_hand_over(&self) -> usize {
-        if !self.is_full() {
-            return usize::MAX;
-        }
+    /// Bytes of messages that may go from one session to another, each of which is written anew. While
+    /// the log takes what makes it grow: what may wait in memory, and one message in any case. On a
+    /// full disk: what is free, and nobody waits to write, down to half of what the reserve had
+    /// besides two checkpoints, as long as nothing much waits to be written. Whoever gets them
+    /// acknowledges them, and that makes room. May block.
+    pub(super) fn room_to_hand_over(&self) -> HandOverRoom {
         let held = self.held();
+        if !self.is_full() {
+            let bytes = self.pending_max().saturating_sub(held);
+            return HandOverRoom { bytes, at_least_one: true };
+        }
         if !self.is_short_of_room() || held >= self.options.pending_bytes_max / 8 {
-            return 0;
+            return HandOverRoom::default();
         }
         let size = self.reserve_size();
         let kept = size - size.min(self.options.reserve_bytes) / 2 + held as u64;
         let left = self.files.free_bytes().map_or(0, |free| free.saturating_sub(kept));
-        usize::try_from(left).unwrap_or(usize::MAX)
+        HandOverRoom { bytes: usize::try_from(left).unwrap_or(usize::MAX), at_least_one: false }
     }
 
     /// Whether a client may be let in, of which so many bytes will go on record that are no ends:
@@ -211,6 +243,7 @@ impl Shared {
         if self.options.reserve_bytes == 0 {
             return;
         }
+        let given_up = self.reserve.given_up();
         let have = self.reserve.bytes();
         let target = self.reserve_size();
         self.set_pending_max(usize::try_from(target / 2).unwrap_or(usize::MAX));
@@ -220,17 +253,41 @@ impl Shared {
             let has_room = self.files.free_bytes().is_none_or(|free| free >= missing + margin);
             if !has_room || self.reserve.grow(&self.files, target).is_err() {
                 self.count_room_for_clients();
-                if have < target / 2 {
+                // It goes when it cannot grow.
+                if self.reserve.bytes() < target / 2 {
                     // Also at the start after a run that had to give it up.
                     self.set_short_of_room(true);
                 }
                 return;
             }
         }
-        self.set_short_of_room(false);
+        // The writer may have needed it since it was looked at: without a reserve the log would take
+        // what grows until nothing can be written any more, not even what makes room.
+        self.reserve.unless_given_up(given_up, || self.set_short_of_room(false));
     }
 }
 
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::storage::simulated::SimulatedFiles;
+
+    /// The housekeeper found it whole; before he said so, the writer had used it.
+    #[test]
+    fn what_was_given_up_meanwhile_does_not_count_as_there() {
+        let files = Directory::new(Arc::new(SimulatedFiles::new(1)));
+        let reserve = Reserve::found(&files);
+        reserve.grow(&files, 1_000).expect("there is room");
+        let (seen, mut is_there) = (reserve.given_up(), 0);
+        reserve.unless_given_up(seen, || is_there += 1);
+        assert!(reserve.give_up(&files));
+        reserve.unless_given_up(seen, || is_there += 1);
+        assert_eq!(is_there, 1);
+    }
 }

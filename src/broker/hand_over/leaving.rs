@@ -9,6 +9,7 @@ use crate::broker::full_disk::DELIVERY_BYTES;
 use crate::broker::load::Loaded;
 use crate::ledger::{Position, Stored};
 use crate::session::{Message, Session, SharedMessage, Shed, Subscriptions};
+use crate::storage::HandOverRoom;
 
 /// What a session gives away. See the module's documentation.
 #[derive(Default)]
@@ -204,9 +205,14 @@ impl Leaving {
     /// Takes the next slice out, up to the first message that was not read back or, if the session
     /// is on record, is not there itself: a message with many receivers comes on record behind the
     /// last of them, and the end of a delivery must not stand before it.
-    /// No more than about `room` bytes: on a full disk one slice could need more than there is, and
+    /// No more than there is `room` for: on a full disk one slice could need more than there is, and
     /// then nothing could be written behind it.
-    pub(super) fn take_slice(&mut self, loaded: Vec<Loaded>, is_on_record: bool, room: usize) -> Vec<Given> {
+    pub(super) fn take_slice(
+        &mut self,
+        loaded: Vec<Loaded>,
+        is_on_record: bool,
+        room: HandOverRoom,
+    ) -> Vec<Given> {
         let mut loaded = loaded.into_iter().peekable();
         let mut given = Vec::new();
         let mut bytes = 0;
@@ -214,7 +220,7 @@ impl Leaving {
             && let Some(next) = self.messages.front()
         {
             bytes += recorded(next);
-            if bytes > room {
+            if bytes > room.bytes && !(room.at_least_one && given.is_empty()) {
                 break;
             }
             let message = match &next.message {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Progress;
 use crate::broker::Core;
 use crate::protocol::PacketId;
+use crate::storage::HandOverRoom;
 
 impl Core {
     /// Whether nobody has anything to give away.
@@ -67,8 +68,11 @@ impl Core {
                 self.complete_fan_out_now(fan_out);
             } else if let Some(client) = self.background.sessions.pop() {
                 let wanted = || client.lock().leaving.as_ref().map(|leaving| leaving.wanted());
-                while self.hand_over_loaded(&client, self.load(wanted().unwrap_or_default()), usize::MAX)
-                    != Progress::Done
+                while self.hand_over_loaded(
+                    &client,
+                    self.load(wanted().unwrap_or_default()),
+                    HandOverRoom::ALL,
+                ) != Progress::Done
                 {}
             } else {
                 return;
