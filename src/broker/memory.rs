@@ -13,7 +13,8 @@
 //! 1. What is on disk as well leaves memory, of the longest first.
 //! 2. QoS 0 messages in unwritten output are dropped, oldest first: the longest are cut to one length.
 //! 3. Connections in the midst of a large packet are closed: nothing of it was acknowledged, unlike
-//!    what is given up from here on.
+//!    what is given up from here on. One whose bytes are read at this moment is passed over: it may
+//!    complete its packet, and those who hold what cannot be dropped go before it.
 //! 4. Messages of QoS 1 and 2 that are in memory only are dropped in the same way.
 //!
 //!    What a session gives to other members of a group ([`hand_over`](super::hand_over)) counts like
