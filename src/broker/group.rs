@@ -171,9 +171,11 @@ impl Group {
         is_empty
     }
 
-    /// The one whose turn it is among those filed so, and wanted.
-    fn next(&self, filed: Filed, wanted: impl Fn(&Member) -> bool) -> Option<Member> {
-        self.members.lock().next(filed, wanted).cloned()
+    /// The one whose turn it is among those filed best, in this order, and wanted. Under one lock: a
+    /// member that is filed anew between two lists would be in neither.
+    fn next(&self, order: &[Filed], wanted: impl Fn(&Member) -> bool) -> Option<(Filed, Member)> {
+        let mut members = self.members.lock();
+        order.iter().find_map(|filed| Some((*filed, members.next(*filed, &wanted)?.clone())))
     }
 
     fn find(&self, filed: Filed, wanted: impl Fn(&Member) -> bool) -> Option<Member> {

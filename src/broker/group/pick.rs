@@ -77,31 +77,27 @@ impl Core {
         search: &mut Search,
     ) -> bool {
         let mut is_taken = false;
-        'search: for filed in order {
-            while search.goes_on(*filed)
-                && let Some(member) = self.next_member(group, *filed, outgoing, search)
-            {
-                is_taken = self.offer(turn, group, *filed, &member, outgoing, search);
-                if is_taken {
-                    break 'search;
-                }
-            }
+        while !is_taken
+            && let Some((filed, member)) = self.next_member(group, order, outgoing, search)
+            && search.goes_on(filed)
+        {
+            is_taken = self.offer(turn, group, filed, &member, outgoing, search);
         }
         turn.budget.spend(search.refused.get() + search.passed_over.get());
         is_taken
     }
 
-    /// A member that may not read the topic is passed over, and stays filed as it is: it may read
-    /// others.
+    /// The best member of the group. One that may not read the topic is passed over, and stays filed
+    /// as it is: it may read others.
     fn next_member(
         &self,
         group: &Group,
-        filed: Filed,
+        order: &[Filed],
         outgoing: &Outgoing<'_>,
         search: &Search,
-    ) -> Option<Member> {
+    ) -> Option<(Filed, Member)> {
         let is_ruled = self.access.is_active();
-        group.next(filed, |member| {
+        group.next(order, |member| {
             let client = &member.subscriber;
             if search.only_durable && !client.is_durable() {
                 search.passed_over.set(search.passed_over.get().saturating_add(1));
