@@ -151,13 +151,22 @@ impl Core {
     /// clean sessions gave it away, goes to members of its groups whose sessions are kept. What other
     /// sessions give away is on record, and the next start goes on with it.
     pub(crate) async fn finish_hand_overs(self: &Arc<Self>) {
-        let leaving: Vec<Arc<Client>> = self.leaving.iter().map(|entry| Arc::clone(entry.value())).collect();
-        for client in leaving {
-            if client.lock().gives_from_log() {
-                continue;
-            }
-            while self.hand_over_slice(&client).await != Progress::Done {
+        let mut leaving: Vec<Arc<Client>> =
+            self.leaving.iter().map(|entry| Arc::clone(entry.value())).collect();
+        leaving.retain(|client| !client.lock().gives_from_log());
+        while !leaving.is_empty() {
+            let mut is_stuck = true;
+            // In turn: one whose next message finds no room holds up nobody else's.
+            for client in std::mem::take(&mut leaving) {
+                let progress = self.hand_over_slice(&client).await;
+                is_stuck &= progress == Progress::None;
+                if progress != Progress::Done {
+                    leaving.push(client);
+                }
                 tokio::task::yield_now().await;
+            }
+            if is_stuck {
+                tokio::time::sleep(STUCK_PAUSE).await;
             }
         }
     }

@@ -107,6 +107,8 @@ pub(crate) struct Replay {
     pub(crate) filter: Arc<str>,
     pub(crate) options: SubscriptionOptions,
     pub(crate) cursor: ReplayCursor,
+    /// It outlives the connection.
+    pub(crate) _charge: Charge,
 }
 
 /// How long a session outlives its connection.

@@ -95,10 +95,11 @@ impl Core {
     /// stays with it. Under its lock, in a turn.
     pub(super) fn take_back(&self, client: &Client, state: &mut ClientState) {
         let Some(leaving) = &mut state.leaving else { return };
-        let back = leaving.take_back(|message| self.may_receive(client, message.topic()));
+        let (back, given_up) = leaving.take_back(|message| self.may_receive(client, message.topic()));
         state.session.take_back(back);
+        // No more than that: whoever connects again and again must not write it each time.
         if state.session.is_durable() {
-            self.record_given_up(client, &leaving.given_up());
+            self.record_given_up(client, &given_up);
         }
         self.settle(client, state);
     }
@@ -231,8 +232,16 @@ impl Core {
             let is_stuck = given.is_empty() && !leaving.messages.is_empty();
             (from, given, is_stuck, moving)
         };
-        for given in given {
-            self.hand_over(&mut turn, from, given);
+        let mut given = given.into_iter();
+        while let Some(next) = given.next() {
+            self.hand_over(&mut turn, from, next);
+            // A group of many clean sessions is looked through for each message.
+            if turn.budget.is_spent()
+                && given.len() > 0
+                && let Some(leaving) = &mut client.lock().leaving
+            {
+                leaving.put_back(given.by_ref().map(|given| given.shared));
+            }
         }
         let has_more = self.leave_router(&mut turn, client);
         turn.finish(self);

@@ -249,7 +249,12 @@ impl Core {
             return;
         }
         for holder in holders.iter_mut() {
-            holder.bytes = holds(&holder.client.lock(), what);
+            let state = holder.client.lock();
+            holder.bytes = holds(&state, what);
+            if state.link.as_ref().is_none_or(|link| link.cut_to.is_none()) {
+                // He has been back.
+                holder.promised = 0;
+            }
         }
         for pass in 1..=PASSES_MAX {
             let over = over(holders);
@@ -300,6 +305,8 @@ impl Core {
     fn shed_from(&self, holder: &mut Holder, what: Sheddable, level: usize) {
         let mut guard = holder.client.lock();
         let state = &mut *guard;
+        // First what is on disk as well: nothing of that is lost.
+        self.leave_to_log(state);
         let excess = holds(state, what).saturating_sub(level);
         if let Some(link) = state.link.as_mut().filter(|link| link.gate.is_writing()) {
             // The oldest are with the writer, who comes back: not those behind them are left out.

@@ -11,7 +11,7 @@ use super::client::Replay;
 use super::refusal::Refusal;
 use super::turn_log::Retention;
 use super::{Client, ClientState, Core, Kept, Publisher, Turn, flush};
-use crate::accounts::{Account, Room, signed};
+use crate::accounts::{Account, Charge, Room, signed};
 use crate::escape::escape;
 use crate::protocol::{
     QoS, ReasonCode, RetainHandling, SharedFilter, Subscribe, SubscribeOptions, Unsubscribe,
@@ -156,7 +156,10 @@ impl Core {
             // What is left of an earlier replay of it comes with this one.
             replays.retain(|replay| *replay.filter != *filter);
         }
-        replays.push_back(Replay { filter: Arc::from(filter), options, cursor: ReplayCursor::default() });
+        let bytes = size_of::<Replay>() + filter.len();
+        let charge = Charge::new(&self.accounts, Account::Subscriptions, bytes);
+        let (filter, cursor) = (Arc::from(filter), ReplayCursor::default());
+        replays.push_back(Replay { filter, options, cursor, _charge: charge });
     }
 
     /// Enters a filter into the session and the router, or the group it names.

@@ -16,6 +16,7 @@ use super::{
     Attached, Cause, Client, Clock, ConnectRequest, Core, Handle, Kept, Publisher, Security, Turn, WallClock,
     signal,
 };
+use crate::accounts::{Account, Charge};
 use crate::config::{Limits, RefusedPublish};
 use crate::protocol::{
     Connect, Framed, Packet, ProtocolVersion, QoS, ReasonCode, SessionExpiry, decode, frame,
@@ -192,6 +193,7 @@ fn a_publisher_that_makes_room_for_a_replay_says_so() {
             filter: Arc::from("t"),
             options: SubscriptionOptions::with_qos(QoS::AtMostOnce),
             cursor: ReplayCursor::default(),
+            _charge: Charge::new(&core.accounts, Account::Subscriptions, 0),
         });
         // CONNACK stands in the output; another client's thread writes it.
         flush(&core, &client, core.now(), By::Publisher, false);

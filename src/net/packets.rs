@@ -110,11 +110,14 @@ impl Connection {
         let recorded = turn.log.commit(&self.core);
         let mut guard = self.client.lock();
         let state = &mut *guard;
-        if let Some(link) = state.link.as_mut().filter(|link| link.epoch == self.epoch)
-            && !link.hold_answers(&self.core.accounts, recorded, &mut self.publisher.acks)
-        {
-            state.session.send_acks(&self.publisher.acks);
-            turn.promise_flush(&self.client, state);
+        if let Some(link) = state.link.as_mut().filter(|link| link.epoch == self.epoch) {
+            if link.hold_answers(&self.core.accounts, recorded, &mut self.publisher.acks) {
+                // How much is held has a bound, also for one that has made nothing grow.
+                self.from_log.has_grown = true;
+            } else {
+                state.session.send_acks(&self.publisher.acks);
+                turn.promise_flush(&self.client, state);
+            }
         }
         drop(guard);
         self.publisher.acks.clear();

@@ -258,6 +258,41 @@ fn retained_messages_at_qos_0_do_not_pile_up_while_the_disk_fails() {
     bench.broker.kill();
 }
 
+/// Reported: only of those were they bounded who had made the log grow.
+#[test]
+fn answers_to_one_that_makes_nothing_grow_are_bounded_too() {
+    const BOUND: usize = 100_000;
+    const BEYOND: usize = 64 * 1024;
+    const FLOOD: usize = 16 * 1024 * 1024;
+    let bench = Bench::with(Limits { queue_bytes_max: BOUND, ..Limits::default() });
+    let mut kept = RawClient::persistent(bench.addr(), "kept");
+    kept.subscribe("other", 1);
+    kept.disconnect();
+    RawClient::persistent(bench.addr(), "subscriber").subscribe("kept", 1);
+    let mut publisher = RawClient::clean(bench.addr(), "publisher");
+    bench.break_disk(true);
+    publisher.send(&wire::publish_qos1(1, "kept", "while it fails"));
+    bench.wait_until_failing();
+    // This connection has made nothing grow.
+    let kept = RawClient::resume(bench.addr(), "kept");
+    // Of messages that nobody knows: each answer waits, and nothing is put on record.
+    let mut stream = kept.into_stream();
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let packets = wire::pubrel(7).repeat(4_096);
+    let mut sent = 0;
+    while sent < FLOOD
+        && let Ok(n) = stream.write(&packets[sent % packets.len()..])
+    {
+        sent += n;
+    }
+    assert!(sent < FLOOD, "it is read without end");
+    let answers = bench.broker.core.accounts.of(Account::Answers);
+    assert!((BOUND..BOUND + BEYOND).contains(&(answers + 4_096)), "{answers} bytes");
+    others_are_served(bench.addr());
+    bench.break_disk(false);
+    bench.broker.kill();
+}
+
 #[test]
 fn answers_that_wait_for_a_failing_disk_are_bounded_and_all_come_in_the_end() {
     const BOUND: usize = 100_000;

@@ -147,3 +147,32 @@ fn what_ended_sessions_give_away_is_given_up_like_what_waits_for_others() {
     broker.kill();
     assert_eq!(got.len(), OWED, "an uninvolved client loses messages: {dropped:?}");
 }
+
+/// Reported: what a member had left was put on record again each time that it connected.
+#[test]
+fn what_is_given_up_is_put_on_record_once() {
+    let files = SimulatedFiles::new(8);
+    let broker = TestBroker::start_without_hand_over(Arc::new(files)).unwrap();
+    let mut first = RawClient::persistent(broker.addr, "A");
+    first.subscribe_all(&[("$share/g/x", 1), ("own", 1)]);
+    let mut other = RawClient::persistent(broker.addr, "B");
+    other.subscribe("$share/g/x", 1);
+    other.disconnect();
+    let mut publisher = RawClient::clean(broker.addr, "publisher");
+    for n in 0..5 * MESSAGES {
+        // In turn, so that nothing that is left stands behind another.
+        publisher.publish("x", 1, n.to_string());
+        publisher.publish("own", 1, n.to_string());
+    }
+    first.packets_until_ping();
+    first.unsubscribe("$share/g/x");
+    first.disconnect();
+    let come_and_go = || {
+        let before = broker.log().status().bytes_submitted;
+        RawClient::resume(broker.addr, "A").disconnect();
+        broker.log().status().bytes_submitted - before
+    };
+    let taken = come_and_go();
+    assert!(taken < 400, "{taken} bytes of {} messages", 5 * MESSAGES);
+    broker.kill();
+}

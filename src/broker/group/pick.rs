@@ -16,6 +16,10 @@ const FULL_TRIES_MAX: usize = 4;
 /// clients that take nothing must not cost more with each of them.
 const MISFITS_MAX: usize = 64;
 
+/// Members that are found away before it is taken for granted that somebody is connected: each costs
+/// a look through all whose sessions are not kept. If it is wrong, messages go to one that is away.
+const AWAY_TRIES_MAX: usize = 64;
+
 /// The order in which members are asked: at QoS 0, and above.
 const AT_MOST_ONCE: [Filed; 3] = [Filed::Ready, Filed::Busy, Filed::Full];
 const ABOVE: [Filed; 5] = [Filed::Ready, Filed::Busy, Filed::Away, Filed::Full, Filed::AwayFull];
@@ -99,7 +103,9 @@ impl Core {
         let is_ruled = self.access.is_active();
         group.next(order, |member| {
             let client = &member.subscriber;
-            if search.only_durable && !client.is_durable() {
+            // At QoS 0 it would leave the record as well.
+            let keeps = client.is_durable() && member.options.qos != QoS::AtMostOnce;
+            if search.only_durable && !keeps {
                 search.passed_over.set(search.passed_over.get().saturating_add(1));
                 return false;
             }
@@ -189,12 +195,14 @@ impl Core {
         if let Some(gone) = group.member(key) {
             file_if_away(&group, &gone);
         }
+        let mut tries = AWAY_TRIES_MAX;
         [Filed::Ready, Filed::Busy, Filed::Full].into_iter().any(|filed| {
             let may_take = |member: &Member| {
                 member.subscriber.key != key && (!are_on_record || member.subscriber.is_durable())
             };
             while let Some(member) = group.find(filed, may_take) {
-                if !file_if_away(&group, &member) {
+                tries -= 1;
+                if !file_if_away(&group, &member) || tries == 0 {
                     return true;
                 }
             }

@@ -132,17 +132,21 @@ impl Leaving {
     }
 
     /// What its session has again, oldest first: what was sent, and what waits and it `may` get. The
-    /// others are given up for good.
-    pub(super) fn take_back(&mut self, may: impl Fn(&Message) -> bool) -> Vec<SharedMessage> {
+    /// others are given up for good; those of them that were not before, as runs.
+    pub(super) fn take_back(
+        &mut self,
+        may: impl Fn(&Message) -> bool,
+    ) -> (Vec<SharedMessage>, Vec<(u64, u64)>) {
         let comes_back = |shared: &SharedMessage| {
             shared.origin.is_some()
                 && (shared.is_begun() || shared.message.as_ref().ok().is_none_or(|message| may(message)))
         };
         let (back, mut others): (Vec<_>, Vec<_>) = self.messages.drain(..).partition(comes_back);
-        others.iter_mut().for_each(|other| other.origin = None);
+        let news = others.iter_mut().filter_map(|other| other.origin.take().map(|_| other.sequence));
+        let news = runs(news);
         self.messages = others.into();
         self.recharge();
-        back
+        (back, news)
     }
 
     /// Behind the last message that its session may have been sent.
@@ -165,6 +169,12 @@ impl Leaving {
     pub(in crate::broker) fn given_up(&self) -> Vec<(u64, u64)> {
         let for_good = self.messages.iter().filter(|message| message.origin.is_none());
         runs(for_good.map(|message| message.sequence))
+    }
+
+    /// These were taken out and did not go: they are the next again.
+    pub(super) fn put_back(&mut self, rest: impl DoubleEndedIterator<Item = SharedMessage>) {
+        rest.rev().for_each(|shared| self.messages.push_front(shared));
+        self.recharge();
     }
 
     pub(super) fn find(&self, sequence: u64) -> Option<&SharedMessage> {
