@@ -182,7 +182,7 @@ impl<S: Subscriber, V: Copy> RouteCache<S, V> {
         }
     }
 
-    /// Lets go of routes that do not hold any more; whether it keeps others.
+    /// Lets go of routes that do not hold any more; whether it keeps others, or may without saying so.
     pub fn let_go(&mut self, router: &Router<S>, threads: &ThreadRoutes<S, V>) -> bool {
         let Some(inner) = &mut self.inner else { return false };
         for at in (0..inner.entries.len()).rev() {
