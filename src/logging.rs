@@ -16,7 +16,7 @@ use std::fmt::{self, Write};
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
@@ -84,13 +84,20 @@ pub fn init(log: &LogConfig) -> Result<LogControl, LogError> {
 }
 
 /// Writes this, and a line break, among the lines of the log as it is, whatever `log.level` and `log.format` say;
-/// before [`init`], at once. Control characters are the caller's business.
+/// before [`init`], at once, and for a second at most. Control characters are the caller's business.
 pub fn print(what: &dyn fmt::Display) {
     let text = format!("{what}\n");
     match LOG.get() {
         Some(queue) => queue.push(text.as_bytes()),
-        // Whoever does not read it has nothing to be told.
-        None => drop(io::Write::write_all(&mut io::stderr(), text.as_bytes())),
+        // Whoever does not read it has nothing to be told, and must not keep the process.
+        None => {
+            let (done, is_done) = mpsc::channel();
+            std::thread::spawn(move || {
+                let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+                let _ = done.send(());
+            });
+            let _ = is_done.recv_timeout(FLUSH_PATIENCE);
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, PipeReader, pipe};
+use std::io::{BufRead, BufReader, PipeReader, Write, pipe};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -61,22 +61,12 @@ impl Unread {
         }
     }
 
-    /// Exit code, and how long it took from the signal on. Panics if it does not end.
+    /// Exit code, and how long it took from the signal on.
     fn stop(&mut self) -> (Option<i32>, Duration) {
         let killed = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status();
         assert!(killed.expect("kill").success());
         let began = Instant::now();
-        let pid = self.child.id().to_string();
-        let (sender, ended) = channel::<()>();
-        // A broker that does not end must not keep the test.
-        thread::spawn(move || {
-            if ended.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                let _ = Command::new("kill").args(["-s", "KILL", &pid]).status();
-            }
-        });
-        let status = self.child.wait().expect("it was started");
-        drop(sender);
-        (status.code(), began.elapsed())
+        (exit_code(&mut self.child), began.elapsed())
     }
 }
 
@@ -85,6 +75,20 @@ impl Drop for Unread {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// With which code it ends; `None`: it had to be killed, for it must not keep the test.
+fn exit_code(child: &mut Child) -> Option<i32> {
+    let pid = child.id().to_string();
+    let (sender, ended) = channel::<()>();
+    thread::spawn(move || {
+        if ended.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            let _ = Command::new("kill").args(["-s", "KILL", &pid]).status();
+        }
+    });
+    let status = child.wait().expect("it was started");
+    drop(sender);
+    status.code()
 }
 
 fn next_line(log: &mut BufReader<PipeReader>) -> Option<String> {
@@ -160,4 +164,17 @@ fn a_reader_that_has_not_begun_gets_all_there_is_of_a_failed_start() {
         "{lines:?}"
     );
     assert_eq!(broker.stop().0, Some(0));
+}
+
+/// Reported: it went on for ever, because what is wrong with a configuration is said before the log is
+/// set up.
+#[test]
+fn a_wrong_configuration_ends_it_also_if_nobody_reads_why() {
+    let (_unread, mut writer) = pipe().expect("a pipe");
+    // All that it holds.
+    writer.write_all(&[b'x'; 64 * 1024]).expect("written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ternmq"));
+    command.args(["--config", "/there/is/none.toml"]).stdout(Stdio::null()).stderr(writer);
+    let mut child = command.spawn().expect("the program starts");
+    assert_eq!(exit_code(&mut child), Some(2));
 }
