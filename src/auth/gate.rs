@@ -250,11 +250,10 @@ impl Gate {
         if !after.is_zero() {
             tokio::time::sleep(after).await;
         }
-        let (waited, place) = self.lanes.enter(address, name).await;
-        if waited || !after.is_zero() {
-            let admission = self.throttle.lock().admit_again(self.now(), address, name);
-            unless_banned(login, admission)?;
-        }
+        let place = self.lanes.enter(address, name).await;
+        // Also if it has not waited: the ban may have begun, and its lane be empty since.
+        let admission = self.throttle.lock().admit_again(self.now(), address, name);
+        unless_banned(login, admission)?;
         match self.ask(&methods, login).await {
             Answer::In(admitted) => {
                 self.throttle.lock().succeeded(self.now(), address, name);

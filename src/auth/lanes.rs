@@ -51,23 +51,22 @@ impl Lanes {
         Arc::new(Self { throttle, lanes: Mutex::default() })
     }
 
-    /// Waits for its turn: first among those of the user at the address, then among all of the address. Whether it had to wait, and what to hold
-    /// while the check is under way.
-    pub(super) async fn enter(self: &Arc<Self>, address: IpAddr, user: &str) -> (bool, [Place; 2]) {
+    /// Waits for its turn: first among those of the user at the address, then among all of the address.
+    /// What to hold while the check is under way.
+    pub(super) async fn enter(self: &Arc<Self>, address: IpAddr, user: &str) -> [Place; 2] {
         let keys = self.throttle.lock().keys(address, user);
-        let (pair_waited, pair) = self.turn(Key::UserAtAddress(keys)).await;
-        let (address_waited, address) = self.turn(Key::Address(keys.address)).await;
-        (pair_waited || address_waited, [pair, address])
+        let pair = self.turn(Key::UserAtAddress(keys)).await;
+        [pair, self.turn(Key::Address(keys.address)).await]
     }
 
-    async fn turn(self: &Arc<Self>, key: Key) -> (bool, Place) {
+    async fn turn(self: &Arc<Self>, key: Key) -> Place {
         let places = self.places(key);
         let turn = {
             let mut lanes = self.lanes.lock();
             let lane = lanes.entry(key).or_default();
             if lane.under_way < places && lane.waiting.is_empty() {
                 lane.under_way += 1;
-                return (false, Place { lanes: Arc::clone(self), key });
+                return Place { lanes: Arc::clone(self), key };
             }
             lane.sweep();
             let (sender, turn) = oneshot::channel();
@@ -75,7 +74,7 @@ impl Lanes {
             turn
         };
         match turn.await {
-            Ok(place) => (true, place),
+            Ok(place) => place,
             // A sender is dropped only when its receiver is.
             Err(_) => std::future::pending().await,
         }
@@ -164,8 +163,8 @@ mod tests {
     /// Lets as many in at once as have a place.
     fn let_in(lanes: &Arc<Lanes>, user: impl Fn(usize) -> String) -> Vec<[Place; 2]> {
         let mut inside = Vec::new();
-        while let Some((waited, place)) = now(&mut Box::pin(lanes.enter(HOME, &user(inside.len())))) {
-            assert!(!waited && inside.len() < 1_000);
+        while let Some(place) = now(&mut Box::pin(lanes.enter(HOME, &user(inside.len())))) {
+            assert!(inside.len() < 1_000);
             inside.push(place);
         }
         inside
@@ -212,9 +211,7 @@ mod tests {
         inside.pop();
         drop(waiting.remove(0));
         for mut one in waiting {
-            let (waited, place) = now(&mut one).expect("its turn");
-            assert!(waited);
-            drop(place);
+            drop(now(&mut one).expect("its turn"));
         }
         drop(inside);
         assert!(lanes.lanes.lock().is_empty());
