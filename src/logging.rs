@@ -6,9 +6,9 @@
 //! forged. JSON does the same by its nature. What a client sent goes through `escape` before, which
 //! also bounds its length.
 //!
-//! Whoever logs puts a line into a queue, which one thread writes (`queue`): nobody who serves clients waits for the
-//! log's reader. What was lost meanwhile is counted ([`lines_lost`]), and told when the log can be written again.
-//! Who ends the process calls [`flush`] first.
+//! Whoever logs puts a line into a queue, which one thread writes (`queue`): nobody who serves
+//! clients waits for the log's reader. What was lost meanwhile is counted ([`lines_lost`]), and
+//! told when the log can be written again. Who ends the process calls [`flush`] first.
 
 mod queue;
 
@@ -45,8 +45,9 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 /// ...and as long in all.
 const FLUSH_MOST: Duration = Duration::from_secs(5);
 
-/// Sends the log lines of the whole process to standard error, from a thread of its own: no other waits until they
-/// are read. [`QUEUE_BYTES`] of lines can wait; what is beyond is lost and counted.
+/// Sends the log lines of the whole process to standard error, from a thread of its own: no other
+/// waits until they are read. [`QUEUE_BYTES`] of lines can wait; what is beyond is lost and
+/// counted.
 ///
 /// # Errors
 /// [`LogError::Filter`] if the level is neither a level nor directives (a loaded configuration has none such),
@@ -83,8 +84,9 @@ pub fn init(log: &LogConfig) -> Result<LogControl, LogError> {
     Ok(LogControl(Box::new(set)))
 }
 
-/// Writes this, and a line break, among the lines of the log as it is, whatever `log.level` and `log.format` say;
-/// before [`init`], at once, and for a second at most. Control characters are the caller's business.
+/// Writes this, and a line break, among the lines of the log as it is, whatever `log.level` and
+/// `log.format` say; before [`init`], at once, and for a second at most. Control characters are the
+/// caller's business.
 pub fn print(what: &dyn fmt::Display) {
     let text = format!("{what}\n");
     match LOG.get() {
@@ -101,16 +103,16 @@ pub fn print(what: &dyn fmt::Display) {
     }
 }
 
-/// Waits until every line logged so far is written; a second at most while nothing is read, five in all. To be called
-/// before the process ends.
+/// Waits until every line logged so far is written; a second at most while nothing is read, five in
+/// all. To be called before the process ends.
 pub fn flush() {
     if let Some(queue) = LOG.get() {
         queue.flush(FLUSH_PATIENCE, FLUSH_MOST);
     }
 }
 
-/// Lines of this process's log that were lost because nobody read what was written before, or because writing failed.
-/// 0 without [`init`].
+/// Lines of this process's log that were lost because nobody read what was written before, or
+/// because writing failed. 0 without [`init`].
 pub fn lines_lost() -> u64 {
     LOG_LINES_LOST.get()
 }
@@ -129,7 +131,8 @@ impl io::Write for Line {
     }
 }
 
-/// Waits for its reader also where the one who started the program has set `O_NONBLOCK` on the pipe.
+/// Waits for its reader also where the one who started the program has set `O_NONBLOCK` on the
+/// pipe.
 struct Patient(File);
 
 impl io::Write for Patient {
@@ -150,7 +153,8 @@ impl io::Write for Patient {
     }
 }
 
-/// What a line about lost lines says. It is made here and not by tracing, so that `log.level` cannot leave it out.
+/// What a line about lost lines says. It is made here and not by tracing, so that `log.level`
+/// cannot leave it out.
 const LOSS: &str = "lines of the log were lost: nobody read it, or it could not be written";
 
 fn text_loss(lines: u64) -> String {
@@ -214,7 +218,8 @@ where
     log_format::layer()
         .with_writer(writer)
         .with_ansi(is_colored)
-        // Its way to report an error is to print on standard error, which panics if that is what failed.
+        // Its way to report an error is to print on standard error, which panics if that is what
+        // failed.
         .log_internal_errors(false)
         .fmt_fields(TextFields)
 }
@@ -291,7 +296,8 @@ impl Visit for TextLine<'_> {
     }
 }
 
-/// Whether `value` is one quoted string, as `Debug` writes it, and not something that only begins like one.
+/// Whether `value` is one quoted string, as `Debug` writes it, and not something that only begins
+/// like one.
 fn is_quoted(value: &str) -> bool {
     let Some(inner) = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')) else { return false };
     let mut after_backslash = false;
@@ -307,7 +313,8 @@ fn is_quoted(value: &str) -> bool {
 /// Writes `value` with what could end a line, move a cursor or turn the writing around escaped.
 fn one_line(value: &str, writer: &mut impl Write) -> fmt::Result {
     for c in value.chars() {
-        // Quotes and backslashes are nobody's business here; all else that `Debug` escapes is not for a log.
+        // Quotes and backslashes are nobody's business here; all else that `Debug` escapes is not
+        // for a log.
         if matches!(c, '"' | '\'' | '\\') {
             writer.write_char(c)?;
         } else {

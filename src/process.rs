@@ -15,12 +15,14 @@ use tracing::{info, warn};
 /// Descriptors the program needs besides one for each client: listeners, files, the runtime's own.
 const OWN_DESCRIPTORS: u64 = 100;
 
-/// Allows this process as many descriptors as it may have, and says so if that is too few for `connections_max`.
+/// Allows this process as many descriptors as it may have, and says so if that is too few for
+/// `connections_max`.
 pub(crate) fn raise_descriptor_limit(limits: &Limits) {
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(descriptors) => {
             let wanted = (limits.connections_max as u64).saturating_add(OWN_DESCRIPTORS);
-            // The default is meant as "as many as the system allows"; whoever wrote a number is told when it cannot be had.
+            // The default is meant as "as many as the system allows"; whoever wrote a number is
+            // told when it cannot be had.
             if wanted > descriptors && limits.connections_max != Limits::default().connections_max {
                 warn!(
                     nofile = descriptors,
@@ -34,7 +36,8 @@ pub(crate) fn raise_descriptor_limit(limits: &Limits) {
     }
 }
 
-/// Has panics told through the log's queue: else a thread that serves clients would wait for the log's reader.
+/// Has panics told through the log's queue: else a thread that serves clients would wait for the
+/// log's reader.
 pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
@@ -128,8 +131,8 @@ pub(crate) fn log_default_listener() {
     );
 }
 
-/// Why the broker does not start in the default data directory, and what to do about it: whoever reads it has not
-/// chosen that directory and may not know of it.
+/// Why the broker does not start in the default data directory, and what to do about it: whoever
+/// reads it has not chosen that directory and may not know of it.
 pub(crate) fn with_ways_out(error: &StartError) -> String {
     format!(
         "{error}. Nothing names a data directory, so this is the default one: give this broker one of its own with \

@@ -1,4 +1,5 @@
-//! Standard error that nobody reads: the program serves everybody nevertheless, tells what was lost, and ends.
+//! Standard error that nobody reads: the program serves everybody nevertheless, tells what was
+//! lost, and ends.
 //!
 //! (What lines look like and the queue itself are tested beside their sources.)
 
@@ -166,8 +167,8 @@ fn a_reader_that_has_not_begun_gets_all_there_is_of_a_failed_start() {
     assert_eq!(broker.stop().0, Some(0));
 }
 
-/// Reported: it went on for ever, because what is wrong with a configuration is said before the log is
-/// set up.
+/// Reported: it went on for ever, because what is wrong with a configuration is said before the log
+/// is set up.
 #[test]
 fn a_wrong_configuration_ends_it_also_if_nobody_reads_why() {
     let (_unread, mut writer) = pipe().expect("a pipe");

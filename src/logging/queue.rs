@@ -1,9 +1,10 @@
 //! `Queue`: lines on their way to whoever reads the log.
 //!
-//! Who logs puts a line here and goes on; one thread writes. So nobody else waits for the reader, be it a pipe that is
-//! full or a disk that hangs. Lines stay in their order. [`QUEUE_BYTES`] bound what waits; a line beyond that is lost,
-//! and counted, and so is one that cannot be written. As soon as something can be written again, one line says how
-//! many were lost, where they would have stood.
+//! Who logs puts a line here and goes on; one thread writes. So nobody else waits for the reader,
+//! be it a pipe that is full or a disk that hangs. Lines stay in their order. [`QUEUE_BYTES`] bound
+//! what waits; a line beyond that is lost, and counted, and so is one that cannot be written. As
+//! soon as something can be written again, one line says how many were lost, where they would have
+//! stood.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use crate::metrics::Counter;
 
 /// Bytes of lines that wait to be written, or are being written.
 pub const QUEUE_BYTES: usize = 1024 * 1024;
-/// Written at once, if a line is not longer: the system keeps as much together in a pipe that others write to as well.
+/// Written at once, if a line is not longer: the system keeps as much together in a pipe that
+/// others write to as well.
 const PIECE: usize = 4096;
 /// Buffers up to this size are used again.
 const SPARE_BYTES: usize = 64 * 1024;

@@ -20,8 +20,8 @@
 use std::task::{Context, Poll};
 
 use super::connection::{Connection, Progress};
-use super::worker::{self, HEADROOM, Worker};
-use crate::broker::{Cause, Turn, UnfinishedCharge, cost};
+use super::worker::{self, Worker};
+use crate::broker::{Cause, Turn, cost};
 use crate::escape::escape;
 use crate::protocol::{Frame, Framed, Packet, QoS, decode, frame};
 
@@ -207,16 +207,7 @@ impl Connection {
     /// waits was acknowledged.
     fn charge_stalled(&mut self) -> Result<(), Cause> {
         let stalled = self.from_log.stalled.as_ref().map_or(0, |stalled| stalled.bytes.len());
-        let bytes = (stalled + self.partial.len()).saturating_sub(HEADROOM);
-        if bytes == 0 {
-            self.unfinished = None;
-            return Ok(());
-        }
-        self.unfinished
-            .get_or_insert_with(|| UnfinishedCharge::new(&self.core, &self.client, self.epoch))
-            .set(bytes)?;
-        self.work_on_unfinished(false);
-        Ok(())
+        self.charge_input(stalled + self.partial.len(), false)
     }
 
     /// The connection ends: what waits is dropped, and its messages are counted.

@@ -20,7 +20,12 @@ impl Connection {
 
     /// Brings the charge up to date with what is kept; a small packet costs nothing.
     pub(super) fn charge_unfinished(&mut self) -> Result<(), Cause> {
-        let bytes = self.partial.len().saturating_sub(HEADROOM);
+        self.charge_input(self.partial.len(), self.backlog)
+    }
+
+    /// So many bytes of input are kept; `is_at_it`: and are about to be handled.
+    pub(super) fn charge_input(&mut self, bytes: usize, is_at_it: bool) -> Result<(), Cause> {
+        let bytes = bytes.saturating_sub(HEADROOM);
         if bytes == 0 {
             self.unfinished = None;
             return Ok(());
@@ -28,7 +33,7 @@ impl Connection {
         self.unfinished
             .get_or_insert_with(|| UnfinishedCharge::new(&self.core, &self.client, self.epoch))
             .set(bytes)?;
-        self.work_on_unfinished(self.backlog);
+        self.work_on_unfinished(is_at_it);
         Ok(())
     }
 

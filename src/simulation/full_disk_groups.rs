@@ -99,6 +99,25 @@ fn publishes(client: &mut RawClient) -> Vec<Publish> {
     publishes.collect()
 }
 
+/// Takes the messages up to `all` in the same way, on a full disk that is looked after: again and
+/// again, for an acknowledgement makes room when it is on record, which may be in the next round.
+fn take_as_room_comes(
+    broker: &mut TestBroker,
+    client: &mut RawClient,
+    mut taken: Vec<Publish>,
+    all: usize,
+) -> Vec<Publish> {
+    let deadline = Instant::now() + DEADLINE;
+    while taken.len() < all {
+        assert!(Instant::now() < deadline, "{} of {all} came: {:?}", taken.len(), broker.log().status());
+        let came = publishes(client);
+        came.iter().for_each(|publish| client.send(&wire::puback(publish.id())));
+        taken.extend(came);
+        keep(broker);
+    }
+    taken
+}
+
 /// Takes so many messages, each of which it acknowledges at once.
 fn take(client: &mut RawClient, count: usize) -> Vec<Publish> {
     let mut taken = Vec::new();
@@ -269,16 +288,7 @@ fn what_a_session_leaves_makes_room_as_it_is_taken() {
         if has_ended {
             drop(RawClient::clean(broker.addr, "first"));
         }
-        let (mut taken, deadline) = (Vec::new(), Instant::now() + DEADLINE);
-        while taken.len() < all {
-            assert!(Instant::now() < deadline, "{} of {all} came: {:?}", taken.len(), broker.log().status());
-            let came = publishes(&mut second);
-            came.iter().for_each(|publish| second.send(&wire::puback(publish.id())));
-            taken.extend(came);
-            // Again and again, like the housekeeper: an acknowledgement makes room when it is on
-            // record, and that may be later than the next round.
-            keep(&mut broker);
-        }
+        let taken = take_as_room_comes(&mut broker, &mut second, Vec::new(), all);
         assert_eq!(numbers(&taken), (0..all).collect::<Vec<_>>(), "all of them, in their order");
         let deadline = Instant::now() + DEADLINE;
         while broker.log().is_short_of_room() {
@@ -308,14 +318,7 @@ fn a_hand_over_takes_no_more_than_the_room_that_is_left_for_it() {
     let submitted = broker.log().status().bytes_submitted - before;
     assert!(submitted < (room + BODY_BYTES) as u64, "{submitted} bytes where {room} have room");
     taken[1..].iter().for_each(|publish| second.send(&wire::puback(publish.id())));
-    let deadline = Instant::now() + DEADLINE;
-    while taken.len() < all {
-        assert!(Instant::now() < deadline, "{} of {all} came: {:?}", taken.len(), broker.log().status());
-        let came = publishes(&mut second);
-        came.iter().for_each(|publish| second.send(&wire::puback(publish.id())));
-        taken.extend(came);
-        keep(&mut broker);
-    }
+    let taken = take_as_room_comes(&mut broker, &mut second, taken, all);
     assert_eq!(numbers(&taken), (0..all).collect::<Vec<_>>(), "all of them, in their order");
     broker.kill();
 }

@@ -1,10 +1,11 @@
 //! `Watched`: files whose operations are timed, so that a disk that takes long is told of: nobody else can say why
 //! answers do not come.
 //!
-//! The log sees its directory through this only, so no call can be forgotten. An operation that took a second or more
-//! is told when it is over; one that goes on for five is told while it does, and again whenever it has taken twice as
-//! long. Of each kind of operation both come every ten seconds at most. (While the log is opened at start nobody looks
-//! after what is under way; that is told when it is over.)
+//! The log sees its directory through this only, so no call can be forgotten. An operation that
+//! took a second or more is told when it is over; one that goes on for five is told while it does,
+//! and again whenever it has taken twice as long. Of each kind of operation both come every ten
+//! seconds at most. (While the log is opened at start nobody looks after what is under way; that is
+//! told when it is over.)
 
 use std::io;
 use std::sync::Arc;
